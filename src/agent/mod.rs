@@ -1,0 +1,13 @@
+//! The agent: a pure core that decides ([`lifecycle`]) and a thin shell that acts.
+
+pub mod attempts;
+pub mod disk;
+pub mod hook;
+pub mod http;
+pub mod lifecycle;
+pub mod metrics;
+pub mod moment;
+pub mod replay;
+pub mod scheduler;
+pub mod shell;
+pub mod socket;

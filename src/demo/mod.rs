@@ -1,0 +1,1 @@
+//! `signoff demo`: the main job, played on a mock manager with real processes.

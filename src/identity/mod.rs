@@ -1,0 +1,1 @@
+//! Whose row the agent answers for, and where everything is: flags, environment, scheduler.yaml, POD_IP and FQDN.

@@ -1,0 +1,1 @@
+//! What each answer of the manager means: the one table.

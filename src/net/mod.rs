@@ -1,0 +1,1 @@
+//! One HTTP/2 connection at a time: connecting, TLS, knowing its end.
