@@ -1,0 +1,138 @@
+//! A scheduler that serves has an active row: what this agent caused is undone at once, what others caused after two looks.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        attempts::ATTEMPT_LIMIT,
+        moment::{Moment, Now},
+    },
+    Effect, Hold, Lifecycle, Notice, Repair, Scheduler, Target, Verdict,
+};
+use crate::{
+    manager::{Freshness, RowState},
+    spool::record::{RecordId, What},
+};
+
+/// An open hold that no read has seen active is renewed only after this: its first message may be slow.
+const RENEW_AFTER: Duration = Duration::from_secs(30);
+
+impl Lifecycle {
+    pub(super) fn make_active(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if !self.pending.is_empty() {
+            let asks: Vec<RecordId> = self.pending.iter().map(|pending| pending.record.id.clone()).collect();
+            out.push(Effect::Settle { asks: asks.clone(), mark: true });
+            self.ours = true;
+            self.attempts.forget_watch();
+            self.finish(&asks, Verdict::Superseded, now, out);
+        }
+        match self.hold {
+            Hold::Opening => {}
+            Hold::None if self.wants_hold(now.at) => {
+                if now.at >= self.hold_not_before {
+                    self.open_hold(now, out);
+                }
+            }
+            Hold::None
+                if self.ours && self.freshness == Freshness::Fresh && self.row_since_change().is_none() =>
+            {
+                self.read_by(now.at);
+            }
+            Hold::None => self.say_what_would_be_restored(out),
+            Hold::Open { since, seen_active } => {
+                // To renew a hold, close it first and wait for its end: the end of either of two streams ends the row.
+                if self.row_wrong_since(since) && (seen_active || now.at >= since + RENEW_AFTER) {
+                    let id = self.attempts.begin(Vec::new(), false, now.at);
+                    self.hold = Hold::None;
+                    self.releasing = Some(id);
+                    self.ours = true;
+                    out.push(Effect::Release { id, limit: ATTEMPT_LIMIT });
+                }
+            }
+        }
+    }
+
+    /// Whether the row is to be held active now.
+    pub(super) fn wants_hold(&self, now: Moment) -> bool {
+        let Scheduler::Serving(since) = self.scheduler else { return false };
+        if self.target(now) != Target::Active || self.releasing.is_some() {
+            return false;
+        }
+        if self.ours {
+            return match self.freshness {
+                // A read tells at once: the row may be right already.
+                Freshness::Fresh => self.row_since_change().is_some_and(|row| row != RowState::Active),
+                Freshness::Within30s => {
+                    !self.row.is_some_and(|row| row.state == RowState::Active && self.proves(row.asked))
+                }
+            };
+        }
+        self.config.repair == Repair::On && self.row_wrong_for_others(since)
+    }
+
+    fn row_wrong_for_others(&self, since: Moment) -> bool {
+        self.listed && self.row_wrong_since(since + self.config.interval * 2)
+    }
+
+    /// The row as read since it may last have changed.
+    fn row_since_change(&self) -> Option<RowState> {
+        self.row.filter(|row| row.asked >= self.last_change()).map(|row| row.state)
+    }
+
+    fn last_change(&self) -> Moment {
+        let Scheduler::Serving(since) = self.scheduler else { return Moment::default() };
+        since.max(self.attempts.last_ended().unwrap_or_default())
+    }
+
+    fn proves(&self, asked: Moment) -> bool {
+        asked >= self.provable_from(self.last_change())
+    }
+
+    fn row_wrong_since(&self, since: Moment) -> bool {
+        self.row.is_some_and(|row| {
+            matches!(row.state, RowState::Inactive | RowState::NotActive)
+                && row.asked >= self.provable_from(since)
+                && self.proves(row.asked)
+        })
+    }
+
+    fn open_hold(&mut self, now: Now, out: &mut Vec<Effect>) {
+        out.push(Effect::Mark(self.record(What::Held, now)));
+        if !self.restoring {
+            self.restoring = true;
+            out.push(Effect::Notice(Notice::Restoring));
+        }
+        self.hold = Hold::Opening;
+        out.push(Effect::Hold);
+    }
+
+    fn say_what_would_be_restored(&mut self, out: &mut Vec<Effect>) {
+        let Scheduler::Serving(since) = self.scheduler else { return };
+        let wrong = !self.ours && self.config.repair == Repair::Report && self.row_wrong_for_others(since);
+        if wrong && !self.would_restore_said {
+            out.push(Effect::Notice(Notice::WouldRestore));
+        }
+        self.would_restore_said = wrong;
+    }
+
+    /// A read that proves it saw the row active, as it should be.
+    pub(super) fn row_is_right(&mut self, out: &mut Vec<Effect>) {
+        if self.restoring {
+            self.restoring = false;
+            out.push(Effect::Notice(Notice::Restored));
+        }
+        if self.ours {
+            self.ours = false;
+            out.push(Effect::DropMarks { signed_off: true });
+            if self.hold == Hold::None {
+                out.push(Effect::DropMarks { signed_off: false });
+            }
+        }
+    }
+
+    pub(super) fn hold_delay(&self) -> Duration {
+        // 200 ms, doubling to one interval.
+        let doubled = Duration::from_millis(200) * 2u32.pow(self.hold_failures.min(8).saturating_sub(1));
+        doubled.min(self.config.interval)
+    }
+}

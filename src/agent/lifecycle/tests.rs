@@ -1,0 +1,575 @@
+//! The core, one situation at a time. Time is a number here.
+
+use super::*;
+use crate::spool::record::WallMillis;
+
+const WALL: WallMillis = 1_800_000_000_000;
+
+fn config(freshness: Freshness) -> Config {
+    Config {
+        key: SchedulerKey::new(
+            1.try_into().unwrap(),
+            "sched-0".parse().unwrap(),
+            "10.0.0.1".parse().unwrap(),
+        ),
+        watched: Some("127.0.0.1:8002".parse().unwrap()),
+        advertised: Some("10.0.0.1:8002".parse().unwrap()),
+        grace: Duration::from_secs(30),
+        interval: Duration::from_secs(5),
+        repair: Repair::On,
+        freshness,
+        pod: Some("sched-0".into()),
+        run: 7,
+    }
+}
+
+/// A lifecycle with a clock and a disk that obeys.
+struct Bench {
+    core: Lifecycle,
+    at: Duration,
+    wall: WallMillis,
+    /// All effects so far, those of the last step included.
+    all: Vec<Effect>,
+    disk_works: bool,
+}
+
+impl Bench {
+    fn new(freshness: Freshness, left: Vec<(Kind, Record)>) -> Self {
+        let now = Now { at: Moment(Duration::from_secs(100)), wall: WALL, roll: u32::MAX };
+        let (core, all) = Lifecycle::new(config(freshness), left, now);
+        Self { core, at: now.at.0, wall: WALL, all, disk_works: true }
+    }
+
+    fn fresh() -> Self {
+        Self::new(Freshness::Fresh, Vec::new())
+    }
+
+    /// One that has settled in: serving, listed, its row read active.
+    fn serving() -> Self {
+        let mut bench = Self::fresh();
+        bench.step(Event::Scheduler(Sight::Serving));
+        bench.step(Event::Identity { listed: true });
+        bench.read(RowState::Active);
+        bench
+    }
+
+    fn now(&self) -> Now {
+        Now { at: Moment(self.at), wall: self.wall, roll: u32::MAX }
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Effect> {
+        let mut effects = self.core.step(event, self.now());
+        let mut at = 0;
+        while at < effects.len() {
+            if let Effect::Persist(record) = &effects[at] {
+                let written = Event::Written { ask: record.id.clone(), on_disk: self.disk_works };
+                let more = self.core.step(written, self.now());
+                effects.extend(more);
+            }
+            at += 1;
+        }
+        self.all.extend(effects.clone());
+        effects
+    }
+
+    fn after(&mut self, time: Duration) -> Vec<Effect> {
+        self.at += time;
+        self.wall += time.as_millis() as u64;
+        self.step(Event::Tick)
+    }
+
+    fn secs(&mut self, secs: u64) -> Vec<Effect> {
+        self.after(Duration::from_secs(secs))
+    }
+
+    fn read(&mut self, state: RowState) -> Vec<Effect> {
+        let freshness = self.core.freshness;
+        let read = Ok(RowRead { state, freshness, port: None });
+        self.step(Event::RowRead { asked: Moment(self.at), read })
+    }
+
+    fn end(&mut self, attempt: AttemptId, outcome: Outcome) -> Vec<Effect> {
+        self.step(Event::Ended { attempt, outcome })
+    }
+}
+
+fn attempt(effects: &[Effect]) -> Option<AttemptId> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Attempt { id, .. } | Effect::Release { id, .. } => Some(*id),
+        _ => None,
+    })
+}
+
+fn settled(effects: &[Effect]) -> Option<Verdict> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Notice(Notice::Settled { verdict, .. }) => Some(*verdict),
+        _ => None,
+    })
+}
+
+fn answered(effects: &[Effect]) -> Option<Verdict> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Answer(_, answer) => Some(answer.verdict),
+        _ => None,
+    })
+}
+
+fn exited(effects: &[Effect]) -> Option<Exit> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Exit(exit) => Some(*exit),
+        _ => None,
+    })
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed(Failure::new("connection refused"))
+}
+
+fn unknown() -> Outcome {
+    Outcome::Unknown(Failure::new("no answer"))
+}
+
+fn ask_of(drain_until: Option<u64>) -> (Kind, Record) {
+    let mut bench = Bench::fresh();
+    let what = What::SignOff { cause: Cause::Sigterm, drain_until };
+    let now = bench.now();
+    (Kind::Ask, bench.core.record(what, now))
+}
+
+fn mark_of(what: What) -> (Kind, Record) {
+    let mut bench = Bench::fresh();
+    let now = bench.now();
+    (Kind::Mark, bench.core.record(what, now))
+}
+
+#[test]
+fn a_scheduler_that_goes_down_is_signed_off_at_once_and_the_ask_is_persisted_first() {
+    let mut bench = Bench::serving();
+    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    let persist = effects.iter().position(|effect| matches!(effect, Effect::Persist(_))).unwrap();
+    let tried = effects.iter().position(|effect| matches!(effect, Effect::Attempt { .. })).unwrap();
+    assert!(persist < tried, "{effects:?}");
+    let effects = bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
+    assert_eq!(settled(&effects), Some(Verdict::Confirmed));
+}
+
+#[test]
+fn a_refused_address_that_never_served_is_not_down() {
+    let mut bench = Bench::fresh();
+    for _ in 0..100 {
+        bench.step(Event::Scheduler(Sight::Refused));
+        bench.secs(10);
+    }
+    assert_eq!(attempt(&bench.all), None);
+    assert_eq!(bench.core.target(Moment(bench.at)), Target::Leave);
+}
+
+#[test]
+fn a_seen_mark_for_another_address_proves_nothing() {
+    let mut mark = mark_of(What::Seen);
+    mark.1.address = Some("127.0.0.1:9999".parse().unwrap());
+    let mut bench = Bench::new(Freshness::Fresh, vec![mark]);
+    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    assert_eq!(attempt(&effects), None);
+    let mut bench = Bench::new(Freshness::Fresh, vec![mark_of(What::Seen)]);
+    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    assert!(attempt(&effects).is_some());
+}
+
+#[test]
+fn an_unclear_scheduler_is_left_alone_until_sigterm() {
+    let mut bench = Bench::fresh();
+    bench.step(Event::Scheduler(Sight::Unclear));
+    for _ in 0..100 {
+        bench.secs(10);
+    }
+    assert_eq!(attempt(&bench.all), None);
+    let effects = bench.step(Event::Terminate);
+    let id = attempt(&effects).expect("never seen serving: nothing to wait for");
+    assert_eq!(exited(&bench.end(id, Outcome::Confirmed)), Some(Exit::Done));
+}
+
+#[test]
+fn after_sigterm_a_serving_scheduler_is_waited_for_until_the_reserve_and_then_signed_off() {
+    let mut bench = Bench::serving();
+    let effects = bench.step(Event::Terminate);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Persist(_))));
+    assert_eq!(attempt(&effects), None);
+    assert_eq!(attempt(&bench.after(Duration::from_millis(28_900))), None);
+    let effects = bench.after(Duration::from_millis(100));
+    let id = attempt(&effects).expect("the reserve");
+    let effects = bench.end(id, Outcome::Confirmed);
+    assert_eq!(exited(&effects), Some(Exit::Done));
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Settle { mark: true, .. })),
+        "it leaves a mark"
+    );
+}
+
+#[test]
+fn after_sigterm_the_schedulers_going_down_ends_it_with_one_attempt() {
+    let mut bench = Bench::serving();
+    bench.step(Event::Terminate);
+    bench.after(Duration::from_millis(7));
+    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    let effects = bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
+    assert_eq!(exited(&effects), Some(Exit::Done));
+    assert_eq!(bench.all.iter().filter(|effect| matches!(effect, Effect::Attempt { .. })).count(), 1);
+    assert_eq!(bench.all.iter().filter(|effect| matches!(effect, Effect::Persist(_))).count(), 1);
+}
+
+#[test]
+fn out_of_time_the_ask_stays_and_the_exit_says_queued() {
+    let mut bench = Bench::serving();
+    bench.step(Event::Terminate);
+    let mut effects = bench.step(Event::Scheduler(Sight::Refused));
+    let began = bench.at;
+    while exited(&effects).is_none() {
+        if let Some(id) = attempt(&effects) {
+            effects = bench.end(id, failed());
+        } else {
+            effects = bench.after(Duration::from_millis(10));
+        }
+        assert!(bench.at - began < Duration::from_secs(30), "exit is called by the deadline");
+    }
+    assert_eq!(exited(&effects), Some(Exit::Queued));
+    assert_eq!(settled(&bench.all), None);
+    assert!(!bench.all.iter().any(|effect| matches!(effect, Effect::Settle { .. })));
+    let attempts = bench.all.iter().filter(|effect| matches!(effect, Effect::Attempt { .. })).count();
+    assert!(attempts >= 29, "the cap is one second within the grace: {attempts}");
+}
+
+#[test]
+fn a_second_signal_exits_at_once_and_keeps_the_ask() {
+    let mut bench = Bench::serving();
+    bench.step(Event::Terminate);
+    assert_eq!(exited(&bench.step(Event::Terminate)), Some(Exit::Queued));
+    assert!(!bench.all.iter().any(|effect| matches!(effect, Effect::Settle { .. })));
+}
+
+#[test]
+fn a_confirmation_beside_another_attempt_settles_nothing_until_the_row_was_read() {
+    let mut bench = Bench::serving();
+    let first = attempt(&bench.step(Event::Scheduler(Sight::Refused))).unwrap();
+    let hedge = attempt(&bench.after(Duration::from_millis(500))).expect("a silent attempt is hedged");
+    assert_eq!(attempt(&bench.secs(2)), None, "at most two are open");
+    let effects = bench.end(hedge, Outcome::Confirmed);
+    assert_eq!(settled(&effects), None);
+    assert_eq!(attempt(&bench.secs(2)), None, "once one is confirmed, none is begun");
+    assert_eq!(settled(&bench.read(RowState::Inactive)), None, "the first is still open");
+    bench.end(first, unknown());
+    bench.secs(59);
+    assert_eq!(settled(&bench.read(RowState::Inactive)), None, "it may still be applied");
+    bench.secs(2);
+    assert_eq!(settled(&bench.read(RowState::Inactive)), Some(Verdict::Confirmed));
+}
+
+#[test]
+fn a_row_found_active_after_the_watch_is_signed_off_again() {
+    let mut bench = Bench::serving();
+    let first = attempt(&bench.step(Event::Scheduler(Sight::Refused))).unwrap();
+    let hedge = attempt(&bench.after(Duration::from_millis(500))).unwrap();
+    bench.end(hedge, Outcome::Confirmed);
+    bench.end(first, unknown());
+    bench.secs(61);
+    let effects = bench.read(RowState::Active);
+    assert_eq!(settled(&effects), None);
+    assert!(attempt(&effects).is_some());
+}
+
+#[test]
+fn an_ask_made_after_the_attempt_began_is_not_settled_by_it() {
+    let mut bench = Bench::serving();
+    let first = attempt(&bench.step(Event::Scheduler(Sight::Refused))).unwrap();
+    bench.step(Event::PreStop { hook: 1, wait: None });
+    let effects = bench.end(first, Outcome::Confirmed);
+    assert_eq!(bench.core.pending().len(), 1, "the later one is left");
+    let second = attempt(&effects).expect("and is tried");
+    assert_eq!(answered(&effects), None);
+    assert_eq!(answered(&bench.end(second, Outcome::Confirmed)), Some(Verdict::Confirmed));
+    assert!(bench.core.pending().is_empty());
+}
+
+#[test]
+fn an_ask_that_no_attempt_covers_yet_is_not_doubled() {
+    let mut bench = Bench::serving();
+    let mut effects = bench.step(Event::Scheduler(Sight::Refused));
+    effects = bench.end(attempt(&effects).unwrap(), failed());
+    assert_eq!(attempt(&effects), None);
+    for _ in 0..20 {
+        bench.step(Event::Scheduler(Sight::Unclear));
+        bench.step(Event::Scheduler(Sight::Refused));
+    }
+    assert_eq!(bench.core.pending().len(), 1);
+}
+
+#[test]
+fn record_not_found_settles_only_a_key_that_was_seen() {
+    let mut bench = Bench::serving();
+    let id = attempt(&bench.step(Event::Scheduler(Sight::Refused))).unwrap();
+    assert_eq!(settled(&bench.end(id, Outcome::Absent)), Some(Verdict::Absent));
+
+    let mut bench = Bench::fresh();
+    bench.step(Event::Scheduler(Sight::Serving));
+    let id = attempt(&bench.step(Event::Scheduler(Sight::Refused))).unwrap();
+    let effects = bench.end(id, Outcome::Absent);
+    assert_eq!(settled(&effects), None);
+    assert!(effects.contains(&Effect::Notice(Notice::IdentityUnknown)));
+    assert_eq!(bench.core.pending().len(), 1);
+}
+
+#[test]
+fn a_key_that_is_not_listed_35_s_after_its_scheduler_serves_is_said() {
+    let mut bench = Bench::fresh();
+    let mut effects = bench.step(Event::Scheduler(Sight::Serving));
+    let began = bench.at;
+    loop {
+        if effects.contains(&Effect::CheckIdentity) {
+            effects = bench.step(Event::Identity { listed: false });
+        } else {
+            effects = bench.secs(1);
+        }
+        if effects.contains(&Effect::Notice(Notice::IdentityUnknown)) {
+            break;
+        }
+    }
+    let after = bench.at - began;
+    assert!((35..=41).contains(&after.as_secs()), "{after:?}");
+}
+
+#[test]
+fn a_drain_signs_off_a_serving_scheduler_and_its_hook_hears_of_it() {
+    let mut bench = Bench::serving();
+    let effects = bench.step(Event::PreStop { hook: 1, wait: Some(Duration::from_secs(5)) });
+    let effects = bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
+    assert_eq!(answered(&effects), Some(Verdict::Confirmed));
+    bench.secs(5);
+    let effects = bench.read(RowState::Active);
+    assert!(attempt(&effects).is_some(), "a reconnect that revives it is signed off again");
+}
+
+#[test]
+fn a_hook_whose_wait_is_over_hears_queued_and_the_agent_goes_on() {
+    let mut bench = Bench::serving();
+    let mut effects = bench.step(Event::PreStop { hook: 1, wait: Some(Duration::from_secs(5)) });
+    effects = bench.end(attempt(&effects).unwrap(), failed());
+    assert_eq!(answered(&effects), None);
+    let effects = bench.secs(5);
+    assert_eq!(answered(&effects), Some(Verdict::Queued));
+    assert!(attempt(&effects).is_some());
+}
+
+#[test]
+fn a_pre_stop_that_no_stop_follows_is_over_five_seconds_after_the_grace_and_the_row_restored() {
+    let mut bench = Bench::serving();
+    let effects = bench.step(Event::PreStop { hook: 1, wait: None });
+    bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
+    bench.secs(34);
+    bench.read(RowState::Inactive);
+    assert!(!bench.all.contains(&Effect::Hold));
+    bench.secs(1);
+    bench.secs(1);
+    bench.read(RowState::Inactive);
+    assert!(bench.all.contains(&Effect::Hold));
+}
+
+#[test]
+fn a_liveness_restart_ends_the_drain_and_the_row_is_restored_at_once() {
+    let mut bench = Bench::serving();
+    let effects = bench.step(Event::PreStop { hook: 1, wait: None });
+    bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
+    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
+    bench.secs(1);
+    bench.read(RowState::Inactive);
+    bench.after(Duration::from_millis(1));
+    let effects = bench.step(Event::Scheduler(Sight::Serving));
+    assert!(effects.contains(&Effect::ReadRow), "{effects:?}");
+    let effects = bench.read(RowState::Inactive);
+    assert!(effects.contains(&Effect::Hold), "{effects:?}");
+}
+
+#[test]
+fn over_grpc_alone_what_the_agent_caused_is_restored_without_a_look() {
+    let mut bench = Bench::new(
+        Freshness::Within30s,
+        vec![mark_of(What::Seen), mark_of(What::SignOff { cause: Cause::Sigterm, drain_until: None })],
+    );
+    let effects = bench.step(Event::Scheduler(Sight::Serving));
+    assert!(effects.contains(&Effect::Hold), "{effects:?}");
+}
+
+#[test]
+fn an_inherited_ask_is_superseded_by_a_serving_scheduler_and_leaves_its_mark() {
+    let mut bench = Bench::new(Freshness::Fresh, vec![ask_of(None)]);
+    assert_eq!(attempt(&bench.secs(1)), None, "nothing before the first look");
+    let effects = bench.step(Event::Scheduler(Sight::Serving));
+    assert_eq!(settled(&effects), Some(Verdict::Superseded));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Settle { mark: true, .. })));
+    assert_eq!(attempt(&bench.all), None);
+}
+
+#[test]
+fn an_inherited_ask_of_a_scheduler_that_does_not_serve_is_replayed() {
+    let mut bench = Bench::new(Freshness::Fresh, vec![ask_of(None)]);
+    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    let id = attempt(&effects).expect("replayed");
+    let effects = bench.end(id, Outcome::Confirmed);
+    assert_eq!(settled(&effects), None, "the agent before may have left attempts open");
+    bench.secs(61);
+    assert_eq!(settled(&bench.read(RowState::Inactive)), Some(Verdict::Confirmed));
+}
+
+#[test]
+fn an_inherited_drain_is_known_and_one_too_far_ahead_is_over() {
+    let mut bench = Bench::new(Freshness::Fresh, vec![ask_of(Some(WALL + 20_000))]);
+    let effects = bench.step(Event::Scheduler(Sight::Serving));
+    assert!(attempt(&effects).is_some());
+    let mut bench = Bench::new(Freshness::Fresh, vec![ask_of(Some(WALL + 3_600_000))]);
+    let effects = bench.step(Event::Scheduler(Sight::Serving));
+    assert_eq!(settled(&effects), Some(Verdict::Superseded));
+}
+
+#[test]
+fn a_row_that_others_made_inactive_is_restored_two_intervals_after_the_scheduler_appeared() {
+    let mut bench = Bench::serving();
+    bench.secs(9);
+    bench.read(RowState::Inactive);
+    assert!(!bench.all.contains(&Effect::Hold));
+    bench.secs(1);
+    assert!(bench.read(RowState::Inactive).contains(&Effect::Hold));
+    bench.step(Event::HoldOpened);
+    bench.secs(1);
+    assert!(bench.read(RowState::Active).contains(&Effect::Notice(Notice::Restored)));
+}
+
+#[test]
+fn with_repair_report_an_unasked_restore_is_only_said() {
+    let mut bench = Bench::serving();
+    bench.core.config.repair = Repair::Report;
+    bench.secs(60);
+    let effects = bench.read(RowState::Inactive);
+    assert!(effects.contains(&Effect::Notice(Notice::WouldRestore)), "{effects:?}");
+    assert!(!bench.all.contains(&Effect::Hold));
+}
+
+#[test]
+fn a_held_row_is_signed_off_by_the_holds_half_close() {
+    let mut bench = Bench::serving();
+    bench.secs(60);
+    bench.read(RowState::Inactive);
+    bench.step(Event::HoldOpened);
+    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Release { .. })));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Attempt { .. })));
+    assert_eq!(settled(&bench.end(attempt(&effects).unwrap(), Outcome::Confirmed)), Some(Verdict::Confirmed));
+}
+
+#[test]
+fn a_hold_is_renewed_by_closing_it_first() {
+    let mut bench = Bench::serving();
+    bench.secs(60);
+    bench.read(RowState::Inactive);
+    bench.step(Event::HoldOpened);
+    bench.secs(1);
+    bench.read(RowState::Active);
+    bench.secs(60);
+    let effects = bench.read(RowState::Inactive);
+    let id = attempt(&effects).expect("closed");
+    assert!(!effects.contains(&Effect::Hold), "{effects:?}");
+    bench.secs(1);
+    assert!(!bench.end(id, Outcome::Confirmed).contains(&Effect::Hold), "the row may be right now");
+    let effects = bench.read(RowState::Inactive);
+    assert!(effects.contains(&Effect::Hold), "{effects:?}");
+}
+
+#[test]
+fn a_late_application_under_a_scheduler_that_is_back_is_found_and_undone() {
+    let mut bench = Bench::serving();
+    let id = attempt(&bench.step(Event::Scheduler(Sight::Refused))).unwrap();
+    bench.secs(1);
+    let effects = bench.step(Event::Scheduler(Sight::Serving));
+    assert_eq!(settled(&effects), Some(Verdict::Superseded));
+    bench.end(id, unknown());
+    let mut reads = 0;
+    for _ in 0..20 {
+        reads += usize::from(bench.secs(1).contains(&Effect::ReadRow));
+        if bench.core.reading {
+            bench.read(RowState::Active);
+        }
+    }
+    assert!(reads >= 3, "{reads}");
+    bench.secs(5);
+    assert!(bench.read(RowState::Inactive).contains(&Effect::Hold));
+}
+
+#[test]
+fn a_disk_that_refuses_delays_no_attempt_and_is_asked_again() {
+    let mut bench = Bench::serving();
+    bench.disk_works = false;
+    let effects = bench.step(Event::PreStop { hook: 1, wait: Some(Duration::from_secs(1)) });
+    bench.end(attempt(&effects).unwrap(), failed());
+    let effects = bench.secs(1);
+    let on_disk = effects.iter().find_map(|effect| match effect {
+        Effect::Answer(_, answer) => Some(answer.on_disk),
+        _ => None,
+    });
+    assert_eq!(on_disk, Some(false));
+    bench.disk_works = true;
+    assert!(bench.secs(5).iter().any(|effect| matches!(effect, Effect::Persist(_))));
+    assert!(bench.core.pending()[0].on_disk);
+}
+
+#[test]
+fn the_deadline_counts_from_the_first_of_the_ends_causes() {
+    let mut bench = Bench::serving();
+    bench.step(Event::PreStop { hook: 1, wait: None });
+    bench.secs(10);
+    bench.step(Event::Terminate);
+    assert_eq!(bench.core.deadline().unwrap().0, bench.at + Duration::from_secs(20));
+    let mut bench = Bench::serving();
+    bench.step(Event::Scheduler(Sight::Refused));
+    bench.secs(3600);
+    bench.step(Event::Terminate);
+    assert_eq!(
+        bench.core.deadline().unwrap().0,
+        bench.at + Duration::from_secs(30),
+        "a crash of long ago is another end"
+    );
+}
+
+#[test]
+fn dropped_by_hand_is_settled_and_the_hook_hears_of_it() {
+    let mut bench = Bench::serving();
+    let effects = bench.step(Event::PreStop { hook: 1, wait: None });
+    bench.end(attempt(&effects).unwrap(), failed());
+    let id = bench.core.pending()[0].record.id.clone();
+    assert_eq!(answered(&bench.step(Event::Dropped(vec![id]))), Some(Verdict::Dropped));
+    assert!(bench.core.pending().is_empty());
+}
+
+#[test]
+fn waking_at_the_said_time_always_leads_on() {
+    // No wake-up may be due at once again without an effect: that would spin.
+    let mut bench = Bench::serving();
+    for event in [
+        Event::PreStop { hook: 1, wait: Some(Duration::from_secs(3)) },
+        Event::Scheduler(Sight::Refused),
+        Event::Terminate,
+    ] {
+        bench.step(event);
+        for _ in 0..200 {
+            let Some(wake) = bench.core.wake_at(Moment(bench.at)) else { break };
+            let time = wake - Moment(bench.at);
+            let effects = bench.after(time);
+            if exited(&effects).is_some() {
+                return;
+            }
+            let again = bench.core.wake_at(Moment(bench.at));
+            assert!(again.is_none_or(|again| again > Moment(bench.at)), "{effects:?} {:?}", bench.core);
+            if let Some(id) = attempt(&effects) {
+                bench.end(id, failed());
+            }
+        }
+    }
+}
