@@ -37,7 +37,6 @@ struct Open {
     covers: Vec<RecordId>,
     /// Another attempt was open at some time since this one began.
     overlapped: bool,
-    hedge: bool,
 }
 
 /// What an attempt's end means for the asks.
@@ -166,21 +165,28 @@ impl Attempts {
         self.open.is_empty() && self.watch.is_none() && now >= self.not_before
     }
 
-    /// Whether the one attempt under way has been silent for so long that a second is worth it.
+    /// Whether the one attempt under way has been silent for so long that a second is worth it. At most two are open; after a
+    /// second that failed, another waits for the backoff's delay.
     pub fn may_hedge(&self, now: Moment) -> bool {
-        matches!(self.open.as_slice(), [one] if !one.hedge && now >= one.began + HEDGE_AFTER)
-            && self.watch.is_none()
+        self.hedge_at().is_some_and(|at| now >= at)
+    }
+
+    fn hedge_at(&self) -> Option<Moment> {
+        match self.open.as_slice() {
+            [one] if self.watch.is_none() => Some(self.not_before.max(one.began + HEDGE_AFTER)),
+            _ => None,
+        }
     }
 
     /// An attempt begins, for these asks.
-    pub fn begin(&mut self, covers: Vec<RecordId>, hedge: bool, now: Moment) -> AttemptId {
+    pub fn begin(&mut self, covers: Vec<RecordId>, now: Moment) -> AttemptId {
         let overlapped = self.any_open(now);
         for open in &mut self.open {
             open.overlapped = true;
         }
         self.last_id += 1;
         self.count += 1;
-        self.open.push(Open { id: self.last_id, began: now, covers, overlapped, hedge });
+        self.open.push(Open { id: self.last_id, began: now, covers, overlapped });
         self.last_id
     }
 
@@ -269,12 +275,11 @@ impl Attempts {
         if let Some(until) = self.lingers_until.filter(|until| now < *until) {
             sooner(until);
         }
-        if self.watch.is_none() {
-            match self.open.as_slice() {
-                [] if wants => sooner(self.not_before),
-                [one] if !one.hedge && wants => sooner(one.began + HEDGE_AFTER),
-                _ => {}
-            }
+        if wants && self.watch.is_none() && self.open.is_empty() {
+            sooner(self.not_before);
+        }
+        if let Some(hedge) = self.hedge_at().filter(|_| wants) {
+            sooner(hedge);
         }
         at
     }

@@ -304,7 +304,7 @@ impl Lifecycle {
         let asked = || self.pending.iter().map(|pending| pending.record.id.clone()).collect::<Vec<_>>();
         if matches!(self.hold, Hold::Open { .. }) {
             let covers = asked();
-            let id = self.attempts.begin(covers, false, now.at);
+            let id = self.attempts.begin(covers, now.at);
             self.hold = Hold::None;
             self.releasing = Some(id);
             out.push(Effect::Release { id, limit: self.attempt_limit(now.at) });
@@ -316,7 +316,7 @@ impl Lifecycle {
         let hedge = self.attempts.may_hedge(now.at);
         if hedge || self.attempts.may_begin(now.at) {
             let covers = asked();
-            let id = self.attempts.begin(covers, hedge, now.at);
+            let id = self.attempts.begin(covers, now.at);
             out.push(Effect::Attempt { id, hedge, limit: self.attempt_limit(now.at) });
         }
     }

@@ -42,7 +42,7 @@ impl Lifecycle {
             Hold::Open { since, seen_active } => {
                 // To renew a hold, close it first and wait for its end: the end of either of two streams ends the row.
                 if self.row_wrong_since(since) && (seen_active || now.at >= since + RENEW_AFTER) {
-                    let id = self.attempts.begin(Vec::new(), false, now.at);
+                    let id = self.attempts.begin(Vec::new(), now.at);
                     self.hold = Hold::None;
                     self.releasing = Some(id);
                     self.ours = true;

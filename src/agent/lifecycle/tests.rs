@@ -265,6 +265,22 @@ fn a_confirmation_beside_another_attempt_settles_nothing_until_the_row_was_read(
 }
 
 #[test]
+fn beside_a_silent_attempt_others_are_made_one_at_a_time_and_never_in_a_tight_loop() {
+    let mut bench = Bench::serving();
+    attempt(&bench.step(Event::Scheduler(Sight::Refused))).expect("the first, which stays silent");
+    let (mut made, began) = (0, bench.at);
+    while bench.at - began < Duration::from_secs(20) {
+        let now = Moment(bench.at);
+        let wake = bench.core.wake_at(now).unwrap() - now;
+        if let Some(id) = attempt(&bench.after(wake)) {
+            made += 1;
+            bench.end(id, failed());
+        }
+    }
+    assert!((15..=30).contains(&made), "{made} in 20 s");
+}
+
+#[test]
 fn a_row_found_active_after_the_watch_is_signed_off_again() {
     let mut bench = Bench::serving();
     let first = attempt(&bench.step(Event::Scheduler(Sight::Refused))).unwrap();
