@@ -1,0 +1,168 @@
+//! A connection that has been made: calls on it, and its end.
+
+use std::{
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Poll},
+};
+
+use http_body_util::{BodyExt, combinators::MapErr};
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{self, SendRequest},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+use tonic::body::Body;
+
+/// The body of a response, its errors told as [`CallError`]s.
+pub type ResponseBody = MapErr<Incoming, fn(hyper::Error) -> CallError>;
+
+/// Bytes that a peer may send ahead of what was read: bounds the memory that one answer can take.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Why a call on a connection has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The connection had ended before the request was written: nobody saw it.
+    #[error("the connection had ended before the request was sent")]
+    NotSent,
+    /// The peer said that it did not process the request (`REFUSED_STREAM`, or a GOAWAY that leaves it out).
+    #[error("the peer refused the request unprocessed: {0}")]
+    Refused(String),
+    /// The connection or the stream broke after the request was, or may have been, sent.
+    #[error("the call was cut: {0}")]
+    Cut(String),
+}
+
+impl CallError {
+    /// Whether nothing of the request can be applied by the peer, now or later.
+    pub fn surely_not_seen(&self) -> bool {
+        !matches!(self, CallError::Cut(_))
+    }
+
+    fn of(error: hyper::Error) -> Self {
+        let text = super::chain(&error);
+        let h2 = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<h2::Error>());
+        match h2 {
+            Some(e) if e.is_remote() && e.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+                CallError::Refused(text)
+            }
+            // h2 gives a remote GOAWAY as the error of just those streams that the peer left out.
+            Some(e) if e.is_remote() && e.is_go_away() => CallError::Refused(text),
+            _ => CallError::Cut(text),
+        }
+    }
+}
+
+/// One HTTP/2 connection. A clone is another handle of the same connection, which closes when the last one is dropped
+/// and no call is open. A tower `Service` for tonic's clients: `ManagerClient::with_origin(conn.clone(), conn.origin())`.
+#[derive(Clone)]
+pub struct Connection {
+    id: u64,
+    send: SendRequest<Body>,
+    ended: watch::Receiver<Option<String>>,
+    peer: SocketAddr,
+    origin: http::Uri,
+    tls: Option<String>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("id", &self.id).field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Speaks HTTP/2 over `io`. Sends the client's preface; doesn't wait for the peer's.
+    pub(super) async fn over<I>(
+        io: I,
+        peer: SocketAddr,
+        origin: http::Uri,
+        tls: Option<String>,
+    ) -> hyper::Result<Self>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let (send, driver) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake::<_, Body>(TokioIo::new(io))
+            .await?;
+        let (tell, ended) = watch::channel(None);
+        tokio::spawn(async move {
+            let why = match driver.await {
+                Ok(()) => "the peer closed it".to_owned(),
+                Err(e) => super::chain(&e),
+            };
+            let _ = tell.send(Some(why));
+        });
+        Ok(Self { id: IDS.fetch_add(1, Ordering::Relaxed), send, ended, peer, origin, tls })
+    }
+
+    /// Tells one connection from another, within this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The address at the other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Scheme and authority of requests, for the generated clients' `with_origin`.
+    pub fn origin(&self) -> http::Uri {
+        self.origin.clone()
+    }
+
+    /// What was agreed on in TLS (`TLSv1_3`), or `None` without TLS.
+    pub fn tls(&self) -> Option<&str> {
+        self.tls.as_deref()
+    }
+
+    /// Whether no new call can be made: the peer closed it, or said that it will (GOAWAY).
+    pub fn is_ended(&self) -> bool {
+        self.send.is_closed() || self.ended.borrow().is_some()
+    }
+
+    /// Resolves when the connection has ended, with the reason. An idle one ends with the peer's GOAWAY. Cancel safe.
+    pub async fn ended(&self) -> String {
+        let mut ended = self.ended.clone();
+        let why = match ended.wait_for(Option::is_some).await {
+            Ok(why) => why.clone(),
+            Err(_) => None,
+        };
+        why.unwrap_or_else(|| "its task has ended".to_owned())
+    }
+}
+
+impl tower_service::Service<http::Request<Body>> for Connection {
+    type Response = http::Response<ResponseBody>;
+    type Error = CallError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, CallError>> + Send>>;
+
+    /// Always ready: a connection that has ended is told by the call itself, as [`CallError::NotSent`].
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let answer = self.send.try_send_request(request);
+        Box::pin(async move {
+            match answer.await {
+                Ok(response) => Ok(response.map(|b| b.map_err(CallError::of as fn(hyper::Error) -> CallError))),
+                // The request came back whole: it never left the queue.
+                Err(e) if e.message().is_some() => Err(CallError::NotSent),
+                Err(e) => Err(CallError::of(e.into_error())),
+            }
+        })
+    }
+}

@@ -1,0 +1,147 @@
+//! Making a connection: name resolution, TCP, TLS, the HTTP/2 preface.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+
+use super::{Connection, Tls, TlsError};
+
+/// How long a peer may leave sent bytes unacknowledged before the kernel ends the connection.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+
+/// A host and a port, as configured. IPv6 addresses are kept without brackets and shown with them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Peer {
+    /// A DNS name or an IP address.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+impl Peer {
+    /// A peer by name or address.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port }
+    }
+
+    /// Its address, if it was given as one.
+    pub fn literal(&self) -> Option<SocketAddr> {
+        self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(addr: SocketAddr) -> Self {
+        Self::new(addr.ip().to_string(), addr.port())
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Why no connection was made. In no case was a request sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody listens there.
+    #[error("{0}: connection refused")]
+    Refused(SocketAddr),
+    /// No connection (TCP and TLS) within the limit.
+    #[error("{0}: no connection within {limit:?}", limit = .1)]
+    TimedOut(SocketAddr, Duration),
+    /// TCP failed in another way: no route, no permission, no free port.
+    #[error("{0}: {1}")]
+    Tcp(SocketAddr, io::Error),
+    /// A file for TLS can't be used.
+    #[error(transparent)]
+    TlsFile(#[from] TlsError),
+    /// The host can't be named in TLS.
+    #[error("{0:?} is neither a DNS name nor an IP address, so TLS can't verify it")]
+    TlsName(String),
+    /// The TLS handshake failed: something listens there, and it answered.
+    #[error("{0}: TLS: {1}")]
+    Tls(SocketAddr, String),
+    /// The HTTP/2 preface could not be written.
+    #[error("{0}: HTTP/2: {1}")]
+    Http2(SocketAddr, String),
+}
+
+/// The addresses of `peer`, as the system's resolver gives them, at most `limit` long.
+pub async fn resolve(peer: &Peer, limit: Duration) -> io::Result<Vec<SocketAddr>> {
+    if let Some(addr) = peer.literal() {
+        return Ok(vec![addr]);
+    }
+    let lookup = tokio::net::lookup_host((peer.host.as_str(), peer.port));
+    let found: Vec<_> = tokio::time::timeout(limit, lookup).await??.collect();
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+    Ok(found)
+}
+
+/// Connects to `addr` (one of `peer`'s), with TLS if given, at most `limit` long.
+pub async fn connect(
+    peer: &Peer,
+    addr: SocketAddr,
+    tls: Option<&Tls>,
+    limit: Duration,
+) -> Result<Connection, ConnectError> {
+    let deadline = Instant::now() + limit;
+    let late = || ConnectError::TimedOut(addr, limit);
+    let tcp = match timeout_at(deadline, TcpStream::connect(addr)).await.map_err(|_| late())? {
+        Ok(tcp) => tcp,
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Err(ConnectError::Refused(addr)),
+        Err(e) => return Err(ConnectError::Tcp(addr, e)),
+    };
+    tune(&tcp);
+    let http2 = |e: hyper::Error| ConnectError::Http2(addr, super::chain(&e));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let origin: http::Uri =
+        format!("{scheme}://{peer}").parse().map_err(|_| ConnectError::TlsName(peer.host.clone()))?;
+    let Some(tls) = tls else {
+        return Connection::over(tcp, addr, origin, None).await.map_err(http2);
+    };
+    let config = tls.http2()?;
+    let name = ServerName::try_from(peer.host.clone())
+        .map_err(|_| ConnectError::TlsName(peer.host.clone()))?;
+    let stream = timeout_at(deadline, TlsConnector::from(config).connect(name, tcp))
+        .await
+        .map_err(|_| late())?
+        .map_err(|e| ConnectError::Tls(addr, super::chain(&e)))?;
+    let version = stream.get_ref().1.protocol_version().map(|v| format!("{v:?}"));
+    Connection::over(stream, addr, origin, Some(version.unwrap_or_default())).await.map_err(http2)
+}
+
+/// The kernel finds a lost peer: 10 s idle, then three probes 5 s apart. An option that a kernel lacks costs only that.
+fn tune(tcp: &TcpStream) {
+    let socket = SockRef::from(tcp);
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(10))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    for result in [
+        tcp.set_nodelay(true),
+        socket.set_tcp_keepalive(&keepalive),
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED)),
+    ] {
+        if let Err(e) = result {
+            tracing::debug!(error = %e, "A socket option was not set.");
+        }
+    }
+}
