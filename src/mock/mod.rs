@@ -1,1 +1,27 @@
 //! The mock manager and the mock scheduler: real servers with the semantics of the real ones.
+//!
+//! Tests, the demo and `signoff mock-manager` / `signoff mock-scheduler` run the same code. A test reads its verdict from
+//! [`MockManager::table`], never from a client's words.
+
+mod admin;
+pub mod channel;
+mod connection;
+pub mod fault;
+mod grpc;
+mod health;
+mod listener;
+pub mod manager;
+mod million;
+mod node;
+mod rest;
+pub mod scheduler;
+pub mod table;
+mod tls;
+mod validate;
+
+pub use channel::Channel;
+pub use fault::{Fault, Faults, Kind, Scope};
+pub use manager::{Config, MockError, MockManager, Role, User};
+pub use scheduler::{MockScheduler, SchedulerConfig, SchedulerError};
+pub use table::{By, Change, Collation, Database, Registration, TableRow};
+pub use tls::{TlsError, TlsFiles};

@@ -1,0 +1,213 @@
+//! One manager process: what it remembers between calls, and forgets when it dies.
+//!
+//! Three caches stand between a read and the table, and a test that trusts a read must know them. The *query cache* (30 s)
+//! keeps the results of reads of the database and loses all of them when this process writes anything. *Memory* (3 min)
+//! and *Redis* (5 min, shared by all managers of a [`Database`]) keep gRPC's lists; KeepAlive's two moments delete a
+//! cluster's list in Redis and in this process' memory, never in another's. Empty lists aren't kept.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    fault::Faults,
+    manager::{Role, User},
+    table::{By, Cached, Database, Millis, Patch, Registration, Selector, TableError, TableRow},
+};
+use crate::manager::State;
+
+const QUERY_CACHE: Duration = Duration::from_secs(30);
+const MEMORY: Duration = Duration::from_secs(180);
+const REDIS: Duration = Duration::from_secs(300);
+
+#[derive(Debug, Default)]
+struct Memory {
+    lists: HashMap<String, Cached>,
+    queries: HashMap<String, Cached>,
+    /// Sign-ins that the query cache answers, without the password's hash.
+    users: HashMap<String, Millis>,
+    /// Lookups of a row that run now: later ones share the first one's result, but not its error.
+    lookups: HashMap<Selector, u32>,
+}
+
+/// One life of a manager process.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) database: Arc<Database>,
+    pub(super) faults: Arc<Faults>,
+    pub(super) latency: Duration,
+    pub(super) users: Vec<User>,
+    pub(super) token_life: Duration,
+    memory: Mutex<Memory>,
+}
+
+fn millis(time: Duration) -> Millis {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4)
+}
+
+impl Node {
+    pub(super) fn new(
+        database: Arc<Database>,
+        faults: Arc<Faults>,
+        latency: Duration,
+        users: Vec<User>,
+        token_life: Duration,
+    ) -> Self {
+        Self { database, faults, latency, users, token_life, memory: Mutex::default() }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the database takes for a statement.
+    pub(super) async fn database_time(&self, share: u32) {
+        if !self.latency.is_zero() {
+            tokio::time::sleep(self.latency / share).await;
+        }
+    }
+
+    fn wrote(&self) {
+        let mut memory = self.memory();
+        memory.queries.clear();
+        memory.users.clear();
+    }
+
+    /// A read through the query cache.
+    pub(super) fn query(
+        &self,
+        statement: String,
+        wanted: impl Fn(&TableRow) -> bool,
+    ) -> Result<Vec<TableRow>, TableError> {
+        let now = self.database.now();
+        if let Some(cached) = self.memory().queries.get(&statement).filter(|c| c.until > now) {
+            return Ok(cached.rows.clone());
+        }
+        let mut rows = self.database.rows()?;
+        rows.retain(wanted);
+        let entry = Cached { until: now + millis(QUERY_CACHE), rows: rows.clone() };
+        self.memory().queries.insert(statement, entry);
+        Ok(rows)
+    }
+
+    /// A list through memory, Redis and the query cache.
+    pub(super) fn list(
+        &self,
+        key: &str,
+        statement: &str,
+        wanted: impl Fn(&TableRow) -> bool,
+    ) -> Result<Vec<TableRow>, TableError> {
+        let now = self.database.now();
+        if let Some(cached) = self.memory().lists.get(key).filter(|c| c.until > now) {
+            return Ok(cached.rows.clone());
+        }
+        let in_memory = |rows: &[TableRow]| {
+            let entry = Cached { until: now + millis(MEMORY), rows: rows.to_vec() };
+            self.memory().lists.insert(key.to_owned(), entry);
+        };
+        if let Some(rows) = self.database.redis_get(key)? {
+            in_memory(&rows);
+            return Ok(rows);
+        }
+        let rows = self.query(statement.to_owned(), wanted)?;
+        if !rows.is_empty() {
+            self.database.redis_set(key, Cached { until: now + millis(REDIS), rows: rows.clone() })?;
+            in_memory(&rows);
+        }
+        Ok(rows)
+    }
+
+    pub(super) fn cluster_list_key(cluster_id: u64) -> String {
+        format!("manager:peers:scheduler-clusters:{cluster_id}:schedulers")
+    }
+
+    /// What KeepAlive's two moments do to the caches.
+    pub(super) fn forget_cluster(&self, cluster_id: u64) -> Result<(), TableError> {
+        let key = Self::cluster_list_key(cluster_id);
+        self.memory().lists.remove(&key);
+        self.database.redis_delete(&key)
+    }
+
+    pub(super) fn register(&self, asked: Registration) -> Result<TableRow, TableError> {
+        let row = self.database.register(asked)?;
+        self.wrote();
+        Ok(row)
+    }
+
+    pub(super) fn set_state(&self, selector: &Selector, state: State, by: By) -> Result<bool, TableError> {
+        let found = self.database.set_state(selector, state, by)?;
+        if found {
+            self.wrote();
+        }
+        Ok(found)
+    }
+
+    pub(super) fn touch(&self, selector: &Selector) -> Result<(), TableError> {
+        if self.database.touch(selector)? {
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    pub(super) fn patch(&self, id: u64, patch: Patch) -> Result<Option<TableRow>, TableError> {
+        let row = self.database.patch(id, patch)?;
+        self.wrote();
+        Ok(row)
+    }
+
+    pub(super) fn delete(&self, id: u64) -> Result<bool, TableError> {
+        let deleted = self.database.delete(id, By::Rest)?;
+        self.wrote();
+        Ok(deleted)
+    }
+
+    /// Looks a row up as several calls at once do: true for the one that will hear an error.
+    pub(super) async fn lookup(&self, selector: &Selector) -> bool {
+        let first = {
+            let mut memory = self.memory();
+            let running = memory.lookups.entry(selector.clone()).or_default();
+            *running += 1;
+            *running == 1
+        };
+        // Given back also where the caller is dropped meanwhile.
+        let _running = Running { node: self, selector };
+        self.database_time(2).await;
+        first
+    }
+
+    /// Whether a user's name and password are right, as this process sees it: within 30 s of the last look it has lost the
+    /// password's hash, and nothing is right.
+    pub(super) fn sign_in(&self, name: &str, password: &str) -> Option<Role> {
+        let user = self.users.iter().find(|u| u.name == name)?;
+        let now = self.database.now();
+        let mut memory = self.memory();
+        if memory.users.get(name).is_some_and(|until| *until > now) {
+            return None;
+        }
+        memory.users.insert(name.to_owned(), now + millis(QUERY_CACHE));
+        (user.password == password).then_some(user.role)
+    }
+
+    pub(super) fn role(&self, name: &str) -> Option<Role> {
+        self.users.iter().find(|u| u.name == name).map(|u| u.role)
+    }
+}
+
+struct Running<'a> {
+    node: &'a Node,
+    selector: &'a Selector,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut memory = self.node.memory();
+        if let Some(running) = memory.lookups.get_mut(self.selector) {
+            *running -= 1;
+            if *running == 0 {
+                memory.lookups.remove(self.selector);
+            }
+        }
+    }
+}
