@@ -154,7 +154,9 @@ impl Metrics {
         }
         for result in Settled::ALL {
             for cause in CAUSES {
-                drop(metrics.settled.get_or_create(&Settling { result: result.label(), cause: cause.label() }));
+                drop(
+                    metrics.settled.get_or_create(&Settling { result: result.label(), cause: cause.label() }),
+                );
             }
         }
         metrics
@@ -191,7 +193,11 @@ impl Metrics {
             Unit::Seconds,
             self.oldest_pending.clone(),
         );
-        registry.register("inherited", "Pending sign-offs found on the spool at start", self.inherited.clone());
+        registry.register(
+            "inherited",
+            "Pending sign-offs found on the spool at start",
+            self.inherited.clone(),
+        );
         registry.register(
             "predecessors",
             "Active rows of earlier incarnations that were found, by what came of them",
