@@ -1,0 +1,200 @@
+//! What `signoff status` shows: the agent's view of itself, as one JSON object.
+//!
+//! Both ways lenient: fields that aren't known are ignored, those that are missing have their defaults, and a word that
+//! isn't known reads as `unknown`. Times are milliseconds since the Unix epoch, of the agent's wall clock.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{key::SchedulerKey, manager::RowState, spool::record::WallMillis};
+
+/// The agent, at `now`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The agent's version.
+    pub version: String,
+    /// Its pod (POD_NAME).
+    pub pod: Option<String>,
+    /// When this was said.
+    pub now: WallMillis,
+    /// When the process started.
+    pub since: WallMillis,
+    /// `/readyz` says yes.
+    pub started: bool,
+    /// Whose row it answers for, once that is known.
+    pub key: Option<SchedulerKey>,
+    /// Whether the manager lists that key; `None` until that was asked.
+    pub identity_known: Option<bool>,
+    /// The scheduler beside it.
+    pub scheduler: SchedulerStatus,
+    /// The row as last read.
+    pub row: Option<RowStatus>,
+    /// A drain is on, and ends at the latest then.
+    pub drain_until: Option<WallMillis>,
+    /// The one deadline, once there is one.
+    pub deadline: Option<WallMillis>,
+    /// `--grace`, in milliseconds.
+    pub grace_ms: u64,
+    /// Asks that aren't settled, of any key.
+    pub pending: Vec<PendingStatus>,
+    /// Marks of this agent's key.
+    pub marks: Vec<MarkStatus>,
+    /// Since when a stream of the agent's own keeps the row active.
+    pub hold_since: Option<WallMillis>,
+    /// What it has to do without.
+    pub degraded: Vec<Degradation>,
+    /// The manager.
+    pub manager: ManagerStatus,
+    /// The spool.
+    pub spool: SpoolStatus,
+}
+
+/// What the scheduler is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulerState {
+    /// Its health service says so.
+    Serving,
+    /// Connections are refused where it was seen to serve.
+    Down,
+    /// Anything else.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// The scheduler, as last seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SchedulerStatus {
+    /// Where its health service is asked.
+    pub address: String,
+    /// What it is doing.
+    pub state: SchedulerState,
+    /// Since when.
+    pub since: Option<WallMillis>,
+    /// Why, where it is down or unknown.
+    pub why: Option<String>,
+}
+
+/// The words of a [`RowState`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RowWord {
+    /// Handed out to every peer.
+    Active,
+    /// Not handed out.
+    Inactive,
+    /// There is no row.
+    Absent,
+    /// Inactive or absent.
+    NotActive,
+    /// A word of another version.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl From<RowState> for RowWord {
+    fn from(state: RowState) -> Self {
+        match state {
+            RowState::Active => Self::Active,
+            RowState::Inactive => Self::Inactive,
+            RowState::Absent => Self::Absent,
+            RowState::NotActive => Self::NotActive,
+        }
+    }
+}
+
+/// The row, as last read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RowStatus {
+    /// What it was.
+    pub state: RowWord,
+    /// When it was read.
+    pub at: WallMillis,
+    /// How: `rest`, or `grpc` (at most 30 s old then).
+    pub source: String,
+}
+
+/// An ask that isn't settled. Causes are words here, since another version may have others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PendingStatus {
+    /// Its record's id.
+    pub id: String,
+    /// Whose row, as `hostname/ip in cluster N`.
+    pub key: String,
+    /// Why it was asked (`Cause::label`).
+    pub cause: String,
+    /// When it was asked.
+    pub at: WallMillis,
+    /// Attempts of this process.
+    pub attempts: u64,
+    /// Why the last one failed.
+    pub last_error: Option<String>,
+    /// Confirmed, and kept until then, since earlier attempts may still be applied.
+    pub watched_until: Option<WallMillis>,
+    /// It was found on the spool.
+    pub inherited: bool,
+}
+
+/// A mark.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MarkStatus {
+    /// Its record's id.
+    pub id: String,
+    /// `seen`, `signed-off`, `held`.
+    pub what: String,
+    /// When it was written.
+    pub at: WallMillis,
+}
+
+/// Something the agent has to do without.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Degradation {
+    /// The label of `signoff_degraded{reason}`.
+    pub reason: String,
+    /// In words, with what to do.
+    pub why: String,
+}
+
+/// The manager, as seen from here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ManagerStatus {
+    /// The endpoints, as configured.
+    pub endpoints: Vec<String>,
+    /// It has answered once.
+    pub answered: bool,
+    /// How often a connection was lost.
+    pub losses: u64,
+    /// Why the last call failed, if the last call failed.
+    pub last_error: Option<String>,
+}
+
+/// The spool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpoolStatus {
+    /// The directory.
+    pub dir: String,
+    /// How long its volume lives, in words.
+    pub durability: String,
+    /// Asks in it.
+    pub asks: u64,
+    /// Marks in it.
+    pub marks: u64,
+    /// Damaged files set aside.
+    pub corrupt: u64,
+    /// Files of a newer version, left alone.
+    pub newer: u64,
+}
+
+/// `text` without line breaks and other control characters, so that what a manager said can't forge a line.
+pub fn one_line(text: &str) -> String {
+    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
