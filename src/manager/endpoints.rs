@@ -205,6 +205,13 @@ pub(super) struct OpenOn {
     addr: SocketAddr,
 }
 
+impl OpenOn {
+    /// Which address.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
 impl Drop for OpenOn {
     fn drop(&mut self) {
         let mut state = self.dialer.state();
