@@ -1,1 +1,356 @@
-//! Where the managers are.
+//! Where the managers are: the values of `--manager`, and the addresses behind them.
+//!
+//! A name may stand for several addresses; all are used. Names are resolved again before each new connection, at most
+//! 1 s long; where DNS fails, the last good answer is used. An address that refused or was in trouble is tried last.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
+use tokio::time::sleep;
+
+use super::Failure;
+use crate::net::{self, ConnectError, Connection, Peer, Tls};
+
+/// How long a connection may take to be made, TLS included.
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// How long a name's resolution may take.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(1);
+/// How long it may take where an earlier answer is at hand.
+const REFRESH_LIMIT: Duration = Duration::from_millis(200);
+/// After this silence of one address the next one is tried beside it.
+const STAGGER: Duration = Duration::from_millis(150);
+
+/// Which of the manager's APIs an endpoint serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// `host:port`, `grpc://`, `grpcs://`.
+    Grpc,
+    /// `http://`, `https://`.
+    Rest,
+}
+
+/// Why a value is no endpoint. Its message names the value and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// The value, and what is wrong with it.
+    #[error(
+        "manager endpoint {0:?}: {1}; use host:port, grpc://host:port, grpcs://host:port, http://host:port or https://host:port"
+    )]
+    Value(String, &'static str),
+    /// The value holds a user or password, and is therefore not shown.
+    #[error(
+        "manager endpoint: a user or password must not be in it (before an @); give the user with --username and the password with --password-file"
+    )]
+    Credentials,
+}
+
+/// One value of `--manager`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    api: Api,
+    tls: bool,
+    peer: Peer,
+}
+
+impl Endpoint {
+    /// A gRPC endpoint, as scheduler.yaml's `manager.addr` names one.
+    pub fn grpc(peer: Peer, tls: bool) -> Self {
+        Self { api: Api::Grpc, tls, peer }
+    }
+
+    /// Which API it serves.
+    pub fn api(&self) -> Api {
+        self.api
+    }
+
+    /// Whether it is spoken to over TLS.
+    pub fn tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Host and port.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The same endpoint over TLS (`host:port` where certificates are configured for the scheduler's own connection).
+    pub fn with_tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+}
+
+impl fmt::Display for Endpoint {
+    /// As a URL, with its port.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match (self.api, self.tls) {
+            (Api::Grpc, false) => "grpc",
+            (Api::Grpc, true) => "grpcs",
+            (Api::Rest, false) => "http",
+            (Api::Rest, true) => "https",
+        };
+        write!(f, "{scheme}://{}", self.peer)
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        if text.contains('@') {
+            return Err(EndpointError::Credentials);
+        }
+        let wrong = |why| EndpointError::Value(text.to_owned(), why);
+        let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+        let (api, tls, usual_port) = match scheme.to_ascii_lowercase().as_str() {
+            "" if text.contains("://") => return Err(wrong("its scheme is empty")),
+            "" | "grpc" => (Api::Grpc, false, None),
+            "grpcs" => (Api::Grpc, true, None),
+            "http" => (Api::Rest, false, Some(80)),
+            "https" => (Api::Rest, true, Some(443)),
+            _ => return Err(wrong("its scheme is none of grpc, grpcs, http and https")),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains(['/', '?', '#']) {
+            return Err(wrong("it has a path or query, and an endpoint is an address only"));
+        }
+        let (host, port) = match rest.strip_prefix('[') {
+            Some(inner) => {
+                let (ip, after) = inner.split_once(']').ok_or_else(|| wrong("its [ is not closed by a ]"))?;
+                if !ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) {
+                    return Err(wrong("what stands in brackets is no IPv6 address"));
+                }
+                match after.strip_prefix(':') {
+                    Some(port) => (ip, Some(port)),
+                    None if after.is_empty() => (ip, None),
+                    None => return Err(wrong("after the ] comes something else than :port")),
+                }
+            }
+            None if rest.matches(':').count() > 1 => {
+                return Err(wrong("an IPv6 address needs brackets, as in [fd00::1]:65003"));
+            }
+            None => match rest.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (rest, None),
+            },
+        };
+        check_host(host).map_err(wrong)?;
+        let port = match (port, usual_port) {
+            (Some(digits), _) => match digits.parse::<u16>() {
+                Ok(port) if port > 0 && digits.bytes().all(|b| b.is_ascii_digit()) => port,
+                _ => return Err(wrong("its port is no number from 1 to 65535")),
+            },
+            (None, Some(usual)) => usual,
+            (None, None) => return Err(wrong("its port is missing (a manager's gRPC is usually 65003)")),
+        };
+        Ok(Self { api, tls, peer: Peer::new(host, port) })
+    }
+}
+
+fn check_host(host: &str) -> Result<(), &'static str> {
+    if host.is_empty() {
+        return Err("its host is empty");
+    }
+    if host.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    if host.len() > 253
+        || host.split('.').rev().skip(usize::from(host.ends_with('.'))).any(|l| l.is_empty() || l.len() > 63)
+        || !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    {
+        return Err("its host is neither a DNS name nor an IP address");
+    }
+    if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Err("its host looks like an IPv4 address, but is none");
+    }
+    Ok(())
+}
+
+/// One address to connect to.
+#[derive(Debug, Clone)]
+struct Candidate {
+    endpoint: Arc<Endpoint>,
+    addr: SocketAddr,
+}
+
+/// Connects to whichever address of several endpoints answers.
+pub struct Dialer {
+    endpoints: Vec<Arc<Endpoint>>,
+    tls: Arc<Tls>,
+    start: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Each name's last good answer.
+    resolved: HashMap<Peer, Vec<SocketAddr>>,
+    /// When an address was last in trouble, as a count: the latest is tried last.
+    trouble: HashMap<SocketAddr, u64>,
+    count: u64,
+    /// How many attempts are open on an address: a hedge goes elsewhere.
+    open: HashMap<SocketAddr, usize>,
+}
+
+/// That an attempt is open on an address, for as long as it lives.
+pub(super) struct OpenOn {
+    dialer: Arc<Dialer>,
+    addr: SocketAddr,
+}
+
+impl OpenOn {
+    /// Which address.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for OpenOn {
+    fn drop(&mut self) {
+        let mut state = self.dialer.state();
+        if let Some(n) = state.open.get_mut(&self.addr) {
+            *n -= 1;
+            if *n == 0 {
+                state.open.remove(&self.addr);
+            }
+        }
+    }
+}
+
+impl Dialer {
+    /// A dialer over `endpoints`. They are tried in the order given, starting with any of them (`start` is taken modulo
+    /// their number: agents that start elsewhere spread over the managers).
+    pub fn new(endpoints: Vec<Endpoint>, tls: Arc<Tls>, start: usize) -> Self {
+        let endpoints = endpoints.into_iter().map(Arc::new).collect();
+        Self { endpoints, tls, start, state: Mutex::default() }
+    }
+
+    /// The endpoints, for messages.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().map(|e| &**e)
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that an attempt is open on `addr`.
+    pub(super) fn open_on(self: &Arc<Self>, addr: SocketAddr) -> OpenOn {
+        *self.state().open.entry(addr).or_default() += 1;
+        OpenOn { dialer: self.clone(), addr }
+    }
+
+    /// Notes that `addr` was in trouble: others are tried first from now on.
+    pub fn in_trouble(&self, addr: SocketAddr) {
+        let mut state = self.state();
+        state.count += 1;
+        let count = state.count;
+        // Addresses of pods long gone must not pile up.
+        if state.trouble.len() > 256 {
+            state.trouble.retain(|_, at| *at + 128 > count);
+        }
+        state.trouble.insert(addr, count);
+    }
+
+    /// Notes that `addr` answered.
+    pub fn answered(&self, addr: SocketAddr) {
+        self.state().trouble.remove(&addr);
+    }
+
+    /// A new connection. `elsewhere` prefers an address on which no attempt is open.
+    pub async fn connect(&self, elsewhere: bool) -> Result<Connection, Failure> {
+        let candidates = self.candidates(elsewhere).await?;
+        let mut rest = candidates.into_iter();
+        let mut dialing = FuturesUnordered::new();
+        let mut errors: Vec<String> = Vec::new();
+        loop {
+            if dialing.is_empty() {
+                match rest.next() {
+                    Some(candidate) => dialing.push(self.dial(candidate)),
+                    None => return Err(Failure::new(format!("no manager reached: {}", errors.join("; ")))),
+                }
+            }
+            tokio::select! {
+                Some((addr, result)) = dialing.next() => match result {
+                    Ok(connection) => return Ok(connection),
+                    Err(error) => {
+                        self.in_trouble(addr);
+                        let words = error.to_string();
+                        if errors.len() < 8 && !errors.contains(&words) {
+                            errors.push(words);
+                        }
+                        dialing.extend(rest.next().map(|c| self.dial(c)));
+                    }
+                },
+                () = sleep(STAGGER), if rest.len() > 0 => dialing.extend(rest.next().map(|c| self.dial(c))),
+            }
+        }
+    }
+
+    async fn dial(&self, candidate: Candidate) -> (SocketAddr, Result<Connection, ConnectError>) {
+        let Candidate { endpoint, addr } = candidate;
+        let tls = endpoint.tls().then_some(&*self.tls);
+        (addr, net::connect(endpoint.peer(), addr, tls, CONNECT_LIMIT).await)
+    }
+
+    /// Every address of every endpoint, the best first.
+    async fn candidates(&self, elsewhere: bool) -> Result<Vec<Candidate>, Failure> {
+        let turn = self.start % self.endpoints.len().max(1);
+        let order = self.endpoints[turn..].iter().chain(&self.endpoints[..turn]);
+        let found = join_all(order.map(|e| async { (e.clone(), self.addresses(e.peer()).await) })).await;
+        let mut candidates: Vec<Candidate> = Vec::new();
+        let mut errors = Vec::new();
+        for (endpoint, addresses) in found {
+            match addresses {
+                Err(e) => errors.push(format!("{endpoint}: {e}")),
+                Ok(addresses) => {
+                    for addr in addresses {
+                        if !candidates.iter().any(|c| c.addr == addr) {
+                            candidates.push(Candidate { endpoint: endpoint.clone(), addr });
+                        }
+                    }
+                }
+            }
+        }
+        if candidates.is_empty() {
+            return Err(Failure::new(format!("no manager's name has an address: {}", errors.join("; "))));
+        }
+        let state = self.state();
+        candidates.sort_by_key(|c| {
+            let busy = elsewhere && state.open.contains_key(&c.addr);
+            (busy, state.trouble.get(&c.addr).copied().unwrap_or(0))
+        });
+        Ok(candidates)
+    }
+
+    async fn addresses(&self, peer: &Peer) -> std::io::Result<Vec<SocketAddr>> {
+        if let Some(addr) = peer.literal() {
+            return Ok(vec![addr]);
+        }
+        let kept = self.state().resolved.get(peer).cloned();
+        let limit = if kept.is_some() { REFRESH_LIMIT } else { RESOLVE_LIMIT };
+        match (net::resolve(peer, limit).await, kept) {
+            (Ok(mut found), _) => {
+                let turn = self.start % found.len().max(1);
+                found.rotate_left(turn);
+                self.state().resolved.insert(peer.clone(), found.clone());
+                Ok(found)
+            }
+            (Err(error), Some(kept)) => {
+                tracing::debug!(dns.name = %peer.host, error = %error, "A name was not resolved; its last addresses are used.");
+                Ok(kept)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

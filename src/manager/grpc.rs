@@ -1,1 +1,351 @@
-//! The manager's gRPC API.
+//! The manager's gRPC API: sign-off and hold (`KeepAlive`), lists (`ListSchedulers`).
+//!
+//! One warm connection is kept once [`Grpc::watch`] was called, so that a sign-off at shutdown starts without a
+//! handshake. It is replaced when it ends (a stopping manager's GOAWAY included) and when a call on it was in trouble,
+//! not when it is needed. A request that surely was not seen is sent again at once on a new connection, within the same
+//! attempt.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::stream;
+use tokio::{
+    sync::{Notify, watch},
+    task::AbortHandle,
+    time::{Instant, timeout, timeout_at},
+};
+use tonic::Status;
+
+use super::{
+    AttemptOptions, Contact, Failure, Freshness, Outcome, Row, RowRead, RowState, State,
+    endpoints::{Dialer, OpenOn},
+    outcome,
+};
+use crate::{
+    key::{ClusterId, SchedulerKey, Source},
+    net::Connection,
+    proto::manager_v2::{
+        KeepAliveRequest, ListSchedulersRequest, Scheduler, SourceType, manager_client::ManagerClient,
+    },
+};
+
+mod hold;
+mod warm;
+
+#[cfg(test)]
+mod tests;
+
+/// The largest answer that is taken; a larger one is refused before any of it is kept.
+pub const ANSWER_CAP: usize = 4 * 1024 * 1024;
+/// How long a list may take.
+const LIST_LIMIT: Duration = Duration::from_secs(5);
+/// How many connections one attempt may use up without its request being seen.
+const TURNS: usize = 4;
+
+/// The gRPC side of the manager's client.
+pub struct Grpc {
+    shared: Arc<Shared>,
+    keeper: Mutex<Option<AbortHandle>>,
+}
+
+pub(super) struct Shared {
+    dialer: Arc<Dialer>,
+    warm: Mutex<Option<Connection>>,
+    /// Told when the warm connection was put aside.
+    put_aside: Notify,
+    contact: watch::Sender<Contact>,
+}
+
+impl Drop for Grpc {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            keeper.abort();
+        }
+    }
+}
+
+impl Shared {
+    fn warm(&self) -> Option<Connection> {
+        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        if warm.as_ref().is_some_and(Connection::is_ended) {
+            *warm = None;
+        }
+        warm.clone()
+    }
+
+    /// Keeps `connection` warm, unless there is one already.
+    fn keep(&self, connection: &Connection) {
+        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        if warm.as_ref().is_none_or(Connection::is_ended) {
+            *warm = Some(connection.clone());
+        }
+    }
+
+    /// Puts a connection in trouble aside: it is not used again, and its address is tried last.
+    fn put_aside(&self, connection: &Connection) {
+        self.dialer.in_trouble(connection.peer());
+        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        if warm.as_ref().is_some_and(|w| w.id() == connection.id()) {
+            *warm = None;
+            self.put_aside.notify_one();
+        }
+    }
+
+    fn answered(&self, connection: &Connection) {
+        self.dialer.answered(connection.peer());
+        self.contact.send_if_modified(|c| !std::mem::replace(&mut c.answered, true));
+    }
+
+    /// The warm connection, or a new one, which is warm from now on.
+    async fn connection(&self, new: bool) -> Result<Connection, Failure> {
+        if !new && let Some(warm) = self.warm() {
+            return Ok(warm);
+        }
+        let connection = self.dialer.connect(new).await?;
+        self.keep(&connection);
+        Ok(connection)
+    }
+}
+
+/// A call under way. Dropped before it was [`Call::answered`], it leaves a connection in trouble behind.
+struct Call {
+    shared: Arc<Shared>,
+    connection: Option<Connection>,
+    _open: OpenOn,
+}
+
+impl Call {
+    fn on(shared: &Arc<Shared>, connection: &Connection) -> Self {
+        Self {
+            shared: shared.clone(),
+            connection: Some(connection.clone()),
+            _open: shared.dialer.open_on(connection.peer()),
+        }
+    }
+
+    /// The manager answered: the connection is fine.
+    fn answered(mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.shared.answered(&connection);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.shared.put_aside(&connection);
+        }
+    }
+}
+
+fn client(connection: &Connection) -> ManagerClient<Connection> {
+    ManagerClient::with_origin(connection.clone(), connection.origin()).max_decoding_message_size(ANSWER_CAP)
+}
+
+fn keep_alive(key: &SchedulerKey) -> KeepAliveRequest {
+    let source = match key.source {
+        Source::Scheduler => SourceType::SchedulerSource,
+    };
+    KeepAliveRequest {
+        source_type: source.into(),
+        hostname: key.hostname.to_string(),
+        cluster_id: key.cluster_id.get(),
+        ip: key.ip.to_string(),
+    }
+}
+
+impl Grpc {
+    /// A client that connects when it is first used.
+    pub fn new(dialer: Arc<Dialer>) -> Self {
+        let shared = Shared {
+            dialer,
+            warm: Mutex::default(),
+            put_aside: Notify::new(),
+            contact: watch::Sender::new(Contact::default()),
+        };
+        Self { shared: Arc::new(shared), keeper: Mutex::default() }
+    }
+
+    /// Starts to keep a warm connection (once; until `self` is dropped), and tells what is known of the contact. Needs
+    /// to be called within a tokio runtime.
+    pub fn watch(&self) -> watch::Receiver<Contact> {
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if keeper.is_none() {
+            *keeper = Some(tokio::spawn(warm::keep_warm(self.shared.clone())).abort_handle());
+        }
+        self.shared.contact.subscribe()
+    }
+
+    /// Notes an answer that came by another way (REST).
+    pub(super) fn note_answer(&self) {
+        self.shared.contact.send_if_modified(|c| !std::mem::replace(&mut c.answered, true));
+    }
+
+    /// One attempt at a sign-off; see [`super::Manager::sign_off`].
+    pub async fn sign_off(&self, key: &SchedulerKey, options: AttemptOptions) -> Outcome {
+        let sent = AtomicBool::new(false);
+        let attempt = self.attempt(key, options.hedge, &sent);
+        match timeout(options.limit, attempt).await {
+            Ok(outcome) => outcome,
+            Err(_) if sent.load(Ordering::Relaxed) => Outcome::Unknown(Failure::new(format!(
+                "no acknowledgement within {:?}; it may still come into effect",
+                options.limit
+            ))),
+            Err(_) => Outcome::Failed(Failure::new(format!("no manager reached within {:?}", options.limit))),
+        }
+    }
+
+    async fn attempt(&self, key: &SchedulerKey, hedge: bool, sent: &AtomicBool) -> Outcome {
+        let mut unseen = Vec::new();
+        for turn in 0..TURNS {
+            let connection = match self.shared.connection(hedge || turn > 0).await {
+                Ok(connection) => connection,
+                Err(failure) => return Outcome::Failed(failure),
+            };
+            let call = Call::on(&self.shared, &connection);
+            sent.store(true, Ordering::Relaxed);
+            let requests = stream::iter([keep_alive(key)]);
+            let status = match drain(&connection, requests).await {
+                Ok(()) => {
+                    call.answered();
+                    return Outcome::Confirmed;
+                }
+                Err(status) => status,
+            };
+            let outcome = outcome::of_status(&at(&connection), &status);
+            match outcome::call_error(&status) {
+                Some(error) if error.surely_not_seen() => {
+                    sent.store(false, Ordering::Relaxed);
+                    unseen.push(error.to_string());
+                    unseen.dedup();
+                    continue;
+                }
+                Some(_) => {}
+                None if matches!(outcome, Outcome::Unknown(_)) => self.note_answer(),
+                None => call.answered(),
+            }
+            return outcome;
+        }
+        Outcome::Failed(Failure::new(format!(
+            "{TURNS} connections ended before the request was sent: {}",
+            unseen.join("; ")
+        )))
+    }
+
+    /// Opens a hold; see [`super::Manager::hold`].
+    pub async fn hold(&self, key: &SchedulerKey) -> Result<super::HoldStart, Failure> {
+        hold::open(&self.shared, key).await
+    }
+
+    /// Reads the row of `key` from a list of the active rows, at most 30 s old: the caller's hostname is made up, so
+    /// that no older answer is kept for it.
+    pub async fn read_row(&self, key: &SchedulerKey) -> Result<RowRead, Failure> {
+        let rows = self.list_active(key.ip.get()).await?;
+        let row = rows.iter().find(|row| row.is(key) && row.state == State::Active);
+        Ok(RowRead {
+            state: if row.is_some() { RowState::Active } else { RowState::NotActive },
+            freshness: Freshness::Within30s,
+            port: row.map(|row| row.port),
+        })
+    }
+
+    /// The active rows of every cluster, at most 30 s old, asked as a caller with the address `ip`.
+    pub async fn list_active(&self, ip: IpAddr) -> Result<Vec<Row>, Failure> {
+        self.list(made_up_caller(ip)).await
+    }
+
+    /// The rows of a cluster, inactive ones too (from v2.3.1; before, active ones only). May be minutes old.
+    pub async fn list_cluster(&self, cluster: ClusterId, ip: IpAddr) -> Result<Vec<Row>, Failure> {
+        let request = ListSchedulersRequest { scheduler_cluster_id: cluster.get(), ..made_up_caller(ip) };
+        let rows = self.list(request).await?;
+        // An old release doesn't know the field, and lists every cluster.
+        Ok(rows.into_iter().filter(|row| row.cluster_id == cluster.get()).collect())
+    }
+
+    async fn list(&self, request: ListSchedulersRequest) -> Result<Vec<Row>, Failure> {
+        let deadline = Instant::now() + LIST_LIMIT;
+        let asked = timeout_at(deadline, self.list_once(&request, false)).await;
+        let late = || Failure::new(format!("ListSchedulers: no answer within {LIST_LIMIT:?}"));
+        match asked.map_err(|_| late())? {
+            Ok(rows) => Ok(rows),
+            // A read can be repeated whatever happened to the first one.
+            Err((_, true)) => timeout_at(deadline, self.list_once(&request, true))
+                .await
+                .map_err(|_| late())?
+                .map_err(|(failure, _)| failure),
+            Err((failure, false)) => Err(failure),
+        }
+    }
+
+    /// The rows, or why not and whether it was the connection that failed.
+    async fn list_once(
+        &self,
+        request: &ListSchedulersRequest,
+        new: bool,
+    ) -> Result<Vec<Row>, (Failure, bool)> {
+        let connection = self.shared.connection(new).await.map_err(|f| (f, false))?;
+        let call = Call::on(&self.shared, &connection);
+        let mut request = tonic::Request::new(request.clone());
+        request.set_timeout(LIST_LIMIT);
+        match client(&connection).list_schedulers(request).await {
+            Ok(answer) => {
+                call.answered();
+                Ok(answer.into_inner().schedulers.into_iter().map(row).collect())
+            }
+            Err(status) => {
+                let cut = outcome::call_error(&status).is_some();
+                if !cut {
+                    call.answered();
+                }
+                let failure = match outcome::of_status(&at(&connection), &status) {
+                    Outcome::Rejected(f) | Outcome::Failed(f) | Outcome::Unknown(f) => f,
+                    Outcome::Confirmed | Outcome::Absent => Failure::new(status.message()),
+                };
+                Err((Failure { why: format!("ListSchedulers: {}", failure.why), ..failure }, cut))
+            }
+        }
+    }
+}
+
+/// Sends `requests` and waits for the end of the answer: OK there is the acknowledgement, with or without a message.
+async fn drain<S>(connection: &Connection, requests: S) -> Result<(), Status>
+where
+    S: futures_util::Stream<Item = KeepAliveRequest> + Send + 'static,
+{
+    let mut answer = client(connection).keep_alive(requests).await?.into_inner();
+    while answer.message().await?.is_some() {}
+    Ok(())
+}
+
+fn at(connection: &Connection) -> String {
+    format!("manager {}", connection.peer())
+}
+
+/// A caller nobody was before. Never a version: the manager keeps one metric label for each, for good.
+fn made_up_caller(ip: IpAddr) -> ListSchedulersRequest {
+    ListSchedulersRequest {
+        hostname: format!("signoff-{:016x}", fastrand::u64(..)),
+        ip: ip.to_string(),
+        ..Default::default()
+    }
+}
+
+fn row(scheduler: Scheduler) -> Row {
+    Row {
+        id: scheduler.id,
+        hostname: scheduler.hostname,
+        ip: scheduler.ip,
+        port: scheduler.port,
+        state: if scheduler.state == "active" { State::Active } else { State::Inactive },
+        cluster_id: scheduler.scheduler_cluster_id,
+        last_keep_alive_at: None,
+        keep_alive_interval: None,
+    }
+}

@@ -158,7 +158,9 @@ impl tower_service::Service<http::Request<Body>> for Connection {
         let answer = self.send.try_send_request(request);
         Box::pin(async move {
             match answer.await {
-                Ok(response) => Ok(response.map(|b| b.map_err(CallError::of as fn(hyper::Error) -> CallError))),
+                Ok(response) => {
+                    Ok(response.map(|b| b.map_err(CallError::of as fn(hyper::Error) -> CallError)))
+                }
                 // The request came back whole: it never left the queue.
                 Err(e) if e.message().is_some() => Err(CallError::NotSent),
                 Err(e) => Err(CallError::of(e.into_error())),

@@ -118,8 +118,8 @@ pub async fn connect(
         return Connection::over(tcp, addr, origin, None).await.map_err(http2);
     };
     let config = tls.http2()?;
-    let name = ServerName::try_from(peer.host.clone())
-        .map_err(|_| ConnectError::TlsName(peer.host.clone()))?;
+    let name =
+        ServerName::try_from(peer.host.clone()).map_err(|_| ConnectError::TlsName(peer.host.clone()))?;
     let stream = timeout_at(deadline, TlsConnector::from(config).connect(name, tcp))
         .await
         .map_err(|_| late())?

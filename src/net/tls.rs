@@ -83,7 +83,10 @@ pub struct Tls {
 
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls").field("files", &self.files).field("verify", &self.verify).finish_non_exhaustive()
+        f.debug_struct("Tls")
+            .field("files", &self.files)
+            .field("verify", &self.verify)
+            .finish_non_exhaustive()
     }
 }
 
