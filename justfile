@@ -1,0 +1,38 @@
+# Every habit, by name: `just` lists them.
+
+_default:
+    @just --list
+
+# Format the code.
+fmt:
+    cargo fmt
+
+# What a reviewer would say first: format, lints, dependencies.
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets -- -D warnings
+    cargo clippy --all-targets --no-default-features -- -D warnings
+
+# All tests, or those whose name has `filter` in it.
+test filter="":
+    cargo test {{ filter }}
+
+# The main job on an embedded mock manager, live.
+demo *args:
+    cargo run --release -- demo {{ args }}
+
+# All that must hold before a change is merged, on a bare Debian 12 too.
+ci:
+    .ci/run
+
+# Write the generated code of proto/ anew, after a change there.
+bless:
+    SIGNOFF_BLESS=1 cargo test --test proto
+
+# Licences, bans and sources of the dependencies (needs cargo-deny).
+deny:
+    cargo deny --offline check bans licenses sources
+
+# Known faults of the dependencies (needs cargo-deny and the network).
+advisories:
+    cargo deny check advisories
