@@ -38,7 +38,7 @@ use crate::{
 mod hold;
 mod warm;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "mock"))]
 mod tests;
 
 /// The largest answer that is taken; a larger one is refused before any of it is kept.

@@ -13,6 +13,11 @@ pub use connection::{CallError, Connection, ResponseBody};
 pub use dial::{ConnectError, Peer, connect, resolve};
 pub use tls::{Tls, TlsError, TlsFiles};
 
+#[cfg(all(test, feature = "mock"))]
+pub(crate) mod testing;
+#[cfg(all(test, feature = "mock"))]
+mod tests;
+
 /// An error with its causes on one line, since the outermost words alone (`http2 error`) say too little.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

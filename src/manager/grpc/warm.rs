@@ -31,11 +31,19 @@ pub(super) async fn keep_warm(shared: Arc<Shared>) {
                     away = false;
                     backoff.reset();
                     shared.answered(&connection);
-                    tokio::select! {
-                        why = connection.ended() => {
-                            tracing::debug!(manager.address = %connection.peer(), reason = why, "The warm connection has ended.");
+                    loop {
+                        tokio::select! {
+                            why = connection.ended() => {
+                                tracing::debug!(manager.address = %connection.peer(), reason = why, "The warm connection has ended.");
+                                break;
+                            }
+                            // Told of an earlier one, perhaps: what is warm now decides.
+                            () = shared.put_aside.notified() => {
+                                if shared.warm().is_none_or(|w| w.id() != connection.id()) {
+                                    break;
+                                }
+                            }
                         }
-                        () = shared.put_aside.notified() => {}
                     }
                     drop(connection);
                     shared.contact.send_modify(|c| c.losses += 1);

@@ -1,0 +1,188 @@
+use std::{fs, path::PathBuf, time::Duration};
+
+use tonic::Status;
+
+use super::{
+    testing::{Answer, Authority, BlackHole, Server, eventually, refusing},
+    *,
+};
+use crate::proto::health_v1::{HealthCheckRequest, health_client::HealthClient};
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+async fn dial(addr: std::net::SocketAddr, tls: Option<&Tls>) -> Result<Connection, ConnectError> {
+    connect(&addr.into(), addr, tls, LIMIT).await
+}
+
+async fn check(connection: &Connection) -> Result<i32, Status> {
+    let mut client = HealthClient::with_origin(connection.clone(), connection.origin());
+    client.check(HealthCheckRequest::default()).await.map(|r| r.into_inner().status)
+}
+
+fn call_error(status: &Status) -> &CallError {
+    std::error::Error::source(status).unwrap().downcast_ref().unwrap()
+}
+
+#[tokio::test]
+async fn a_goaway_on_an_idle_connection_is_its_end() {
+    let server = Server::start(Answer::Ok).await;
+    let connection = dial(server.addr, None).await.unwrap();
+    assert_eq!(check(&connection).await.unwrap(), 1);
+    assert!(!connection.is_ended());
+    server.go_away();
+    connection.ended().await;
+    assert!(connection.is_ended());
+    let status = check(&connection).await.unwrap_err();
+    assert!(matches!(call_error(&status), CallError::NotSent), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_killed_peer_is_the_end_of_its_connections() {
+    let mut server = Server::start(Answer::Ok).await;
+    let connection = dial(server.addr, None).await.unwrap();
+    check(&connection).await.unwrap();
+    server.kill().await;
+    connection.ended().await;
+    assert!(matches!(dial(server.addr, None).await.unwrap_err(), ConnectError::Refused(_)));
+}
+
+#[tokio::test]
+async fn a_call_that_is_cut_may_have_been_seen() {
+    let mut server = Server::start(Answer::Ok).await;
+    *server.script.health_silent.lock().unwrap() = true;
+    let connection = dial(server.addr, None).await.unwrap();
+    let asked = tokio::spawn(async move { check(&connection).await });
+    eventually("the call has arrived", || server.script.count("check") == 1).await;
+    server.kill().await;
+    let status = asked.await.unwrap().unwrap_err();
+    assert!(!call_error(&status).surely_not_seen(), "{status:?}");
+}
+
+#[tokio::test]
+async fn the_last_handle_dropped_closes_the_connection() {
+    use tokio::io::AsyncReadExt;
+    let hole = BlackHole::start().await;
+    let connection = dial(hole.addr, None).await.unwrap();
+    drop(connection.clone());
+    eventually("it was accepted", || !hole.accepted.lock().unwrap().is_empty()).await;
+    let mut tcp = hole.accepted.lock().unwrap().pop().unwrap();
+    drop(connection);
+    let mut sent = Vec::new();
+    tcp.read_to_end(&mut sent).await.unwrap();
+    assert!(sent.starts_with(b"PRI * HTTP/2.0"));
+}
+
+#[tokio::test]
+async fn nobody_listening_is_refused_and_tls_silence_is_bounded() {
+    let nobody = refusing().await;
+    assert!(matches!(dial(nobody, None).await.unwrap_err(), ConnectError::Refused(a) if a == nobody));
+    let hole = BlackHole::start().await;
+    let tls = Tls::unverified(TlsFiles::default());
+    let short = Duration::from_millis(50);
+    let error = connect(&hole.addr.into(), hole.addr, Some(&tls), short).await.unwrap_err();
+    assert!(matches!(error, ConnectError::TimedOut(_, l) if l == short), "{error}");
+}
+
+struct Files {
+    dir: tempfile::TempDir,
+    version: u32,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), version: 0 }
+    }
+
+    /// Written as a Secret's update is: a new file that takes the old one's place.
+    fn put(&mut self, name: &str, text: &str) -> PathBuf {
+        self.version += 1;
+        let path = self.dir.path().join(name);
+        let new = self.dir.path().join(format!("{name}.{}", self.version));
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, &path).unwrap();
+        path
+    }
+}
+
+#[tokio::test]
+async fn mutual_tls_verifies_both_sides() {
+    let (ca, clients, mut files) = (Authority::new(), Authority::new(), Files::new());
+    let server = Server::tls(Answer::Ok, ca.server(Some(&clients))).await;
+    let (cert, key) = clients.leaf();
+    let with = TlsFiles {
+        ca: Some(files.put("ca.pem", &ca.pem())),
+        cert: Some(files.put("cert.pem", &cert)),
+        key: Some(files.put("key.pem", &key)),
+    };
+    let connection = dial(server.addr, Some(&Tls::new(with.clone()))).await.unwrap();
+    assert_eq!(check(&connection).await.unwrap(), 1);
+    assert_eq!(connection.tls(), Some("TLSv1_3"));
+
+    // Without a certificate of our own the server ends it.
+    let without = Tls::new(TlsFiles { ca: with.ca.clone(), ..Default::default() });
+    let refused = match dial(server.addr, Some(&without)).await {
+        Ok(connection) => check(&connection).await.is_err(),
+        Err(error) => matches!(error, ConnectError::Tls(..)),
+    };
+    assert!(refused);
+
+    // And a server of another authority is not believed.
+    let error = dial(server.addr, Some(&Tls::new(TlsFiles::default()))).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Tls(..)) && error.to_string().contains("UnknownIssuer"), "{error}");
+    assert!(dial(server.addr, Some(&Tls::unverified(with))).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_rotated_ca_is_used_at_the_next_connection() {
+    let (old, new, mut files) = (Authority::new(), Authority::new(), Files::new());
+    let server = Server::tls(Answer::Ok, new.server(None)).await;
+    let ca = files.put("ca.pem", &old.pem());
+    let tls = Tls::new(TlsFiles { ca: Some(ca), ..Default::default() });
+    assert!(matches!(dial(server.addr, Some(&tls)).await.unwrap_err(), ConnectError::Tls(..)));
+    files.put("ca.pem", &new.pem());
+    assert!(dial(server.addr, Some(&tls)).await.is_ok());
+}
+
+#[test]
+fn a_bad_new_file_leaves_the_old_settings_and_a_good_one_replaces_them() {
+    let (ca, mut files) = (Authority::new(), Files::new());
+    let path = files.put("ca.pem", &ca.pem());
+    let tls = Tls::new(TlsFiles { ca: Some(path), ..Default::default() });
+    let first = tls.http1().unwrap();
+    assert!(std::sync::Arc::ptr_eq(&first, &tls.http1().unwrap()), "unchanged files are not read again");
+    files.put("ca.pem", "rubbish");
+    assert!(std::sync::Arc::ptr_eq(&first, &tls.http1().unwrap()));
+    fs::remove_file(files.dir.path().join("ca.pem")).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&first, &tls.http1().unwrap()));
+    files.put("ca.pem", &Authority::new().pem());
+    assert!(!std::sync::Arc::ptr_eq(&first, &tls.http1().unwrap()));
+}
+
+#[test]
+fn a_wrong_file_is_named_with_what_is_wrong_and_never_quoted() {
+    let (ca, mut files) = (Authority::new(), Files::new());
+    let (cert, key) = ca.leaf();
+    let (_, other_key) = ca.leaf();
+    let cert = files.put("cert.pem", &cert);
+    let missing = files.dir.path().join("missing.pem");
+    let secret =
+        files.put("secret.pem", "-----BEGIN PRIVATE KEY-----\nhunter2 hunter2\n-----END PRIVATE KEY-----\n");
+    let said = |ca: Option<&PathBuf>, cert: Option<&PathBuf>, key: Option<&PathBuf>| {
+        let files = TlsFiles { ca: ca.cloned(), cert: cert.cloned(), key: key.cloned() };
+        Tls::new(files).http2().unwrap_err().to_string()
+    };
+    let empty = files.put("empty.pem", "");
+    let other_key = files.put("other.pem", &other_key);
+    let key = files.put("key.pem", &key);
+    for (text, file, words) in [
+        (said(Some(&missing), None, None), "missing.pem", "No such file"),
+        (said(Some(&empty), None, None), "empty.pem", "no certificate in PEM"),
+        (said(Some(&key), None, None), "key.pem", "no certificate in PEM"),
+        (said(None, Some(&cert), None), "cert.pem", "both a certificate file and a key file"),
+        (said(None, Some(&cert), Some(&empty)), "empty.pem", "no private key"),
+        (said(None, Some(&cert), Some(&secret)), "secret.pem", "not usable with"),
+        (said(None, Some(&cert), Some(&other_key)), "other.pem", "not usable with"),
+    ] {
+        assert!(text.contains(file) && text.contains(words) && !text.contains("hunter2"), "{text}");
+    }
+}
