@@ -37,8 +37,6 @@ pub(super) enum End {
     Reset,
     /// Noise, then FIN.
     Garbage,
-    /// FIN.
-    Close,
 }
 
 /// A call's hold on the connection it came on.
@@ -239,7 +237,7 @@ impl Drop for Wire {
         match *self.control.0.borrow() {
             Some(End::Reset) => reset_on_drop(self.socket.tcp()),
             Some(End::Garbage) => drop(self.socket.tcp().try_write(NOISE)),
-            Some(End::Close) | None => {}
+            None => {}
         }
     }
 }

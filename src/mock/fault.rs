@@ -380,11 +380,6 @@ impl Faults {
         }
     }
 
-    /// Changes whenever a fault is switched on or off.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Vec<Switched>> {
         let mut on = self.on.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();

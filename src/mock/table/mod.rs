@@ -246,6 +246,11 @@ impl Database {
         }
     }
 
+    /// How it compares hostnames.
+    pub fn collation(&self) -> Collation {
+        self.collation
+    }
+
     /// Now, by the clock of every time in the table.
     pub fn now(&self) -> Millis {
         self.started_at + u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
