@@ -7,6 +7,8 @@
 #[path = "contract/support.rs"]
 mod support;
 
+#[path = "contract/faults.rs"]
+mod faults;
 #[path = "contract/keep_alive.rs"]
 mod keep_alive;
 #[path = "contract/lists.rs"]

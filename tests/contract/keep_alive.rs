@@ -204,10 +204,7 @@ async fn a_sign_off_of_an_inactive_row_passes_through_active() {
     register(mock.grpc_addr(), &key).await;
     sign_off(mock.grpc_addr(), &key).await.unwrap();
     let writes: Vec<_> = mock.table().history().iter().skip(1).map(|c| (c.to, c.by)).collect();
-    assert_eq!(
-        writes,
-        [(Some(State::Active), By::FirstMessage), (Some(State::Inactive), By::StreamEnd)]
-    );
+    assert_eq!(writes, [(Some(State::Active), By::FirstMessage), (Some(State::Inactive), By::StreamEnd)]);
 }
 
 #[tokio::test]

@@ -8,7 +8,9 @@ use signoff::{
     proto::manager_v2::ListSchedulersRequest,
 };
 
-use crate::support::{Stream, Target, beat, client, key, list, mock, on_the_mock_only, register, shows, sign_off, with_ip};
+use crate::support::{
+    Stream, Target, beat, client, key, list, mock, on_the_mock_only, register, shows, sign_off, with_ip,
+};
 
 #[tokio::test]
 async fn a_clusters_list_shows_inactive_rows_too() {

@@ -128,3 +128,30 @@ async fn a_killed_managers_streams_end_without_the_write_of_inactive() {
     mock.restart().await.unwrap();
     assert_eq!(mock.table().state(&key).unwrap(), Some(State::Active));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_hourly_collection_is_late_by_up_to_an_hour_and_begins_anew_with_each_start() {
+    crate::support::on_the_mock_only();
+    let hour = Duration::from_secs(3600);
+    let mut mock = mock(Config { collect_every: Some(hour), ..Config::default() }).await;
+    let key = key("orphan");
+    let row = signoff::mock::Registration {
+        hostname: key.hostname.to_string(),
+        ip: key.ip.to_string(),
+        port: 8002,
+        cluster_id: 1,
+        config: serde_json::json!({ "manager_keep_alive_interval": 5_000_000_000u64 }),
+        ..Default::default()
+    };
+    mock.table().register(row).unwrap();
+    mock.table().set_by_hand(&key, State::Active).unwrap();
+    tokio::time::sleep(Duration::from_secs(59 * 60)).await;
+    mock.stop().await;
+    mock.restart().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(59 * 60)).await;
+    assert_eq!(mock.table().state(&key).unwrap(), Some(State::Active), "an orphan for two hours");
+    tokio::time::sleep(Duration::from_secs(2 * 60)).await;
+    assert_eq!(mock.table().state(&key).unwrap(), Some(State::Inactive));
+    tokio::time::sleep(hour).await;
+    assert_eq!(mock.table().state(&key).unwrap(), None, "purged");
+}

@@ -115,10 +115,7 @@ async fn hung_or_on_a_lost_node_it_stays_active() {
     active(&mock, &key).await;
     scheduler.vanish().await;
     assert!(Channel::connect(scheduler.addr()).await.is_err(), "nothing answers there");
-    let inactive = mock
-        .table()
-        .eventually_state(&key, Some(State::Inactive), Duration::from_secs(2))
-        .await;
+    let inactive = mock.table().eventually_state(&key, Some(State::Inactive), Duration::from_secs(2)).await;
     assert!(!inactive);
 }
 

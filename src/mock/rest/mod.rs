@@ -16,7 +16,7 @@ use axum::{
 use http::{Request, Response};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tower_service::Service;
 
 use self::{query::Query, row::RestRow};
@@ -206,8 +206,8 @@ async fn sign_in(
     body: axum::body::Bytes,
 ) -> Result<axum::Json<Granted>, Refusal> {
     let asked: SignIn = serde_json::from_slice(&body).map_err(|_| Refusal::Unauthorized)?;
-    let in_bounds = (3..=10).contains(&asked.name.chars().count())
-        && (8..=20).contains(&asked.password.chars().count());
+    let in_bounds =
+        (3..=10).contains(&asked.name.chars().count()) && (8..=20).contains(&asked.password.chars().count());
     if !in_bounds || node.sign_in(&asked.name, &asked.password).is_none() {
         return Err(Refusal::Unauthorized);
     }
@@ -227,21 +227,19 @@ async fn refresh(
     Ok(grant(&node, &claims.name))
 }
 
-async fn list(
-    Shared(node): Shared<Arc<Node>>,
-    RawQuery(text): RawQuery,
-) -> Result<AxumResponse, Refusal> {
+async fn list(Shared(node): Shared<Arc<Node>>, RawQuery(text): RawQuery) -> Result<AxumResponse, Refusal> {
     let query = Query::parse(text.as_deref().unwrap_or("")).map_err(Refusal::Wrong)?;
     let page = node.query(query.statement(), |rows| query.page(rows, node.database.collation()))?;
-    let total = node.query(query.count_statement(), |rows| query.matching(rows, node.database.collation()))?;
+    let total =
+        node.query(query.count_statement(), |rows| query.matching(rows, node.database.collation()))?;
     let rows: Vec<_> = page.iter().map(RestRow::from).collect();
     Ok(([(header::LINK, query.link(total.len()))], axum::Json(rows)).into_response())
 }
 
 fn id(text: &str) -> Result<u64, Refusal> {
-    let id = text.parse::<u64>().map_err(|_| {
-        Refusal::Wrong(format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
-    })?;
+    let id = text
+        .parse::<u64>()
+        .map_err(|_| Refusal::Wrong(format!("strconv.ParseUint: parsing {text:?}: invalid syntax")))?;
     if id == 0 {
         let how = "Key: 'SchedulerParams.ID' Error:Field validation for 'ID' failed on the 'required' tag";
         return Err(Refusal::Wrong(how.to_owned()));
@@ -277,4 +275,3 @@ async fn patch(
 async fn delete(Shared(node): Shared<Arc<Node>>, Path(text): Path<String>) -> Result<StatusCode, Refusal> {
     if node.delete(id(&text)?)? { Ok(StatusCode::OK) } else { Err(Refusal::NotFound) }
 }
-

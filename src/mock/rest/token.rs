@@ -47,9 +47,7 @@ impl FromStr for Claims {
 pub(super) fn of(headers: &HeaderMap, now: Millis) -> Option<Claims> {
     let text = |name| headers.get(name).and_then(|v| v.to_str().ok());
     let bearer = text(header::AUTHORIZATION).and_then(|v| v.strip_prefix("Bearer "));
-    let cookie = || {
-        text(header::COOKIE)?.split(';').find_map(|pair| pair.trim().strip_prefix("jwt="))
-    };
+    let cookie = || text(header::COOKIE)?.split(';').find_map(|pair| pair.trim().strip_prefix("jwt="));
     let claims: Claims = bearer.or_else(cookie)?.parse().ok()?;
     (claims.expires > now).then_some(claims)
 }
