@@ -4,6 +4,8 @@
 //! `SIGNOFF_TEST_MANAGER_REST=http://host:port` (with SIGNOFF_TEST_MANAGER_USER and _PASSWORD), else against the mock. The
 //! others need a hand inside; they run against the mock alone, and say so where a manager was named.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "contract/support.rs"]
 mod support;
 
