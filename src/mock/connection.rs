@@ -28,7 +28,8 @@ use super::fault::{Faults, Kind, Scope};
 const PING_MIN_TIME: Duration = Duration::from_secs(300);
 const MAX_PING_STRIKES: u32 = 2;
 const SLOW_STEP: Duration = Duration::from_millis(50);
-pub(super) const NOISE: &[u8] = b"\x00\xff\x17\x42 this is neither HTTP nor gRPC \xde\xad\xbe\xef\r\n\r\n\x80\x01\x02\x03";
+pub(super) const NOISE: &[u8] =
+    b"\x00\xff\x17\x42 this is neither HTTP nor gRPC \xde\xad\xbe\xef\r\n\r\n\x80\x01\x02\x03";
 
 /// How a connection is ended from within a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +38,6 @@ pub(super) enum End {
     Reset,
     /// Noise, then FIN.
     Garbage,
-    /// FIN.
-    Close,
 }
 
 /// A call's hold on the connection it came on.
@@ -239,7 +238,7 @@ impl Drop for Wire {
         match *self.control.0.borrow() {
             Some(End::Reset) => reset_on_drop(self.socket.tcp()),
             Some(End::Garbage) => drop(self.socket.tcp().try_write(NOISE)),
-            Some(End::Close) | None => {}
+            None => {}
         }
     }
 }

@@ -114,7 +114,9 @@ pub enum FaultError {
     #[error("there is no fault {0:?}; use one of {list}", list = kind_list())]
     Kind(String),
     /// No such parameter.
-    #[error("fault parameter {0:?} is unknown; use count=N, seconds=S, after=S, scope=grpc|rest|both, call=NAME, status=CODE or message=TEXT (last)")]
+    #[error(
+        "fault parameter {0:?} is unknown; use count=N, seconds=S, after=S, scope=grpc|rest|both, call=NAME, status=CODE or message=TEXT (last)"
+    )]
     Parameter(String),
     /// A parameter's value is wrong.
     #[error("fault parameter {0}: {1:?} is not {2}")]
@@ -250,8 +252,7 @@ impl FromStr for Fault {
             }
             let (part, more) = rest.split_once(',').unwrap_or((rest, ""));
             rest = more;
-            let (name, value) =
-                part.split_once('=').ok_or_else(|| FaultError::Parameter(part.to_owned()))?;
+            let (name, value) = part.split_once('=').ok_or_else(|| FaultError::Parameter(part.to_owned()))?;
             let wrong = |name, what| FaultError::Value(name, value.to_owned(), what);
             match name.trim() {
                 "count" => fault.count = Some(value.parse().map_err(|_| wrong("count", "a whole number"))?),
@@ -271,7 +272,9 @@ impl FromStr for Fault {
                     }
                 }
                 "call" => fault.call = Some(value.to_owned()),
-                "status" => fault.status = Some(value.parse().map_err(|_| wrong("status", "an HTTP status"))?),
+                "status" => {
+                    fault.status = Some(value.parse().map_err(|_| wrong("status", "an HTTP status"))?)
+                }
                 _ => return Err(FaultError::Parameter(part.to_owned())),
             }
         }
@@ -357,7 +360,9 @@ impl Faults {
 
     /// Whether a fault without a count is on.
     pub(crate) fn is_on(&self, kind: Kind, api: Scope) -> bool {
-        self.lock().iter().any(|s| s.fault.kind == kind && s.fault.scope.covers(api) && s.fault.count.is_none())
+        self.lock()
+            .iter()
+            .any(|s| s.fault.kind == kind && s.fault.scope.covers(api) && s.fault.count.is_none())
     }
 
     /// Resolves when [`Faults::is_on`] is, or isn't, so. Cancel safe.
@@ -380,11 +385,6 @@ impl Faults {
         }
     }
 
-    /// Changes whenever a fault is switched on or off.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Vec<Switched>> {
         let mut on = self.on.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -400,11 +400,8 @@ mod tests {
     #[test]
     fn a_fault_is_read_from_text() {
         let fault: Fault = "unavailable,count=3,scope=grpc,call=keep-alive,message=a, b".parse().unwrap();
-        let wanted = Fault::new(Kind::Unavailable)
-            .count(3)
-            .scope(Scope::Grpc)
-            .call("keep-alive")
-            .message("a, b");
+        let wanted =
+            Fault::new(Kind::Unavailable).count(3).scope(Scope::Grpc).call("keep-alive").message("a, b");
         assert_eq!(fault, wanted);
         for kind in KINDS {
             assert_eq!(kind.to_string().parse::<Fault>().unwrap(), Fault::new(kind));

@@ -268,9 +268,7 @@ impl Manager for ManagerService {
                         request.hostname, request.ip, request.version
                     ),
                     "SELECT * FROM scheduler WHERE state = 'active'",
-                    |row| {
-                        row.state == State::Active && row.features.iter().any(|f| f == "schedule")
-                    },
+                    |row| row.state == State::Active && row.features.iter().any(|f| f == "schedule"),
                 )
                 .map(|mut rows| {
                     let matches =
@@ -282,9 +280,8 @@ impl Manager for ManagerService {
                 })
         };
         let rows = rows.map_err(|e| Status::unknown(e.to_string()))?;
-        let mut response = Response::new(ListSchedulersResponse {
-            schedulers: rows.into_iter().map(message).collect(),
-        });
+        let mut response =
+            Response::new(ListSchedulersResponse { schedulers: rows.into_iter().map(message).collect() });
         if self.node.faults.take(Kind::MillionRow, Scope::Grpc, "list").is_some() {
             response.extensions_mut().insert(million::Extra);
         }
@@ -335,7 +332,9 @@ impl GrpcPort {
             return boxed(infallible(HealthServer::from_arc(self.health).call(request).await));
         }
         if !path.starts_with("/manager.v2.Manager/") {
-            return boxed(Status::unimplemented(format!("unknown service {path}")).into_http::<tonic::body::Body>());
+            return boxed(
+                Status::unimplemented(format!("unknown service {path}")).into_http::<tonic::body::Body>(),
+            );
         }
         let call = match path {
             "/manager.v2.Manager/KeepAlive" => "keep-alive",

@@ -157,8 +157,7 @@ where
             },
         };
         let control = Control::new();
-        let wire =
-            Wire::new(socket, control.clone(), self.faults.clone(), self.api, self.http2, slow);
+        let wire = Wire::new(socket, control.clone(), self.faults.clone(), self.api, self.http2, slow);
         let io = TokioIo::new(wire);
         let of_call = control.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {

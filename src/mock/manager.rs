@@ -2,14 +2,18 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::{oneshot, watch}, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
     admin::AdminPort,
     fault::{Fault, FaultError, Faults, Scope},
     grpc::GrpcPort,
-    listener::{Phase, Port, bind},
+    listener::{Phase, Port, bind, reached},
     node::Node,
     rest::RestPort,
     table::{Collation, Database, TableError},
@@ -56,7 +60,9 @@ impl User {
 
 /// A `--user` that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a user is NAME:PASSWORD:ROLE, with a name of 3 to 10 characters, a password of 8 to 20, and the role root or guest: {0}")]
+#[error(
+    "a user is NAME:PASSWORD:ROLE, with a name of 3 to 10 characters, a password of 8 to 20, and the role root or guest: {0}"
+)]
 pub struct UserError(&'static str);
 
 impl FromStr for User {
@@ -101,6 +107,8 @@ pub struct Config {
     pub users: Vec<User>,
     /// How long a token lives.
     pub token_life: Duration,
+    /// How often it collects silent rows (hourly on the real one, not at start); none for never.
+    pub collect_every: Option<Duration>,
     /// TLS for gRPC and REST.
     pub tls: Option<TlsFiles>,
     /// What is wrong from the start.
@@ -120,6 +128,7 @@ impl Default for Config {
             latency: Duration::ZERO,
             users: vec![User::root()],
             token_life: Duration::from_secs(14 * 24 * 3600),
+            collect_every: None,
             tls: None,
             faults: Vec::new(),
         }
@@ -250,7 +259,10 @@ impl MockManager {
             tls: rest_tls,
             faults: self.faults.clone(),
         };
-        servers.spawn(port.run(rest, serving, rest_closed));
+        servers.spawn(port.run(rest, serving.clone(), rest_closed));
+        if let Some(every) = self.config.collect_every {
+            servers.spawn(collect(self.database.clone(), every, serving));
+        }
         self.life = Some(Life { phase, servers, listeners: [grpc_listens, rest_listens] });
         Ok(())
     }
@@ -330,3 +342,15 @@ impl Drop for MockManager {
     }
 }
 
+async fn collect(database: Arc<Database>, every: Duration, mut phase: watch::Receiver<Phase>) {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+    loop {
+        tokio::select! {
+            () = reached(&mut phase, Phase::Stopping) => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(e) = database.collect() {
+            tracing::warn!(error = %e, "The table can't be collected; the next turn tries again.");
+        }
+    }
+}

@@ -70,5 +70,6 @@ pub(super) fn json(own: &[u8], row: impl Fn(u64) -> Vec<u8> + Send + 'static) ->
         text
     });
     let parts = std::iter::once(own).chain(filler).chain(std::iter::once(b"]".to_vec()));
-    StreamBody::new(stream::iter(parts.map(|p| Ok::<_, BoxError>(Frame::data(Bytes::from(p)))))).boxed_unsync()
+    StreamBody::new(stream::iter(parts.map(|p| Ok::<_, BoxError>(Frame::data(Bytes::from(p))))))
+        .boxed_unsync()
 }

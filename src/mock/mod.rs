@@ -5,6 +5,7 @@
 
 mod admin;
 pub mod channel;
+pub mod cli;
 mod connection;
 pub mod fault;
 mod grpc;
@@ -20,6 +21,7 @@ mod tls;
 mod validate;
 
 pub use channel::Channel;
+pub use cli::{MockManagerArgs, MockSchedulerArgs, run_manager, run_scheduler};
 pub use fault::{Fault, Faults, Kind, Scope};
 pub use manager::{Config, MockError, MockManager, Role, User};
 pub use scheduler::{MockScheduler, SchedulerConfig, SchedulerError};

@@ -79,14 +79,13 @@ impl Node {
     pub(super) fn query(
         &self,
         statement: String,
-        wanted: impl Fn(&TableRow) -> bool,
+        select: impl FnOnce(Vec<TableRow>) -> Vec<TableRow>,
     ) -> Result<Vec<TableRow>, TableError> {
         let now = self.database.now();
         if let Some(cached) = self.memory().queries.get(&statement).filter(|c| c.until > now) {
             return Ok(cached.rows.clone());
         }
-        let mut rows = self.database.rows()?;
-        rows.retain(wanted);
+        let rows = select(self.database.rows()?);
         let entry = Cached { until: now + millis(QUERY_CACHE), rows: rows.clone() };
         self.memory().queries.insert(statement, entry);
         Ok(rows)
@@ -111,7 +110,10 @@ impl Node {
             in_memory(&rows);
             return Ok(rows);
         }
-        let rows = self.query(statement.to_owned(), wanted)?;
+        let rows = self.query(statement.to_owned(), |mut rows| {
+            rows.retain(wanted);
+            rows
+        })?;
         if !rows.is_empty() {
             self.database.redis_set(key, Cached { until: now + millis(REDIS), rows: rows.clone() })?;
             in_memory(&rows);

@@ -56,14 +56,7 @@ fn check(
 
 pub(super) fn keep_alive(request: &KeepAliveRequest) -> Result<(), String> {
     let KeepAliveRequest { source_type, hostname, cluster_id, ip } = request;
-    check(
-        "KeepAliveRequest",
-        *source_type,
-        hostname,
-        Some(("ClusterId", *cluster_id)),
-        (ip, true),
-        None,
-    )
+    check("KeepAliveRequest", *source_type, hostname, Some(("ClusterId", *cluster_id)), (ip, true), None)
 }
 
 pub(super) fn update_scheduler(request: &UpdateSchedulerRequest) -> Result<(), String> {

@@ -21,8 +21,7 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> TableError {
 /// Waits for the other processes, for the length of one transaction each.
 pub(super) fn lock(path: &Path) -> Result<File, TableError> {
     let open = || {
-        let file =
-            File::options().create(true).truncate(false).write(true).open(beside(path, ".lock"))?;
+        let file = File::options().create(true).truncate(false).write(true).open(beside(path, ".lock"))?;
         file.lock()?;
         Ok(file)
     };

@@ -41,7 +41,9 @@ pub enum TableError {
         source: std::io::Error,
     },
     /// The state file holds something else.
-    #[error("state file {path} is no table of schedulers: {source}; move it away to start with an empty table")]
+    #[error(
+        "state file {path} is no table of schedulers: {source}; move it away to start with an empty table"
+    )]
     Content {
         /// The state file.
         path: PathBuf,
@@ -156,6 +158,8 @@ pub enum By {
     StreamEnd,
     /// A REST call (only a deletion).
     Rest,
+    /// A manager's hourly collection.
+    Collection,
     /// The test or the person who holds the database.
     Hand,
 }
@@ -246,6 +250,11 @@ impl Database {
         }
     }
 
+    /// How it compares hostnames.
+    pub fn collation(&self) -> Collation {
+        self.collation
+    }
+
     /// Now, by the clock of every time in the table.
     pub fn now(&self) -> Millis {
         self.started_at + u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
@@ -264,7 +273,9 @@ impl Database {
     /// The row of a key.
     pub fn find(&self, key: &SchedulerKey) -> Result<Option<TableRow>, TableError> {
         let selector = Selector::from(key);
-        self.access(|content, _| (self.first(&content.rows, &selector).map(|i| content.rows[i].clone()), false))
+        self.access(|content, _| {
+            (self.first(&content.rows, &selector).map(|i| content.rows[i].clone()), false)
+        })
     }
 
     /// The state of a key's row; none if there is no row.
@@ -405,6 +416,31 @@ impl Database {
             let row = content.rows.remove(i);
             self.note(history, &row, Some(row.state), None, by);
             (true, true)
+        })
+    }
+
+    /// A manager's hourly collection: rows that reported a keep-alive interval and were silent for three become inactive;
+    /// rows that were inactive, and not written, for over 30 min are deleted.
+    pub fn collect(&self) -> Result<(), TableError> {
+        const PURGE_AFTER: Millis = 30 * 60 * 1000;
+        let now = self.now();
+        self.access(|content, history| {
+            let gone: Vec<_> = content
+                .rows
+                .extract_if(.., |r| r.state == State::Inactive && r.updated_at + PURGE_AFTER < now)
+                .collect();
+            for row in &gone {
+                self.note(history, row, Some(row.state), None, By::Collection);
+            }
+            for row in &mut content.rows {
+                let Some(nanos) = row.config["manager_keep_alive_interval"].as_u64() else { continue };
+                if row.state == State::Active && row.last_keep_alive_at + 3 * nanos / 1_000_000 < now {
+                    row.state = State::Inactive;
+                    row.updated_at = now;
+                    self.note(history, row, Some(State::Active), Some(State::Inactive), By::Collection);
+                }
+            }
+            ((), true)
         })
     }
 

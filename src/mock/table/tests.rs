@@ -74,10 +74,8 @@ fn the_history_numbers_every_write_of_a_state_without_a_gap() {
 fn two_databases_over_one_file_see_each_others_rows() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.json");
-    let (a, b) = (
-        Database::open(&path, Collation::MySql).unwrap(),
-        Database::open(&path, Collation::MySql).unwrap(),
-    );
+    let (a, b) =
+        (Database::open(&path, Collation::MySql).unwrap(), Database::open(&path, Collation::MySql).unwrap());
     std::thread::scope(|scope| {
         for (table, net) in [(&a, 1), (&b, 2)] {
             scope.spawn(move || {

@@ -1,0 +1,137 @@
+//! The query of a list: filters and paging, in the manager's words where it refuses.
+
+use std::net::IpAddr;
+
+use crate::{
+    manager::State,
+    mock::table::{Collation, TableRow},
+};
+
+const PER_PAGE: u64 = 10;
+const MAX_PER_PAGE: u64 = 10_000_000;
+
+/// What a list asks for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Query {
+    page: u64,
+    per_page: u64,
+    host_name: Option<String>,
+    ip: Option<String>,
+    state: Option<State>,
+    idc: Option<String>,
+    location: Option<String>,
+    cluster_id: Option<u64>,
+}
+
+fn failed(field: &str, tag: &str) -> String {
+    format!(
+        "Key: 'GetSchedulersQuery.{field}' Error:Field validation for '{field}' failed on the '{tag}' tag"
+    )
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+}
+
+/// `%XX` and `+`, as a query has them.
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, more)) = rest.split_first() {
+        let hex = more.get(..2).and_then(|h| std::str::from_utf8(h).ok());
+        match (first, hex.and_then(|h| u8::from_str_radix(h, 16).ok())) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &more[2..];
+                continue;
+            }
+            (b'+', _) => bytes.push(b' '),
+            (other, _) => bytes.push(other),
+        }
+        rest = more;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl Query {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut query = Self { page: 1, per_page: PER_PAGE, ..Self::default() };
+        for pair in text.split('&').filter(|p| !p.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decode(value);
+            if value.is_empty() {
+                continue;
+            }
+            match decode(name).as_str() {
+                "page" => query.page = Some(number(&value)?).filter(|p| *p > 0).unwrap_or(1),
+                "per_page" => {
+                    query.per_page = Some(number(&value)?).filter(|p| *p > 0).unwrap_or(PER_PAGE);
+                    if query.per_page > MAX_PER_PAGE {
+                        return Err(failed("PerPage", "lte"));
+                    }
+                }
+                "host_name" => query.host_name = Some(value),
+                "ip" => {
+                    value.parse::<IpAddr>().map_err(|_| failed("IP", "ip"))?;
+                    query.ip = Some(value);
+                }
+                "state" => {
+                    query.state = Some(match value.as_str() {
+                        "active" => State::Active,
+                        "inactive" => State::Inactive,
+                        _ => return Err(failed("State", "oneof")),
+                    });
+                }
+                "idc" => query.idc = Some(value),
+                "location" => query.location = Some(value),
+                "scheduler_cluster_id" => query.cluster_id = Some(number(&value)?).filter(|id| *id > 0),
+                _ => {}
+            }
+        }
+        Ok(query)
+    }
+
+    /// What the database is asked: what the query cache goes by.
+    pub(super) fn statement(&self) -> String {
+        format!("SELECT * FROM scheduler {self:?}")
+    }
+
+    /// The count of all pages: the same for every page.
+    pub(super) fn count_statement(&self) -> String {
+        let all = Self { page: 0, per_page: 0, ..self.clone() };
+        format!("SELECT count(*) FROM scheduler {all:?}")
+    }
+
+    pub(super) fn matching(&self, mut rows: Vec<TableRow>, collation: Collation) -> Vec<TableRow> {
+        let is = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|w| w == text);
+        rows.retain(|row| {
+            self.host_name.as_ref().is_none_or(|name| match collation {
+                Collation::MySql => row.host_name.eq_ignore_ascii_case(name),
+                Collation::PostgreSql => row.host_name == *name,
+            }) && is(&self.ip, &row.ip)
+                && is(&self.idc, &row.idc)
+                && is(&self.location, &row.location)
+                && self.state.is_none_or(|s| row.state == s)
+                && self.cluster_id.is_none_or(|id| row.scheduler_cluster_id == id)
+        });
+        rows
+    }
+
+    pub(super) fn page(&self, rows: Vec<TableRow>, collation: Collation) -> Vec<TableRow> {
+        let per_page = usize::try_from(self.per_page).unwrap_or(usize::MAX);
+        let skip = usize::try_from(self.page - 1).unwrap_or(usize::MAX).saturating_mul(per_page);
+        self.matching(rows, collation).into_iter().skip(skip).take(per_page).collect()
+    }
+
+    /// The `Link` header.
+    pub(super) fn link(&self, total: usize) -> String {
+        let last = (total as u64).div_ceil(self.per_page);
+        let prev = self.page.saturating_sub(1).max(1);
+        let next = if self.page == last { self.page } else { self.page + 1 };
+        [(prev, "prev"), (next, "next"), (1, "first"), (last, "last")]
+            .map(|(page, rel)| {
+                format!("</api/v1/schedulers?page={page}&per_page={}>;rel={rel}", self.per_page)
+            })
+            .join(",")
+    }
+}

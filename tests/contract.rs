@@ -1,0 +1,23 @@
+//! What a Dragonfly manager and a scheduler really do, one test a fact.
+//!
+//! Facts that a client alone can provoke are tested against any manager: `SIGNOFF_TEST_MANAGER=host:port` (gRPC) and
+//! `SIGNOFF_TEST_MANAGER_REST=http://host:port` (with SIGNOFF_TEST_MANAGER_USER and _PASSWORD), else against the mock. The
+//! others need a hand inside; they run against the mock alone, and say so where a manager was named.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "contract/support.rs"]
+mod support;
+
+#[path = "contract/faults.rs"]
+mod faults;
+#[path = "contract/keep_alive.rs"]
+mod keep_alive;
+#[path = "contract/lists.rs"]
+mod lists;
+#[path = "contract/outages.rs"]
+mod outages;
+#[path = "contract/rest.rs"]
+mod rest;
+#[path = "contract/scheduler.rs"]
+mod scheduler;
