@@ -1,1 +1,348 @@
-//! disk
+//! The disk's own thread, so that nothing else waits for a disk that hangs.
+//!
+//! [`Disk`] always exists: the spool is opened on its thread, and opened again for as long as that fails. Operations run one after
+//! the other, in the order they were given. Whoever asks for one waits for it at most the patience (500 ms), then hears
+//! [`DiskError::Slow`]; the operation still runs when the disk wakes. While one is overdue, new ones are still queued, but answered
+//! `Slow` at once. What nobody waits for any more is told through the channel of [`Report`]s that [`Disk::start`] returns.
+//!
+//! The patience is the runtime's time: with tokio's time paused it is over as soon as nothing else is to be done.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    key::SchedulerKey,
+    spool::{
+        Limits, Marks, Settled, Spool, SpoolError, Taken,
+        record::{Record, RecordId},
+        volume::{self, Durability},
+    },
+};
+
+/// How long an operation is waited for.
+pub const PATIENCE: Duration = Duration::from_millis(500);
+/// How many operations may wait for the disk.
+const BACKLOG: usize = 1024;
+/// How soon a spool that could not be opened is opened again, without any operation that asks for it.
+const REOPEN: Duration = Duration::from_secs(5);
+
+/// Why an operation has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The spool could not be opened, or refused.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// It is not done yet, and will be when the disk wakes. Counts as refused.
+    #[error("the disk of the spool {} has not answered within {} ms", dir.display(), waited.as_millis())]
+    Slow {
+        /// The spool's directory.
+        dir: PathBuf,
+        /// The patience.
+        waited: Duration,
+    },
+    /// It was not queued: too many wait already.
+    #[error("the disk of the spool {} does not answer, and {bound} operations wait for it", dir.display())]
+    Backlog {
+        /// The spool's directory.
+        dir: PathBuf,
+        /// How many may wait.
+        bound: usize,
+    },
+    /// The disk's thread has ended, or could not be started.
+    #[error("the thread that writes the spool {} is gone", dir.display())]
+    Gone {
+        /// The spool's directory.
+        dir: PathBuf,
+    },
+}
+
+/// How an operation ended that nobody waited for.
+#[derive(Debug)]
+pub struct Report {
+    /// Which operation, a constant name.
+    pub operation: &'static str,
+    /// How it ended.
+    pub result: Result<(), SpoolError>,
+}
+
+/// How the spool is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpoolState {
+    /// It is being opened for the first time.
+    Opening,
+    /// It is open.
+    Open,
+    /// It could not be opened, and why; that is tried again.
+    Refused(Arc<str>),
+}
+
+type Job = Box<dyn FnOnce(Result<&mut Spool, SpoolError>) + Send>;
+
+struct Shared {
+    dir: PathBuf,
+    jobs: SyncSender<Job>,
+    overdue: Arc<AtomicUsize>,
+    reports: mpsc::UnboundedSender<Report>,
+    state: watch::Receiver<SpoolState>,
+    durability: Arc<OnceLock<Durability>>,
+    patience: Duration,
+}
+
+/// A handle on the disk's thread. The thread ends, and lets go of the spool, once all handles are gone and what they queued is done.
+#[derive(Clone)]
+pub struct Disk {
+    shared: Arc<Shared>,
+}
+
+impl Disk {
+    /// Starts the thread, which opens the spool in `dir`.
+    pub fn start(dir: impl Into<PathBuf>, limits: Limits) -> (Self, mpsc::UnboundedReceiver<Report>) {
+        let dir = dir.into();
+        let open = {
+            let dir = dir.clone();
+            move || Spool::open(&dir, limits)
+        };
+        Self::start_with(dir, PATIENCE, open)
+    }
+
+    fn start_with(
+        dir: PathBuf,
+        patience: Duration,
+        open: impl Fn() -> Result<Spool, SpoolError> + Send + 'static,
+    ) -> (Self, mpsc::UnboundedReceiver<Report>) {
+        let (jobs, queue) = sync_channel(BACKLOG);
+        let (reports, reported) = mpsc::unbounded_channel();
+        let (said, state) = watch::channel(SpoolState::Opening);
+        // Where no thread can be started the queue goes with the closure, and every operation is answered `Gone`.
+        let durability = Arc::new(OnceLock::new());
+        let thread = {
+            let (dir, durability) = (dir.clone(), Arc::clone(&durability));
+            move || {
+                durability.get_or_init(|| volume::durability(&dir, Path::new(volume::MOUNTINFO)));
+                serve(&queue, &said, open);
+            }
+        };
+        drop(std::thread::Builder::new().name("spool".to_owned()).spawn(thread));
+        let overdue = Arc::new(AtomicUsize::new(0));
+        let shared = Shared { dir, jobs, overdue, reports, state, durability, patience };
+        (Self { shared: Arc::new(shared) }, reported)
+    }
+
+    /// The spool's directory.
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    /// Whether the spool is open; changes are seen on the receiver.
+    pub fn state(&self) -> watch::Receiver<SpoolState> {
+        self.shared.state.clone()
+    }
+
+    /// How long the spool's volume lives. Waits for nothing: `Unknown` until the thread has found out, right after its start.
+    pub fn durability(&self) -> Durability {
+        self.shared.durability.get().copied().unwrap_or(Durability::Unknown)
+    }
+
+    /// Runs `operation` after those queued before it. An `Err` other than [`DiskError::Slow`] means that it has not run or
+    /// that the spool refused. A late end goes to the reports, a late value is dropped: see [`Disk::run_or_late`].
+    pub async fn run<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        operation: impl FnOnce(&mut Spool) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let reports = self.shared.reports.clone();
+        // Nobody may listen.
+        let late = move |result: Result<T, SpoolError>| {
+            drop(reports.send(Report { operation: name, result: result.map(drop) }));
+        };
+        self.run_or_late(operation, late).await
+    }
+
+    /// As [`Disk::run`], for a value that must not be lost: `late` gets it, on the disk's thread, after [`DiskError::Slow`] was
+    /// answered. Dropping this future loses the value.
+    pub async fn run_or_late<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Spool) -> Result<T, SpoolError> + Send + 'static,
+        late: impl FnOnce(Result<T, SpoolError>) + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let shared = &self.shared;
+        let (answer, mut answered) = oneshot::channel();
+        self.queue(move |spool| {
+            let result = spool.and_then(operation);
+            if let Err(unheard) = answer.send(result) {
+                late(unheard);
+            }
+        })?;
+        let slow = || DiskError::Slow { dir: shared.dir.clone(), waited: shared.patience };
+        if shared.overdue.load(Ordering::SeqCst) > 0 {
+            return Err(slow());
+        }
+        match tokio::time::timeout(shared.patience, &mut answered).await {
+            Ok(Ok(result)) => Ok(result?),
+            Ok(Err(_)) => Err(DiskError::Gone { dir: shared.dir.clone() }),
+            Err(_) => {
+                // From here on the answer goes to `late`; it may have come in this very moment.
+                answered.close();
+                if let Ok(result) = answered.try_recv() {
+                    return Ok(result?);
+                }
+                // Overdue until the thread has come past everything that is queued now.
+                shared.overdue.fetch_add(1, Ordering::SeqCst);
+                let overdue = Arc::clone(&shared.overdue);
+                let queued = self.queue(move |_| {
+                    overdue.fetch_sub(1, Ordering::SeqCst);
+                });
+                if queued.is_err() {
+                    shared.overdue.fetch_sub(1, Ordering::SeqCst);
+                }
+                Err(slow())
+            }
+        }
+    }
+
+    /// Writes an ask. May be repeated after any error, with the same record.
+    pub async fn write_ask(&self, record: Record) -> Result<(), DiskError> {
+        self.run("write-ask", move |spool| spool.write_ask(&record)).await
+    }
+
+    /// Writes a mark in place of the older ones of its kind, without waiting: how that ended goes to the reports if it failed.
+    pub fn write_mark(&self, record: Record) {
+        self.send("write-mark", move |spool| spool.write_mark(&record));
+    }
+
+    /// Removes this key's marks of sign-offs (`signed_off`), or else of holds, without waiting.
+    pub fn drop_marks(&self, key: SchedulerKey, signed_off: bool) {
+        let which = if signed_off { Marks::SignOff } else { Marks::Held };
+        self.send("drop-marks", move |spool| spool.drop_marks(&key, which));
+    }
+
+    /// Removes all marks of a key.
+    pub async fn drop_all_marks(&self, key: SchedulerKey) -> Result<(), DiskError> {
+        self.run("drop-marks", move |spool| spool.drop_marks(&key, Marks::All)).await
+    }
+
+    /// Settles asks: see [`Spool::settle`].
+    pub async fn settle(&self, asks: Vec<RecordId>, keep_as_mark: bool) -> Result<Settled, DiskError> {
+        self.run("settle", move |spool| spool.settle(&asks, keep_as_mark)).await
+    }
+
+    /// Settles asks without waiting: how that ended goes to the reports if it failed.
+    pub fn settle_later(&self, asks: Vec<RecordId>, keep_as_mark: bool) {
+        self.send("settle", move |spool| spool.settle(&asks, keep_as_mark).map(drop));
+    }
+
+    /// Which of these asks somebody dropped by hand; none where the disk can't tell.
+    pub async fn vanished(&self, asks: Vec<RecordId>) -> Vec<RecordId> {
+        self.run("look-for-dropped", move |spool| Ok(spool.vanished(&asks))).await.unwrap_or_default()
+    }
+
+    /// Takes what dead processes left for `key`: see [`Spool::take_own`]. `late` gets it where the disk was slow.
+    pub async fn take_own(
+        &self,
+        key: SchedulerKey,
+        late: impl FnOnce(Result<Taken, SpoolError>) + Send + 'static,
+    ) -> Result<Taken, DiskError> {
+        self.run_or_late(move |spool| spool.take_own(&key), late).await
+    }
+
+    /// Takes what dead processes left for other keys than `except`: see [`Spool::adopt_foreign`]. `late` gets it where the disk was slow.
+    pub async fn adopt_foreign(
+        &self,
+        except: Option<SchedulerKey>,
+        late: impl FnOnce(Result<Option<Taken>, SpoolError>) + Send + 'static,
+    ) -> Result<Option<Taken>, DiskError> {
+        self.run_or_late(move |spool| spool.adopt_foreign(except.as_ref()), late).await
+    }
+
+    /// Lets go of records, without waiting.
+    pub fn release(&self, ids: Vec<RecordId>) {
+        self.send("release", move |spool| {
+            spool.release(&ids);
+            Ok(())
+        });
+    }
+
+    /// Waits until what was queued is done, at most the patience.
+    pub async fn flush(&self) {
+        // What is not done by then has been or will be told otherwise.
+        let _ = self.run_or_late(|_| Ok(()), |_| ()).await;
+    }
+
+    /// Queues an operation that nobody waits for.
+    fn send(
+        &self,
+        name: &'static str,
+        operation: impl FnOnce(&mut Spool) -> Result<(), SpoolError> + Send + 'static,
+    ) {
+        let reports = self.shared.reports.clone();
+        let queued = self.queue(move |spool| {
+            if let Err(error) = spool.and_then(operation) {
+                // Nobody may listen.
+                let _ = reports.send(Report { operation: name, result: Err(error) });
+            }
+        });
+        if let Err(error) = queued {
+            let source = std::io::Error::other(error.to_string());
+            let refused = SpoolError::Io { doing: name, path: self.shared.dir.clone(), source };
+            // Nobody may listen.
+            let _ = self.shared.reports.send(Report { operation: name, result: Err(refused) });
+        }
+    }
+
+    fn queue(
+        &self,
+        job: impl FnOnce(Result<&mut Spool, SpoolError>) + Send + 'static,
+    ) -> Result<(), DiskError> {
+        self.shared.jobs.try_send(Box::new(job)).map_err(|error| {
+            let dir = self.shared.dir.clone();
+            match error {
+                TrySendError::Full(_) => DiskError::Backlog { dir, bound: BACKLOG },
+                TrySendError::Disconnected(_) => DiskError::Gone { dir },
+            }
+        })
+    }
+}
+
+/// The thread: opens, and opens again, and runs what is queued until no handle is left.
+fn serve(
+    queue: &Receiver<Job>,
+    said: &watch::Sender<SpoolState>,
+    open: impl Fn() -> Result<Spool, SpoolError>,
+) {
+    let open = || {
+        let opened = open();
+        said.send_replace(match &opened {
+            Ok(_) => SpoolState::Open,
+            Err(error) => SpoolState::Refused(error.to_string().into()),
+        });
+        opened
+    };
+    let mut spool = open().ok();
+    loop {
+        let job = match spool {
+            Some(_) => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            None => queue.recv_timeout(REOPEN),
+        };
+        match (job, &mut spool) {
+            (Ok(job), Some(spool)) => job(Ok(spool)),
+            (Ok(job), none) => match open() {
+                Ok(opened) => job(Ok(none.insert(opened))),
+                Err(error) => job(Err(error)),
+            },
+            (Err(RecvTimeoutError::Timeout), none) => *none = open().ok(),
+            (Err(RecvTimeoutError::Disconnected), _) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! Taking over what dead processes left, and setting aside what is damaged.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::{io::Errno, process::Resource};
+
+use super::{
+    error::SpoolError,
+    format::{self, Damage, FileName},
+    record::{Kind, Record},
+    scan::{self, Access, Name, Opened, Problem},
+    store::{self, Spool},
+};
+use crate::key::SchedulerKey;
+
+/// Who only looks holds a shared lock for some microseconds; after this long it is a living owner's.
+const LOOKED_AT: Duration = Duration::from_millis(5);
+
+/// What was taken over, and what was found beside it.
+#[derive(Debug, Default)]
+#[must_use = "its problems are to be reported"]
+pub struct Taken {
+    /// The records that this process holds from now on, oldest first by the wall clock.
+    pub records: Vec<(Kind, Record)>,
+    /// Damaged files (set aside as `….corrupt` where that was possible), files of a newer version, and unreadable ones.
+    pub problems: Vec<Problem>,
+    /// There are more records than may be open at a time: adopt again once these are settled.
+    pub more: bool,
+}
+
+impl Spool {
+    /// Takes what dead processes left for this key: locks it, and returns what was not held yet. Records that a living process
+    /// holds are left alone; so this may be repeated, to take them once it is gone.
+    pub fn take_own(&mut self, key: &SchedulerKey) -> Result<Taken, SpoolError> {
+        let hash = format::key_hash(key);
+        let names = self.records(|name| name.hash == hash)?;
+        let mut taken = Taken::default();
+        let mut found = Vec::new();
+        self.take(names, &mut found, &mut taken, |record| record.key == *key);
+        self.keep(found, &mut taken);
+        Ok(taken)
+    }
+
+    /// Takes what dead processes left for other keys: for each key with an ask, its asks and marks. `None` where another living
+    /// process holds `spool.lock`: it does this. Once this process has that lock it keeps it for life. Marks that nobody holds and
+    /// no ask needs are looked through for damage; the oldest of them go when the spool is half full.
+    pub fn adopt_foreign(&mut self, except: Option<&SchedulerKey>) -> Result<Option<Taken>, SpoolError> {
+        if !self.try_lead()? {
+            return Ok(None);
+        }
+        self.remove_leftovers()?;
+        let mut taken = Taken::default();
+        self.set_misnamed_aside(&mut taken)?;
+        let foreign = |record: &Record| Some(&record.key) != except;
+
+        let asks = self.records(|name| name.kind == Kind::Ask)?;
+        let mut found = Vec::new();
+        self.take(asks, &mut found, &mut taken, foreign);
+
+        let keys: BTreeSet<SchedulerKey> = found.iter().map(|(_, _, record)| record.key.clone()).collect();
+        let hashes: BTreeSet<String> = keys.iter().map(format::key_hash).collect();
+        let (needed, idle): (Vec<_>, Vec<_>) = self
+            .records(|name| name.kind == Kind::Mark)?
+            .into_iter()
+            .partition(|name| hashes.contains(&name.hash));
+        self.take(needed, &mut found, &mut taken, |record| keys.contains(&record.key));
+        self.keep(found, &mut taken);
+        self.tend_idle_marks(idle, &mut taken, foreign)?;
+        Ok(Some(taken))
+    }
+
+    /// Whether this process holds `spool.lock`, or could take it now.
+    fn try_lead(&mut self) -> Result<bool, SpoolError> {
+        let path = self.dir.join(store::LOCK);
+        if !scan::is_at(&self.lock, &path) {
+            // Somebody removed it: the lock that others take is another file's.
+            self.leads = false;
+            self.lock = store::open_lock(&self.dir)?;
+        }
+        if !self.leads {
+            self.leads = match self.lock.try_lock() {
+                Ok(()) => true,
+                Err(TryLockError::WouldBlock) => false,
+                Err(TryLockError::Error(source)) => return Err(SpoolError::NoLocks { path, source }),
+            };
+        }
+        Ok(self.leads)
+    }
+
+    /// Removes temporary files that no living writer has locked.
+    pub(super) fn remove_leftovers(&self) -> Result<(), SpoolError> {
+        for name in scan::names(&self.dir)? {
+            let Name::Temporary(name) = name else { continue };
+            let path = self.dir.join(name);
+            let Ok(file) = scan::open_nonblocking(&path, Access::Take) else { continue };
+            if file.try_lock().is_ok() && scan::is_at(&file, &path) {
+                // What can't be removed now is no record, and disturbs nothing.
+                let _ = fs::remove_file(&path);
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of records that this process doesn't hold.
+    fn records(&self, which: impl Fn(&FileName) -> bool) -> Result<Vec<FileName>, SpoolError> {
+        let names = scan::names(&self.dir)?.into_iter().filter_map(|name| match name {
+            Name::Record(name) => Some(name),
+            _ => None,
+        });
+        Ok(names.filter(|name| which(name) && !self.held.contains_key(&name.id)).collect())
+    }
+
+    /// How many more records may be kept open: half of the files this process may open, since it needs some for itself.
+    fn room(&self) -> usize {
+        let files = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
+        usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(self.held.len())
+    }
+
+    fn take(
+        &self,
+        names: Vec<FileName>,
+        found: &mut Vec<(fs::File, Kind, Record)>,
+        taken: &mut Taken,
+        ours: impl Fn(&Record) -> bool,
+    ) {
+        let busy = self.take_once(names, found, taken, &ours);
+        if !busy.is_empty() {
+            std::thread::sleep(LOOKED_AT);
+            self.take_once(busy, found, taken, &ours);
+        }
+    }
+
+    /// Answers with the names that somebody has locked.
+    fn take_once(
+        &self,
+        names: Vec<FileName>,
+        found: &mut Vec<(fs::File, Kind, Record)>,
+        taken: &mut Taken,
+        ours: impl Fn(&Record) -> bool,
+    ) -> Vec<FileName> {
+        let mut busy = Vec::new();
+        let room = self.room();
+        for name in names {
+            if found.len() >= room {
+                taken.more = true;
+                break;
+            }
+            let path = self.dir.join(name.to_string());
+            let opened = match scan::open(&path, &name, Access::Take) {
+                // Without locks there is no telling who lives, but there is one agent for a key.
+                Opened::Unreadable(SpoolError::NoLocks { .. }) => scan::open(&path, &name, Access::Look),
+                opened => opened,
+            };
+            match opened {
+                Opened::Whole { file, record, .. } if ours(&record) => found.push((file, name.kind, *record)),
+                Opened::Whole { .. } | Opened::Gone => {}
+                Opened::Locked => busy.push(name),
+                Opened::Newer(version) => taken.problems.push(scan::newer(path, version)),
+                Opened::Damaged(_locked, damage) => taken.problems.push(set_aside(path, &damage)),
+                Opened::Unreadable(error) if out_of_files(&error) => taken.more = true,
+                Opened::Unreadable(error) => taken.problems.push(Problem { path, why: error.to_string() }),
+            }
+        }
+        busy
+    }
+
+    fn keep(&mut self, mut found: Vec<(fs::File, Kind, Record)>, taken: &mut Taken) {
+        found.sort_by(|(_, _, a), (_, _, b)| (a.at, &a.id).cmp(&(b.at, &b.id)));
+        for (file, kind, record) in found {
+            taken.records.push((kind, record.clone()));
+            self.hold(file, kind, record);
+        }
+    }
+
+    fn set_misnamed_aside(&self, taken: &mut Taken) -> Result<(), SpoolError> {
+        for name in scan::names(&self.dir)? {
+            let Name::Misnamed(name) = name else { continue };
+            let path = self.dir.join(name);
+            // Nobody writes such a name, so nobody's lock counts.
+            taken.problems.push(set_aside(path, &Damage::Name));
+        }
+        Ok(())
+    }
+
+    fn tend_idle_marks(
+        &mut self,
+        names: Vec<FileName>,
+        taken: &mut Taken,
+        foreign: impl Fn(&Record) -> bool,
+    ) -> Result<(), SpoolError> {
+        let in_the_spool =
+            scan::names(&self.dir)?.into_iter().filter(|name| matches!(name, Name::Record(_))).count();
+        let mut too_many = in_the_spool.saturating_sub(self.limits.records / 2);
+        let mut idle: Vec<(u64, FileName)> = Vec::new();
+        for name in names {
+            let mut found = Vec::new();
+            // One at a time, and let go at once: its agent may start this moment.
+            self.take_once(vec![name.clone()], &mut found, taken, &foreign);
+            idle.extend(found.into_iter().map(|(_, _, record)| (record.at, name.clone())));
+        }
+        idle.sort_unstable();
+        for (_, name) in idle {
+            if too_many == 0 {
+                break;
+            }
+            let mut found = Vec::new();
+            self.take_once(vec![name.clone()], &mut found, &mut Taken::default(), &foreign);
+            if !found.is_empty() && fs::remove_file(self.dir.join(name.to_string())).is_ok() {
+                too_many -= 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn out_of_files(error: &SpoolError) -> bool {
+    let SpoolError::Io { source, .. } = error else { return false };
+    let is = |errno: Errno| source.raw_os_error() == Some(errno.raw_os_error());
+    is(Errno::MFILE) || is(Errno::NFILE)
+}
+
+/// Renames a damaged file to a `.corrupt` name that is not taken. Called with its lock held, where it has one.
+fn set_aside(path: PathBuf, damage: &Damage) -> Problem {
+    match rename_aside(&path) {
+        Ok(aside) => Problem { path: aside, why: format!("set aside: {damage}") },
+        Err(error) => Problem { why: format!("damaged ({damage}), and can't be set aside: {error}"), path },
+    }
+}
+
+fn rename_aside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut aside = path.with_file_name(format!("{name}.corrupt"));
+    while fs::symlink_metadata(&aside).is_ok() {
+        // Nothing set aside earlier is overwritten.
+        aside = path.with_file_name(format!("{name}.{:08x}.corrupt", fastrand::u32(..)));
+    }
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}

@@ -1,0 +1,286 @@
+//! Looking at a spool without changing it.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{fs::OFlags, io::Errno};
+
+use super::{
+    error::SpoolError,
+    format::{self, Content, Damage, FileName, MAX_BYTES},
+    record::{Kind, Record},
+};
+
+/// A file that needs a person's eye, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, as it is named now.
+    pub path: PathBuf,
+    /// What is wrong with it, and what was done, in words.
+    pub why: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.why)
+    }
+}
+
+/// One record as it lies in the spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Ask or mark.
+    pub kind: Kind,
+    /// What it records.
+    pub record: Record,
+    /// Its file.
+    pub path: PathBuf,
+    /// A living process holds it.
+    pub locked: bool,
+}
+
+/// What is in a spool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Sign-offs not yet settled, oldest first by the wall clock.
+    pub asks: Vec<Entry>,
+    /// Marks, oldest first by the wall clock.
+    pub marks: Vec<Entry>,
+    /// Files that were damaged and set aside (`….corrupt`).
+    pub corrupt: Vec<PathBuf>,
+    /// Whole records of a version that this release doesn't know: left untouched.
+    pub newer: Vec<Problem>,
+    /// Damaged files that nobody has set aside yet.
+    pub problems: Vec<Problem>,
+    /// Files that can't be read.
+    pub unreadable: Vec<Problem>,
+}
+
+impl Listing {
+    /// Asks, then marks.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.asks.iter().chain(&self.marks)
+    }
+
+    /// The ask or mark with this id.
+    pub fn find(&self, id: &str) -> Option<&Entry> {
+        self.entries().find(|entry| entry.record.id.0 == id)
+    }
+}
+
+/// Reads all of `dir` without changing anything. Fails only if the directory can't be listed.
+pub fn scan(dir: &Path) -> Result<Listing, SpoolError> {
+    let mut listing = Listing::default();
+    for name in names(dir)? {
+        let path = dir.join(name.text());
+        match name {
+            Name::Record(name) => match open(&path, &name, Access::Look) {
+                Opened::Whole { record, locked, .. } => {
+                    let kind = name.kind;
+                    let entries = if kind == Kind::Ask { &mut listing.asks } else { &mut listing.marks };
+                    entries.push(Entry { kind, record: *record, path, locked });
+                }
+                Opened::Newer(version) => listing.newer.push(newer(path, version)),
+                Opened::Damaged(_, damage) => {
+                    listing.problems.push(Problem { path, why: damage.to_string() })
+                }
+                Opened::Unreadable(error) => {
+                    listing.unreadable.push(Problem { path, why: error.to_string() })
+                }
+                Opened::Gone | Opened::Locked => {}
+            },
+            Name::Misnamed(_) => listing.problems.push(Problem { path, why: Damage::Name.to_string() }),
+            Name::Corrupt(_) => listing.corrupt.push(path),
+            Name::Temporary(_) => {}
+        }
+    }
+    for entries in [&mut listing.asks, &mut listing.marks] {
+        entries.sort_by(|a, b| (a.record.at, &a.record.id).cmp(&(b.record.at, &b.record.id)));
+    }
+    Ok(listing)
+}
+
+/// Removes one record by hand, whoever holds it, and tells what it was. The directory is fsynced.
+pub fn drop_record(dir: &Path, id: &str) -> Result<Entry, SpoolError> {
+    // Its agent may rename an ask to its mark between the look and the removal: then look again.
+    for _ in 0..3 {
+        let listing = scan(dir)?;
+        let Some(entry) = listing.find(id) else { break };
+        match fs::remove_file(&entry.path) {
+            Ok(()) => {
+                sync_directory(dir).map_err(SpoolError::at("fsync the directory", dir))?;
+                return Ok(entry.clone());
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(SpoolError::at("remove it", &entry.path)(error)),
+        }
+    }
+    Err(SpoolError::UnknownId { id: id.to_owned(), dir: dir.to_owned() })
+}
+
+pub(super) fn newer(path: PathBuf, version: u64) -> Problem {
+    let known = format::VERSION;
+    let why = format!("its version is {version}, this release knows {known}: left for a newer release");
+    Problem { path, why }
+}
+
+/// A name in the directory that concerns the spool.
+pub(super) enum Name {
+    Record(FileName),
+    Misnamed(String),
+    Corrupt(String),
+    Temporary(String),
+}
+
+impl Name {
+    fn text(&self) -> String {
+        match self {
+            Self::Record(name) => name.to_string(),
+            Self::Misnamed(name) | Self::Corrupt(name) | Self::Temporary(name) => name.clone(),
+        }
+    }
+}
+
+/// The names in the directory, sorted; files that are none of the spool's are left out.
+pub(super) fn names(dir: &Path) -> Result<Vec<Name>, SpoolError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => SpoolError::Missing { dir: dir.to_owned() },
+        _ => SpoolError::at("list the directory", dir)(error),
+    };
+    let mut texts = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        // A name that is no UTF-8 is none of ours.
+        if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+            texts.push(name);
+        }
+    }
+    texts.sort_unstable();
+    Ok(texts.into_iter().filter_map(name_of).collect())
+}
+
+fn name_of(text: String) -> Option<Name> {
+    match FileName::parse(&text) {
+        Some(name) => Some(Name::Record(name)),
+        None if FileName::claims(&text) => Some(Name::Misnamed(text)),
+        None if text.ends_with(".corrupt") => Some(Name::Corrupt(text)),
+        None => FileName::is_temporary(&text).then_some(Name::Temporary(text)),
+    }
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Read-only; whether somebody holds it is found out by a shared lock that is gone at once.
+    Look,
+    /// Locked, for as long as the file is kept open.
+    Take,
+}
+
+/// What opening a record's file gave.
+pub(super) enum Opened {
+    Whole {
+        file: File,
+        record: Box<Record>,
+        locked: bool,
+    },
+    Newer(u64),
+    /// With the file if it could be opened; locked then, if it was to be taken.
+    Damaged(Option<File>, Damage),
+    /// A living process holds it.
+    Locked,
+    /// It is not there any more, or another file has its name.
+    Gone,
+    Unreadable(SpoolError),
+}
+
+/// Opens, locks and reads one record's file.
+pub(super) fn open(path: &Path, name: &FileName, access: Access) -> Opened {
+    let file = match open_nonblocking(path, access) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Opened::Gone,
+        Err(error) if is_no_file(&error) => return Opened::Damaged(None, Damage::NoFile),
+        Err(error) => return Opened::Unreadable(SpoolError::at("open it", path)(error)),
+    };
+    let mut locked = false;
+    match access {
+        Access::Look => {
+            locked = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+            // Held any longer it would keep an adopter from it.
+            let _ = file.unlock();
+        }
+        Access::Take => match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Opened::Locked,
+            Err(TryLockError::Error(source)) => {
+                return Opened::Unreadable(SpoolError::NoLocks { path: path.to_owned(), source });
+            }
+        },
+    }
+    read(path, name, file, locked, access)
+}
+
+/// Reads an opened file of a record.
+pub(super) fn read(path: &Path, name: &FileName, file: File, locked: bool, access: Access) -> Opened {
+    match file.metadata() {
+        Ok(metadata) if !metadata.is_file() => return Opened::Damaged(Some(file), Damage::NoFile),
+        Ok(_) => {}
+        Err(error) => return Opened::Unreadable(SpoolError::at("look at it", path)(error)),
+    }
+    // Between the opening and the lock its owner may have settled it.
+    if access == Access::Take && !is_at(&file, path) {
+        return Opened::Gone;
+    }
+    let mut bytes = Vec::new();
+    if let Err(error) = (&file).take(MAX_BYTES + 1).read_to_end(&mut bytes) {
+        return Opened::Unreadable(SpoolError::at("read it", path)(error));
+    }
+    match format::decode(name, &bytes) {
+        Ok(Content::Record(record)) => Opened::Whole { file, record, locked },
+        Ok(Content::Newer(version)) => Opened::Newer(version),
+        Err(damage) => Opened::Damaged(Some(file), damage),
+    }
+}
+
+/// Opens without following a link and without waiting for a pipe's other end.
+pub(super) fn open_nonblocking(path: &Path, access: Access) -> io::Result<File> {
+    #[allow(clippy::cast_possible_wrap)]
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits() as i32;
+    let open = |write| OpenOptions::new().read(true).write(write).custom_flags(flags).open(path);
+    match access {
+        Access::Look => open(false),
+        // NFS locks only what may be written; elsewhere a file that may only be read can be locked as well.
+        Access::Take => open(true).or_else(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => open(false),
+            _ => Err(error),
+        }),
+    }
+}
+
+fn is_no_file(error: &io::Error) -> bool {
+    let of_kind = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    [Errno::LOOP, Errno::ISDIR, Errno::NXIO, Errno::NODEV].into_iter().any(of_kind)
+}
+
+/// Whether `path` still names this very file.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+/// Makes renames and removals in `dir` durable.
+pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
+    match File::open(dir)?.sync_all() {
+        // Some network file systems have no such thing for directories.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        other => other,
+    }
+}

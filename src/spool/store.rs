@@ -1,0 +1,449 @@
+//! Writing, settling and forgetting records.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    error::SpoolError,
+    format::{self, FileName},
+    record::{Kind, Record, RecordId, What},
+    scan::{self, Listing},
+};
+use crate::key::SchedulerKey;
+
+/// The lock of whoever replays other keys' records. Never renamed or removed.
+pub(super) const LOCK: &str = "spool.lock";
+
+const FILE_MODE: u32 = 0o660;
+const DIRECTORY_MODE: u32 = 0o770;
+
+/// How much a spool may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Asks and marks, of all its users together.
+    pub records: usize,
+}
+
+impl Default for Limits {
+    /// 16,384 records.
+    fn default() -> Self {
+        Self { records: 16_384 }
+    }
+}
+
+/// Which marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Marks {
+    /// Of sign-offs made.
+    SignOff,
+    /// Of where the scheduler served.
+    Seen,
+    /// Of holds.
+    Held,
+    /// All.
+    All,
+}
+
+impl Marks {
+    fn include(self, what: &What) -> bool {
+        match self {
+            Marks::All => true,
+            Marks::SignOff => matches!(what, What::SignOff { .. }),
+            Marks::Seen => *what == What::Seen,
+            Marks::Held => *what == What::Held,
+        }
+    }
+
+    fn of(what: &What) -> Self {
+        match what {
+            What::SignOff { .. } => Marks::SignOff,
+            What::Seen => Marks::Seen,
+            What::Held => Marks::Held,
+        }
+    }
+}
+
+/// What settling did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// The asks that are marks now.
+    pub marked: Vec<RecordId>,
+    /// The asks that were gone already: somebody dropped them by hand.
+    pub vanished: Vec<RecordId>,
+}
+
+/// What is fsynced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Synced {
+    File,
+    Directory,
+}
+
+type Sync = Box<dyn FnMut(Synced, &Path, Option<&File>) -> io::Result<()> + Send>;
+
+/// A record that this process holds: its file is open, and locked where the file system has locks.
+pub(super) struct Held {
+    pub(super) file: File,
+    pub(super) kind: Kind,
+    pub(super) record: Record,
+    /// Grows with each record taken or written: which of two asks is newer.
+    pub(super) order: u64,
+}
+
+impl Held {
+    pub(super) fn path(&self, dir: &Path) -> PathBuf {
+        dir.join(FileName::of(self.kind, &self.record).to_string())
+    }
+}
+
+/// A spool's directory, and the records of it that this process holds. Synchronous: it belongs on a thread of its own.
+pub struct Spool {
+    pub(super) dir: PathBuf,
+    pub(super) limits: Limits,
+    pub(super) held: HashMap<RecordId, Held>,
+    pub(super) last_order: u64,
+    /// `spool.lock`, and whether this process has it locked.
+    pub(super) lock: File,
+    pub(super) leads: bool,
+    /// A directory fsync failed and is to be made good.
+    owed: bool,
+    sync: Sync,
+}
+
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spool")
+            .field("dir", &self.dir)
+            .field("held", &self.held.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Spool {
+    /// Opens the spool in `dir`, which is made if it is missing (mode 0770 under the umask). Leftover temporary files of dead
+    /// writers are removed; no record is read. Fails where the directory can't be written, with what would be right.
+    pub fn open(dir: impl Into<PathBuf>, limits: Limits) -> Result<Self, SpoolError> {
+        Self::open_with(dir.into(), limits, Box::new(sync))
+    }
+
+    pub(super) fn open_with(dir: PathBuf, limits: Limits, sync: Sync) -> Result<Self, SpoolError> {
+        make_directory(&dir)?;
+        let writable = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        rustix::fs::access(&dir, writable)
+            .map_err(|errno| SpoolError::at("write in the directory", &dir)(errno.into()))?;
+        let lock = open_lock(&dir)?;
+        let spool =
+            Self { dir, limits, held: HashMap::new(), last_order: 0, lock, leads: false, owed: false, sync };
+        spool.remove_leftovers()?;
+        Ok(spool)
+    }
+
+    /// The spool's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What is in the spool, other processes' records included. Changes nothing.
+    pub fn scan(&self) -> Result<Listing, SpoolError> {
+        scan::scan(&self.dir)
+    }
+
+    /// Writes an ask durably and keeps it locked. An ask that is there already is not written again, so that a write may be
+    /// repeated after any error.
+    pub fn write_ask(&mut self, record: &Record) -> Result<(), SpoolError> {
+        if !matches!(record.what, What::SignOff { .. }) {
+            let why = "only a sign-off can be asked".to_owned();
+            return Err(SpoolError::BadRecord { id: record.id.to_string(), why });
+        }
+        self.write(Kind::Ask, record)
+    }
+
+    /// Writes a mark durably and keeps it locked, in place of the held marks of the same key and kind.
+    pub fn write_mark(&mut self, record: &Record) -> Result<(), SpoolError> {
+        self.write(Kind::Mark, record)?;
+        // Should an older one come back after a power loss, it says nothing that was not true: no fsync for that.
+        self.unlink_marks(&record.key, Marks::of(&record.what), Some(&record.id)).map(drop)
+    }
+
+    /// These asks are settled. With `keep_as_mark` the newest held one of each key becomes its mark, in place of older marks of
+    /// sign-offs; the others are removed. Ids that aren't held asks are passed over, so that this may be repeated after any error.
+    /// One directory fsync.
+    pub fn settle(&mut self, asks: &[RecordId], keep_as_mark: bool) -> Result<Settled, SpoolError> {
+        let mut newest_last: BTreeMap<SchedulerKey, BTreeMap<u64, RecordId>> = BTreeMap::new();
+        for id in asks {
+            if let Some(held) = self.held.get(id).filter(|held| held.kind == Kind::Ask) {
+                newest_last.entry(held.record.key.clone()).or_default().insert(held.order, id.clone());
+            }
+        }
+        let mut settled = Settled::default();
+        let mut failed = None;
+        let mut changed = false;
+        for (key, ids) in newest_last {
+            let mut ids: Vec<RecordId> = ids.into_values().collect();
+            let mut mark = None;
+            if keep_as_mark {
+                // First the mark, then the removals: whatever a crash leaves says that the sign-off was asked or made.
+                match self.mark_newest(&mut ids, &mut settled) {
+                    Ok(marked) => mark = marked,
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                        continue;
+                    }
+                }
+                changed |= mark.is_some();
+            }
+            for id in ids {
+                match self.unlink(&id) {
+                    Ok(true) => changed = true,
+                    Ok(false) => settled.vanished.push(id),
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                    }
+                }
+            }
+            if let Some(mark) = mark {
+                match self.unlink_marks(&key, Marks::SignOff, Some(&mark)) {
+                    Ok(some) => changed |= some,
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                    }
+                }
+            }
+        }
+        self.sync_if(changed)?;
+        failed.map_or(Ok(settled), Err)
+    }
+
+    /// Removes this key's held marks of one kind. One directory fsync, if there were any.
+    pub fn drop_marks(&mut self, key: &SchedulerKey, which: Marks) -> Result<(), SpoolError> {
+        let unlinked = self.unlink_marks(key, which, None);
+        self.sync_if(*unlinked.as_ref().unwrap_or(&true))?;
+        unlinked.map(drop)
+    }
+
+    /// Which of these records, held by this process, are not in the directory any more: somebody dropped them by hand. They stay
+    /// held until they are settled or released.
+    pub fn vanished(&self, ids: &[RecordId]) -> Vec<RecordId> {
+        let gone = |id: &&RecordId| {
+            self.held.get(*id).is_some_and(|held| {
+                let there = fs::symlink_metadata(held.path(&self.dir));
+                match there {
+                    Ok(_) => !scan::is_at(&held.file, &held.path(&self.dir)),
+                    Err(error) => error.kind() == io::ErrorKind::NotFound,
+                }
+            })
+        };
+        ids.iter().filter(gone).cloned().collect()
+    }
+
+    /// Lets go of these records: their files stay, and whoever adopts next may have them.
+    pub fn release(&mut self, ids: &[RecordId]) {
+        for id in ids {
+            self.held.remove(id);
+        }
+    }
+
+    /// The records that this process holds.
+    pub fn held(&self) -> impl Iterator<Item = (Kind, &Record)> {
+        self.held.values().map(|held| (held.kind, &held.record))
+    }
+
+    pub(super) fn hold(&mut self, file: File, kind: Kind, record: Record) {
+        self.last_order += 1;
+        self.held.insert(record.id.clone(), Held { file, kind, record, order: self.last_order });
+    }
+
+    fn write(&mut self, kind: Kind, record: &Record) -> Result<(), SpoolError> {
+        if !format::is_id(&record.id.0) {
+            return Err(SpoolError::BadId { id: record.id.0.clone() });
+        }
+        if let Some(held) = self.held.get(&record.id)
+            && scan::is_at(&held.file, &held.path(&self.dir))
+        {
+            return self.sync_if(false);
+        }
+        let bytes = format::encode(record)?;
+        make_directory(&self.dir)?;
+        let count = self.count()?;
+        if count >= self.limits.records {
+            return Err(SpoolError::Full { dir: self.dir.clone(), count, bound: self.limits.records });
+        }
+        let name = FileName::of(kind, record);
+        let (temporary, file) = self.create(&name)?;
+        let path = self.dir.join(name.to_string());
+        if let Err(error) = self.fill(&temporary, &path, &file, &bytes) {
+            // After an error nothing of this file can be trusted: the next try makes a new one from memory.
+            let _ = fs::remove_file(&temporary);
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        self.hold(file, kind, record.clone());
+        Ok(())
+    }
+
+    fn fill(
+        &mut self,
+        temporary: &Path,
+        path: &Path,
+        mut file: &File,
+        bytes: &[u8],
+    ) -> Result<(), SpoolError> {
+        file.write_all(bytes).map_err(SpoolError::at("write it", temporary))?;
+        (self.sync)(Synced::File, temporary, Some(file)).map_err(SpoolError::at("fsync it", temporary))?;
+        fs::rename(temporary, path).map_err(SpoolError::at("rename it into place", path))?;
+        (self.sync)(Synced::Directory, &self.dir, None)
+            .map_err(SpoolError::at("fsync the directory", &self.dir))?;
+        self.owed = false;
+        Ok(())
+    }
+
+    /// A new empty file, locked before it has a record's name.
+    fn create(&self, name: &FileName) -> Result<(PathBuf, File), SpoolError> {
+        let mut last = None;
+        for _ in 0..3 {
+            let path = self.dir.join(name.temporary());
+            let made = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(&path);
+            let file = match made {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(SpoolError::at("create it", &path)(error)),
+            };
+            share_with_group(&self.dir, &path);
+            match file.try_lock() {
+                // Someone who removes leftovers may have been here between the two: then its name is gone.
+                Ok(()) if scan::is_at(&file, &path) => return Ok((path, file)),
+                Ok(()) | Err(TryLockError::WouldBlock) => {
+                    let _ = fs::remove_file(&path);
+                    last = Some(io::Error::from(io::ErrorKind::WouldBlock));
+                }
+                // Without locks nobody adopts, and an ask is still better written than not.
+                Err(TryLockError::Error(_)) => return Ok((path, file)),
+            }
+        }
+        let error = last.unwrap_or_else(|| io::ErrorKind::AlreadyExists.into());
+        Err(SpoolError::at("create a temporary file in the directory", &self.dir)(error))
+    }
+
+    /// Renames the newest ask that is still there to its mark, and takes it off `ids`. Answers which that was.
+    fn mark_newest(
+        &mut self,
+        ids: &mut Vec<RecordId>,
+        settled: &mut Settled,
+    ) -> Result<Option<RecordId>, SpoolError> {
+        while let Some(id) = ids.pop() {
+            let Some(held) = self.held.get_mut(&id) else { continue };
+            let ask = held.path(&self.dir);
+            let mark = self.dir.join(FileName::of(Kind::Mark, &held.record).to_string());
+            match fs::rename(&ask, &mark) {
+                Ok(()) => {
+                    held.kind = Kind::Mark;
+                    settled.marked.push(id.clone());
+                    return Ok(Some(id));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.held.remove(&id);
+                    settled.vanished.push(id);
+                }
+                Err(error) => return Err(SpoolError::at("rename it to its mark", &ask)(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes a held record's file and lets go of it. Answers whether it was still there.
+    fn unlink(&mut self, id: &RecordId) -> Result<bool, SpoolError> {
+        let Some(held) = self.held.get(id) else { return Ok(false) };
+        let path = held.path(&self.dir);
+        let there = match fs::remove_file(&path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(SpoolError::at("remove it", &path)(error)),
+        };
+        self.held.remove(id);
+        Ok(there)
+    }
+
+    fn unlink_marks(
+        &mut self,
+        key: &SchedulerKey,
+        which: Marks,
+        except: Option<&RecordId>,
+    ) -> Result<bool, SpoolError> {
+        let of_key = |held: &&Held| {
+            held.kind == Kind::Mark && held.record.key == *key && which.include(&held.record.what)
+        };
+        let ids: BTreeSet<RecordId> =
+            self.held.values().filter(of_key).map(|held| held.record.id.clone()).collect();
+        let mut changed = false;
+        for id in ids.iter().filter(|id| Some(*id) != except) {
+            changed |= self.unlink(id)?;
+        }
+        Ok(changed)
+    }
+
+    fn sync_if(&mut self, changed: bool) -> Result<(), SpoolError> {
+        if !changed && !self.owed {
+            return Ok(());
+        }
+        self.owed = true;
+        (self.sync)(Synced::Directory, &self.dir, None)
+            .map_err(SpoolError::at("fsync the directory", &self.dir))?;
+        self.owed = false;
+        Ok(())
+    }
+
+    fn count(&self) -> Result<usize, SpoolError> {
+        let names = scan::names(&self.dir)?;
+        Ok(names.iter().filter(|name| matches!(name, scan::Name::Record(_))).count())
+    }
+}
+
+fn sync(what: Synced, path: &Path, file: Option<&File>) -> io::Result<()> {
+    match (what, file) {
+        (Synced::File, Some(file)) => file.sync_all(),
+        (Synced::File, None) | (Synced::Directory, _) => scan::sync_directory(path),
+    }
+}
+
+fn make_directory(dir: &Path) -> Result<(), SpoolError> {
+    match fs::metadata(dir) {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(_) => return Err(SpoolError::NotADirectory { path: dir.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(SpoolError::at("look at it", dir)(error)),
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(dir)
+        .map_err(SpoolError::at("make the directory", dir))?;
+    // Else a power loss could take the directory with all that is fsynced in it.
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        scan::sync_directory(parent).map_err(SpoolError::at("fsync the directory", parent))?;
+    }
+    Ok(())
+}
+
+pub(super) fn open_lock(dir: &Path) -> Result<File, SpoolError> {
+    let path = dir.join(LOCK);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+    let file = options.open(&path).map_err(SpoolError::at("open it", &path))?;
+    share_with_group(dir, &path);
+    Ok(file)
+}
+
+/// Where the directory's group may write, it may write the files too, whatever the umask: an agent under another uid replays
+/// them. Where that is refused, the file is somebody else's and has its mode, or the volume has no modes.
+fn share_with_group(dir: &Path, path: &Path) {
+    const GROUP_WRITE: u32 = 0o020;
+    let mode = |path: &Path| fs::symlink_metadata(path).map_or(0, |metadata| metadata.mode());
+    if mode(dir) & GROUP_WRITE != 0 && mode(path) & GROUP_WRITE == 0 {
+        let _ = fs::set_permissions(path, Permissions::from_mode(FILE_MODE));
+    }
+}
