@@ -5,8 +5,9 @@ use std::time::Duration;
 /// Reads a duration as flags and `SIGNOFF_…` variables give it: `30s`, `500ms`, `1m30s`. The error says what would be
 /// right; the caller names the flag and the value.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text.trim())
-        .map_err(|_| "it is not a duration; write a number and a unit, such as 500ms, 30s or 1m30s".to_owned())
+    humantime::parse_duration(text.trim()).map_err(|_| {
+        "it is not a duration; write a number and a unit, such as 500ms, 30s or 1m30s".to_owned()
+    })
 }
 
 /// Writes a duration so that [`parse`] reads it back.
@@ -50,7 +51,8 @@ pub fn parse_go(text: &str) -> Option<Duration> {
         let part = match fraction {
             "" => 0,
             digits => {
-                u128::from(digits.parse::<u64>().ok()?) * scale / 10u128.pow(u32::try_from(digits.len()).ok()?)
+                u128::from(digits.parse::<u64>().ok()?) * scale
+                    / 10u128.pow(u32::try_from(digits.len()).ok()?)
             }
         };
         total = total.checked_add(nanos)?.checked_add(part)?;

@@ -135,7 +135,8 @@ pub fn parse(text: &str, file: &Path) -> Result<Parsed, YamlError> {
     let section = Section { walk: &walk, prefix: "" };
     // Snippets of the source are switched off, and the error's text isn't used either.
     let options = serde_saphyr::options! { with_snippet: false };
-    let read = serde_saphyr::with_deserializer_from_str_with_options(text, options, |de| section.deserialize(de));
+    let read =
+        serde_saphyr::with_deserializer_from_str_with_options(text, options, |de| section.deserialize(de));
     if let Err(error) = read {
         let line = error.location().map_or(0, |l| l.line());
         let what = match error {

@@ -209,10 +209,7 @@ fn an_error_never_quotes_the_file() {
 #[test]
 fn a_broken_document_is_named_with_its_line() {
     let error = read("server:\n  host: a\n  host: b\n").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "/etc/dragonfly/scheduler.yaml:3: a key is there twice in one mapping"
-    );
+    assert_eq!(error.to_string(), "/etc/dragonfly/scheduler.yaml:3: a key is there twice in one mapping");
 }
 
 #[test]
