@@ -1,0 +1,120 @@
+//! Durations as people write them on a command line (`30s`, `1m 30s`) and as Go writes them in a file (`1m30s`).
+
+use std::time::Duration;
+
+/// Reads a duration as flags and `SIGNOFF_…` variables give it: `30s`, `500ms`, `1m30s`. The error says what would be
+/// right; the caller names the flag and the value.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text.trim()).map_err(|_| {
+        "it is not a duration; write a number and a unit, such as 500ms, 30s or 1m30s".to_owned()
+    })
+}
+
+/// Writes a duration so that [`parse`] reads it back.
+pub fn format(duration: Duration) -> String {
+    // Nine digits of fraction help nobody, and humantime prints each unit apart.
+    humantime::format_duration(duration).to_string()
+}
+
+/// Reads a duration as Go's `time.ParseDuration` does (`5s`, `1m30s`, `1.5h`), or a whole number of nanoseconds, which
+/// is what a number without a unit means to a Go program's configuration. None where it is neither, or negative.
+pub fn parse_go(text: &str) -> Option<Duration> {
+    let text = text.strip_prefix('+').unwrap_or(text);
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return text.parse().ok().map(Duration::from_nanos);
+    }
+    let mut rest = text;
+    let mut total = 0u128;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(number_end);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let scale: u128 = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return None,
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() && fraction.is_empty() || fraction.len() > 18 {
+            return None;
+        }
+        let whole: u128 = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok()?.into() };
+        let nanos = whole.checked_mul(scale)?;
+        let part = match fraction {
+            "" => 0,
+            digits => {
+                u128::from(digits.parse::<u64>().ok()?) * scale
+                    / 10u128.pow(u32::try_from(digits.len()).ok()?)
+            }
+        };
+        total = total.checked_add(nanos)?.checked_add(part)?;
+        rest = tail;
+    }
+    u64::try_from(total).ok().map(Duration::from_nanos)
+}
+
+/// Serde's way for a [`Duration`] field: a text that [`parse`] reads.
+pub mod text {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    /// Writes it as text.
+    pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&super::format(*duration))
+    }
+
+    /// Reads it from text.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        super::parse(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_go_duration_is_read_as_go_reads_it() {
+        for (text, nanos) in [
+            ("5s", 5_000_000_000),
+            ("1m30s", 90_000_000_000),
+            ("1.5h", 5_400_000_000_000),
+            (".5s", 500_000_000),
+            ("1h0m0.25s", 3_600_250_000_000),
+            ("250ms", 250_000_000),
+            ("7us", 7_000),
+            ("7µs", 7_000),
+            ("5000000000", 5_000_000_000),
+            ("0", 0),
+        ] {
+            assert_eq!(parse_go(text), Some(Duration::from_nanos(nanos)), "{text}");
+        }
+        for text in ["", "s", "5 s", "-5s", "5x", "1d", ".s", "5s3", "99999999999999999999h", "1e9"] {
+            assert_eq!(parse_go(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for millis in [0, 1, 500, 5_000, 90_000, 3_600_000, 90_061_001] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(parse(&format(duration)), Ok(duration));
+        }
+    }
+
+    #[test]
+    fn a_number_without_a_unit_is_refused_with_what_would_be_right() {
+        for text in ["30", "", "s", "-1s", "3 parsecs"] {
+            assert!(parse(text).unwrap_err().contains("30s"), "{text}");
+        }
+    }
+}
