@@ -173,7 +173,9 @@ async fn a_head_that_is_too_large_is_refused() {
 #[tokio::test]
 async fn a_client_that_trickles_its_head_is_cut() {
     let head = Duration::from_millis(300);
-    let server = server_with(Limits::default(), HttpLimits { head, ..HttpLimits::default() }).await;
+    // By the head's time-out, not the idle one.
+    let limits = Limits { idle: BOUND * 2, ..Limits::default() };
+    let server = server_with(limits, HttpLimits { head, ..HttpLimits::default() }).await;
     let mut stream = server.connect().await;
     let began = Instant::now();
     let (mut reading, mut writing) = stream.split();
@@ -202,7 +204,7 @@ async fn a_client_that_trickles_its_head_is_cut() {
 #[tokio::test]
 async fn a_connection_without_a_further_request_is_closed() {
     let http = HttpLimits { head: Duration::from_millis(200), ..HttpLimits::default() };
-    let server = server_with(Limits::default(), http).await;
+    let server = server_with(Limits { idle: BOUND * 2, ..Limits::default() }, http).await;
     let mut stream = server.connect().await;
     stream.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     assert_eq!(status(&one_answer(&mut stream).await), "200");
