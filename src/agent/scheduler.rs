@@ -236,5 +236,6 @@ pub async fn probe(addr: SocketAddr, limit: Duration) -> Probe {
     }
 }
 
-#[cfg(all(test, feature = "mock"))]
+#[cfg(test)]
+#[cfg(feature = "mock")]
 mod tests;

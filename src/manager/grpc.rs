@@ -38,7 +38,8 @@ use crate::{
 mod hold;
 mod warm;
 
-#[cfg(all(test, feature = "mock"))]
+#[cfg(test)]
+#[cfg(feature = "mock")]
 mod tests;
 
 /// The largest answer that is taken; a larger one is refused before any of it is kept.
