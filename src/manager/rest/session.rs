@@ -241,3 +241,21 @@ impl Rest {
         Err(session.refused(username, password, all))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        assert_eq!(format!("{:?}", Secret("hunter2".to_owned())), "***");
+    }
+
+    #[test]
+    fn a_life_that_two_clocks_disagree_on_is_guessed() {
+        for expire in [None, Some("never"), Some("1999-01-01T00:00:00Z")] {
+            let given = Given { token: "t".to_owned(), expire: expire.map(str::to_owned) };
+            assert_eq!(given.life(), UNSURE_LIFE, "{expire:?}");
+        }
+    }
+}
