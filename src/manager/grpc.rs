@@ -24,7 +24,7 @@ use tonic::Status;
 
 use super::{
     AttemptOptions, Contact, Failure, Freshness, Outcome, Row, RowRead, RowState, State,
-    endpoints::{Dialer, OpenOn},
+    endpoints::{Dialer, OpenOn, Reach},
     outcome,
 };
 use crate::{
@@ -182,6 +182,11 @@ impl Grpc {
             *keeper = Some(tokio::spawn(warm::keep_warm(self.shared.clone())).abort_handle());
         }
         self.shared.contact.subscribe()
+    }
+
+    /// Looks at every address of every endpoint: for checks.
+    pub async fn reach(&self) -> Vec<Reach> {
+        self.shared.dialer.reach().await
     }
 
     /// Notes an answer that came by another way (REST).

@@ -21,7 +21,7 @@ use self::{
 };
 use super::{
     Failure, Filter, Freshness, Outcome, Row, RowRead, RowState, State,
-    endpoints::Endpoint,
+    endpoints::{self, Endpoint, Reach},
     grpc::ANSWER_CAP,
     outcome::{self, Class},
 };
@@ -88,10 +88,12 @@ impl Answer {
 impl Rest {
     /// A client over `endpoints`. Nothing is connected or read before it is needed.
     pub fn new(endpoints: Vec<Endpoint>, tls: Arc<Tls>, credentials: Credentials) -> Self {
+        // Without TLS no certificate file can be in the way, nor the compiled-in roots in memory.
+        let secured = endpoints.iter().any(Endpoint::tls);
         Self {
             endpoints,
             preferred: AtomicUsize::new(0),
-            tls,
+            tls: if secured { tls } else { Arc::new(Tls::nobody()) },
             http: Mutex::default(),
             credentials,
             session: tokio::sync::Mutex::default(),
@@ -181,6 +183,20 @@ impl Rest {
             )));
         }
         Ok(())
+    }
+
+    /// Looks at every address of every endpoint: for checks.
+    pub async fn reach(&self) -> Vec<Reach> {
+        let mut looks = Vec::new();
+        for endpoint in &self.endpoints {
+            looks.extend(endpoints::reach(endpoint, &self.tls).await);
+        }
+        looks
+    }
+
+    /// Signs in (or renews the token) where that is due: for checks.
+    pub async fn signed_in(&self) -> Result<(), Failure> {
+        self.token(None).await.map(|_| ())
     }
 
     /// Signs in early and renews the token in time, for as long as it is polled: a manager can refuse a right password
@@ -282,7 +298,6 @@ impl Rest {
 
     /// The HTTP client with the TLS files as they are now.
     fn http(&self) -> Result<reqwest::Client, Failure> {
-        // The files are looked at even where no endpoint uses TLS only if they are named: reqwest wants settings anyway.
         let config = self.tls.http1().map_err(|e| Failure::new(e.to_string()))?;
         let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((built_with, client)) = http.as_ref()

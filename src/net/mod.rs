@@ -10,7 +10,7 @@ mod dial;
 mod tls;
 
 pub use connection::{CallError, Connection, ResponseBody};
-pub use dial::{ConnectError, Peer, connect, resolve};
+pub use dial::{ConnectError, Peer, connect, reach, resolve};
 pub use tls::{Tls, TlsError, TlsFiles};
 
 #[cfg(test)]

@@ -294,3 +294,26 @@ async fn a_read_on_a_dying_connection_is_repeated_on_a_new_one() {
     let _again = Server::on(server.addr, server.script.clone(), None).await;
     assert_eq!(grpc.read_row(&key()).await.unwrap().state, RowState::Active);
 }
+
+#[tokio::test]
+async fn a_silent_manager_holds_a_list_no_longer_than_its_limit() {
+    let hole = BlackHole::start().await;
+    let grpc = grpc(&[hole.addr]);
+    let read = tokio::spawn(async move { grpc.read_row(&key()).await });
+    eventually("it connected", || !hole.accepted.lock().unwrap().is_empty()).await;
+    tokio::time::pause();
+    tokio::time::advance(LIST_LIMIT + Duration::from_secs(1)).await;
+    tokio::time::resume();
+    let why = read.await.unwrap().unwrap_err().why;
+    assert!(why.contains("no answer within"), "{why}");
+}
+
+#[tokio::test]
+async fn each_address_of_each_endpoint_can_be_looked_at() {
+    let (server, dead) = (Server::start(Answer::Ok).await, refusing().await);
+    let looks = grpc(&[server.addr, dead]).reach().await;
+    assert_eq!(looks.len(), 2);
+    assert_eq!((looks[0].address, &looks[0].result), (Some(server.addr), &Ok(None)));
+    assert_eq!(looks[1].endpoint, format!("grpc://{dead}"));
+    assert!(looks[1].result.as_ref().unwrap_err().contains("refused"));
+}
