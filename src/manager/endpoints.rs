@@ -180,6 +180,32 @@ struct Candidate {
     addr: SocketAddr,
 }
 
+/// What one look at one address of an endpoint found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// The endpoint, as a URL.
+    pub endpoint: String,
+    /// The address; `None` where the name has none.
+    pub address: Option<SocketAddr>,
+    /// The version of TLS (`None`: plain text), or why no connection was made.
+    pub result: Result<Option<String>, String>,
+}
+
+/// Looks at every address of `endpoint`, without sending anything over HTTP; at most 2 s long.
+pub async fn reach(endpoint: &Endpoint, tls: &Tls) -> Vec<Reach> {
+    let found = |address, result| Reach { endpoint: endpoint.to_string(), address, result };
+    let addresses = match net::resolve(endpoint.peer(), RESOLVE_LIMIT).await {
+        Ok(addresses) => addresses,
+        Err(e) => return vec![found(None, Err(format!("{}: {e}", endpoint.peer())))],
+    };
+    let (tls, http2) = (endpoint.tls().then_some(tls), endpoint.api() == Api::Grpc);
+    join_all(addresses.into_iter().map(|addr| async move {
+        let result = net::reach(endpoint.peer(), addr, tls, http2, CONNECT_LIMIT).await;
+        found(Some(addr), result.map_err(|e| e.to_string()))
+    }))
+    .await
+}
+
 /// Connects to whichever address of several endpoints answers.
 pub struct Dialer {
     endpoints: Vec<Arc<Endpoint>>,
@@ -232,9 +258,9 @@ impl Dialer {
         Self { endpoints, tls, start, state: Mutex::default() }
     }
 
-    /// The endpoints, for messages.
-    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.iter().map(|e| &**e)
+    /// Looks at every address of every endpoint: for checks.
+    pub async fn reach(&self) -> Vec<Reach> {
+        join_all(self.endpoints.iter().map(|e| reach(e, &self.tls))).await.into_iter().flatten().collect()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -24,7 +24,7 @@ use tonic::Status;
 
 use super::{
     AttemptOptions, Contact, Failure, Freshness, Outcome, Row, RowRead, RowState, State,
-    endpoints::{Dialer, OpenOn},
+    endpoints::{Dialer, OpenOn, Reach},
     outcome,
 };
 use crate::{
@@ -38,7 +38,8 @@ use crate::{
 mod hold;
 mod warm;
 
-#[cfg(all(test, feature = "mock"))]
+#[cfg(test)]
+#[cfg(feature = "mock")]
 mod tests;
 
 /// The largest answer that is taken; a larger one is refused before any of it is kept.
@@ -181,6 +182,11 @@ impl Grpc {
             *keeper = Some(tokio::spawn(warm::keep_warm(self.shared.clone())).abort_handle());
         }
         self.shared.contact.subscribe()
+    }
+
+    /// Looks at every address of every endpoint: for checks.
+    pub async fn reach(&self) -> Vec<Reach> {
+        self.shared.dialer.reach().await
     }
 
     /// Notes an answer that came by another way (REST).

@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{Connection, Tls, TlsError};
 
@@ -71,9 +71,9 @@ pub enum ConnectError {
     /// A file for TLS can't be used.
     #[error(transparent)]
     TlsFile(#[from] TlsError),
-    /// The host can't be named in TLS.
-    #[error("{0:?} is neither a DNS name nor an IP address, so TLS can't verify it")]
-    TlsName(String),
+    /// The host can't be named in a request or in TLS.
+    #[error("host {0:?} is neither a DNS name nor an IP address")]
+    Name(String),
     /// The TLS handshake failed: something listens there, and it answered.
     #[error("{0}: TLS: {1}")]
     Tls(SocketAddr, String),
@@ -95,6 +95,12 @@ pub async fn resolve(peer: &Peer, limit: Duration) -> io::Result<Vec<SocketAddr>
     Ok(found)
 }
 
+/// A TCP connection, with TLS over it if asked for.
+enum Link {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
 /// Connects to `addr` (one of `peer`'s), with TLS if given, at most `limit` long.
 pub async fn connect(
     peer: &Peer,
@@ -102,6 +108,45 @@ pub async fn connect(
     tls: Option<&Tls>,
     limit: Duration,
 ) -> Result<Connection, ConnectError> {
+    let http2 = |e: hyper::Error| ConnectError::Http2(addr, super::chain(&e));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let origin: http::Uri =
+        format!("{scheme}://{peer}").parse().map_err(|_| ConnectError::Name(peer.host.clone()))?;
+    match link(peer, addr, tls.map(|t| (t, true)), limit).await? {
+        Link::Plain(tcp) => Connection::over(tcp, addr, origin, None).await,
+        Link::Tls(stream) => {
+            let version = version(&stream);
+            Connection::over(stream, addr, origin, Some(version)).await
+        }
+    }
+    .map_err(http2)
+}
+
+/// Connects as [`connect`] does, without a word over HTTP, and hangs up: the version of TLS (`TLSv1_3`) that was agreed
+/// on. `http2` is offered, or nothing is.
+pub async fn reach(
+    peer: &Peer,
+    addr: SocketAddr,
+    tls: Option<&Tls>,
+    http2: bool,
+    limit: Duration,
+) -> Result<Option<String>, ConnectError> {
+    match link(peer, addr, tls.map(|t| (t, http2)), limit).await? {
+        Link::Plain(_) => Ok(None),
+        Link::Tls(stream) => Ok(Some(version(&stream))),
+    }
+}
+
+fn version(stream: &TlsStream<TcpStream>) -> String {
+    stream.get_ref().1.protocol_version().map(|v| format!("{v:?}")).unwrap_or_default()
+}
+
+async fn link(
+    peer: &Peer,
+    addr: SocketAddr,
+    tls: Option<(&Tls, bool)>,
+    limit: Duration,
+) -> Result<Link, ConnectError> {
     let deadline = Instant::now() + limit;
     let late = || ConnectError::TimedOut(addr, limit);
     let tcp = match timeout_at(deadline, TcpStream::connect(addr)).await.map_err(|_| late())? {
@@ -110,22 +155,15 @@ pub async fn connect(
         Err(e) => return Err(ConnectError::Tcp(addr, e)),
     };
     tune(&tcp);
-    let http2 = |e: hyper::Error| ConnectError::Http2(addr, super::chain(&e));
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let origin: http::Uri =
-        format!("{scheme}://{peer}").parse().map_err(|_| ConnectError::TlsName(peer.host.clone()))?;
-    let Some(tls) = tls else {
-        return Connection::over(tcp, addr, origin, None).await.map_err(http2);
-    };
-    let config = tls.http2()?;
-    let name =
-        ServerName::try_from(peer.host.clone()).map_err(|_| ConnectError::TlsName(peer.host.clone()))?;
+    // TLS files are looked at after TCP: a refused connection is refused, whatever the files are like.
+    let Some((tls, http2)) = tls else { return Ok(Link::Plain(tcp)) };
+    let config = if http2 { tls.http2()? } else { tls.http1()? };
+    let name = ServerName::try_from(peer.host.clone()).map_err(|_| ConnectError::Name(peer.host.clone()))?;
     let stream = timeout_at(deadline, TlsConnector::from(config).connect(name, tcp))
         .await
         .map_err(|_| late())?
         .map_err(|e| ConnectError::Tls(addr, super::chain(&e)))?;
-    let version = stream.get_ref().1.protocol_version().map(|v| format!("{v:?}"));
-    Connection::over(stream, addr, origin, Some(version.unwrap_or_default())).await.map_err(http2)
+    Ok(Link::Tls(Box::new(stream)))
 }
 
 /// The kernel finds a lost peer: 10 s idle, then three probes 5 s apart. An option that a kernel lacks costs only that.

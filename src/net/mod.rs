@@ -10,12 +10,14 @@ mod dial;
 mod tls;
 
 pub use connection::{CallError, Connection, ResponseBody};
-pub use dial::{ConnectError, Peer, connect, resolve};
+pub use dial::{ConnectError, Peer, connect, reach, resolve};
 pub use tls::{Tls, TlsError, TlsFiles};
 
-#[cfg(all(test, feature = "mock"))]
+#[cfg(test)]
+#[cfg(feature = "mock")]
 pub(crate) mod testing;
-#[cfg(all(test, feature = "mock"))]
+#[cfg(test)]
+#[cfg(feature = "mock")]
 mod tests;
 
 /// An error with its causes on one line, since the outermost words alone (`http2 error`) say too little.

@@ -231,10 +231,6 @@ impl Server {
         self.script.phase.send_replace(Phase::GoingAway);
     }
 
-    pub(crate) fn serve_again(&self) {
-        self.script.phase.send_replace(Phase::Serving);
-    }
-
     /// As a killed process: everything is closed.
     pub(crate) async fn kill(&mut self) {
         self.close_listener().await;

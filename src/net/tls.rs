@@ -74,31 +74,41 @@ struct Cache {
     loaded: Option<Loaded>,
 }
 
+/// Whose certificates are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    Roots,
+    Anyone,
+    Nobody,
+}
+
 /// TLS settings over their files. Cheap to ask at each new connection: three `stat` calls while nothing changes.
 pub struct Tls {
     files: TlsFiles,
-    verify: bool,
+    trust: Trust,
     cache: Mutex<Cache>,
 }
 
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls")
-            .field("files", &self.files)
-            .field("verify", &self.verify)
-            .finish_non_exhaustive()
+        f.debug_struct("Tls").field("files", &self.files).field("trust", &self.trust).finish_non_exhaustive()
     }
 }
 
 impl Tls {
     /// Settings that verify the peer. Nothing is read before it is needed.
     pub fn new(files: TlsFiles) -> Self {
-        Self { files, verify: true, cache: Mutex::default() }
+        Self { files, trust: Trust::Roots, cache: Mutex::default() }
     }
 
     /// Settings that take any certificate: only to ask whether something lives at an address, never to send a secret.
     pub fn unverified(files: TlsFiles) -> Self {
-        Self { files, verify: false, cache: Mutex::default() }
+        Self { files, trust: Trust::Anyone, cache: Mutex::default() }
+    }
+
+    /// Settings that believe nobody and read no file: for a client that speaks without TLS only, but wants settings.
+    pub fn nobody() -> Self {
+        Self { files: TlsFiles::default(), trust: Trust::Nobody, cache: Mutex::default() }
     }
 
     /// The files in use.
@@ -146,10 +156,12 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Settings)?;
-        let builder = if self.verify {
-            builder.with_root_certificates(self.roots()?)
-        } else {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyPeer(provider)))
+        let builder = match self.trust {
+            Trust::Roots => builder.with_root_certificates(self.roots()?),
+            Trust::Nobody => builder.with_root_certificates(RootCertStore::empty()),
+            Trust::Anyone => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyPeer(provider)))
+            }
         };
         let mut http1 = match (&self.files.cert, &self.files.key) {
             (None, None) => builder.with_no_client_auth(),

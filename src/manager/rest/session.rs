@@ -1,0 +1,261 @@
+//! Signing in, and keeping the token.
+//!
+//! A manager can answer a right password with 401 for up to 30 s after another sign-in of the same user. So a refusal is
+//! final only once it has lasted longer than that, or came from every one of several endpoints; even then it is tried
+//! again now and then, since credentials get fixed. A token is renewed at a quarter of its life, which that fault
+//! doesn't touch.
+
+use std::{
+    fmt,
+    io::Read,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use reqwest::Method;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::{Rest, joined};
+use crate::manager::Failure;
+
+/// A refusal that lasted longer than this is no fault of the manager's memory (30 s).
+const FALSE_REFUSAL: Duration = Duration::from_secs(35);
+/// Between two sign-ins while a refusal may be false, and once it is final.
+const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+/// A token's life where the manager's word on it can't be used.
+const UNSURE_LIFE: Duration = Duration::from_secs(3600);
+/// A password file is not longer than this.
+const PASSWORD_CAP: u64 = 4096;
+
+/// A password or token: shown as `***` everywhere.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Secret(String);
+
+impl Secret {
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Who signs in. The password is read when it is needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// `--username`.
+    pub username: Option<String>,
+    /// `--password-file`.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// Whether both parts are given.
+    pub fn complete(&self) -> bool {
+        self.username.is_some() && self.password_file.is_some()
+    }
+
+    fn read(&self) -> Result<(&str, Secret), Failure> {
+        let (Some(username), Some(path)) = (&self.username, &self.password_file) else {
+            return Err(Failure::new(
+                "REST needs a user: give --username and --password-file (a guest may read)",
+            ));
+        };
+        let mut text = String::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(PASSWORD_CAP).read_to_string(&mut text))
+            .map_err(|e| Failure::new(format!("password file {}: {e}", path.display())))?;
+        let password = text.trim_end_matches(['\n', '\r']);
+        if password.is_empty() {
+            return Err(Failure::new(format!("password file {}: it is empty", path.display())));
+        }
+        Ok((username, Secret(password.to_owned())))
+    }
+}
+
+struct Token {
+    secret: Secret,
+    since: Instant,
+    life: Duration,
+    renew_at: Instant,
+}
+
+/// What is known of the session with the managers.
+#[derive(Default)]
+pub(super) struct Session {
+    token: Option<Token>,
+    refusal: Option<Refusal>,
+}
+
+struct Refusal {
+    since: Instant,
+    retry_at: Instant,
+    last: bool,
+    why: Failure,
+    /// The password that was refused: another one is tried at once.
+    password: Secret,
+}
+
+impl Session {
+    /// When the token is to be renewed.
+    pub(super) fn renewal_due_in(&self) -> Duration {
+        self.token.as_ref().map_or(Duration::ZERO, |t| t.renew_at.saturating_duration_since(Instant::now()))
+    }
+
+    /// When a refused sign-in is tried again.
+    pub(super) fn retry_in(&self) -> Duration {
+        self.refusal.as_ref().map_or(Duration::ZERO, |r| r.retry_at.saturating_duration_since(Instant::now()))
+    }
+
+    fn signed_in(&mut self, given: Given) {
+        if self.refusal.take().is_some_and(|r| r.last) {
+            tracing::info!("The manager accepts the sign-in again.");
+        }
+        let now = Instant::now();
+        let life = given.life();
+        self.token = Some(Token { secret: Secret(given.token), since: now, life, renew_at: now + life / 4 });
+    }
+
+    /// Every endpoint that answered said 401.
+    fn refused(&mut self, username: &str, password: Secret, by_all_of_several: bool) -> Failure {
+        let now = Instant::now();
+        let (since, was_last) = match &self.refusal {
+            Some(r) if r.password == password => (r.since, r.last),
+            _ => (now, false),
+        };
+        let last = by_all_of_several || now.duration_since(since) > FALSE_REFUSAL;
+        let why = Failure::new(if last {
+            format!("sign-in as {username:?} is refused: the user name or the password in its file is wrong")
+        } else {
+            format!(
+                "sign-in as {username:?} was refused; a manager does that to a right password for up to 30 s after another sign-in, so it is tried again"
+            )
+        });
+        if last && !was_last {
+            tracing::error!(manager.user = username, "The manager refuses the user name or the password.");
+        }
+        let retry_at = now + if last { RETRY.1 } else { RETRY.0 };
+        self.refusal = Some(Refusal { since, retry_at, last, why: why.clone(), password });
+        why
+    }
+}
+
+/// What a sign-in or a renewal gives.
+#[derive(Deserialize)]
+struct Given {
+    token: String,
+    expire: Option<String>,
+}
+
+impl Given {
+    /// Until `expire` by our own clock; where the two clocks plainly disagree, a careful guess.
+    fn life(&self) -> Duration {
+        let at = self.expire.as_deref().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        at.and_then(|at| u64::try_from(at.as_second()).ok())
+            .map(|at| Duration::from_secs(at).saturating_sub(now))
+            .filter(|life| *life > Duration::from_secs(60))
+            .unwrap_or(UNSURE_LIFE)
+    }
+}
+
+impl Rest {
+    /// The token to use: signs in, or renews it, where that is due. `stale` is one that a manager has refused.
+    pub(super) async fn token(&self, stale: Option<&Secret>) -> Result<Secret, Failure> {
+        let mut session = self.session.lock().await;
+        if session.token.as_ref().is_some_and(|t| stale == Some(&t.secret)) {
+            session.token = None;
+        }
+        if session.token.as_ref().is_some_and(|t| Instant::now() >= t.renew_at) {
+            self.renew(&mut session).await;
+        }
+        if session.token.is_none() {
+            self.sign_in(&mut session).await?;
+        }
+        match &session.token {
+            Some(token) => Ok(token.secret.clone()),
+            None => Err(Failure::new("not signed in")),
+        }
+    }
+
+    async fn renew(&self, session: &mut Session) {
+        let Some(token) = &mut session.token else { return };
+        let old = token.secret.clone();
+        for (_, endpoint) in self.order() {
+            let asked =
+                self.request(endpoint, Method::POST, "/api/v1/users/refresh_token", Some(&old), None).await;
+            let Ok(answer) = asked else { continue };
+            match (answer.status, serde_json::from_slice::<Given>(&answer.body)) {
+                (200, Ok(given)) => return session.signed_in(given),
+                (401, _) => {
+                    session.token = None;
+                    return;
+                }
+                _ => {}
+            }
+        }
+        let now = Instant::now();
+        if now.duration_since(token.since) >= token.life {
+            session.token = None;
+        } else {
+            token.renew_at = now + Duration::from_secs(60);
+        }
+    }
+
+    async fn sign_in(&self, session: &mut Session) -> Result<(), Failure> {
+        let (username, password) = self.credentials.read()?;
+        if let Some(refusal) = &session.refusal
+            && refusal.password == password
+            && Instant::now() < refusal.retry_at
+        {
+            return Err(refusal.why.clone());
+        }
+        let body = serde_json::json!({ "name": username, "password": password.expose() });
+        let (mut refusals, mut failures) = (0, Vec::new());
+        for (_, endpoint) in self.order() {
+            match self.request(endpoint, Method::POST, "/api/v1/users/signin", None, Some(&body)).await {
+                Ok(answer) if answer.status == 200 => match serde_json::from_slice::<Given>(&answer.body) {
+                    Ok(given) if !given.token.is_empty() => {
+                        session.signed_in(given);
+                        return Ok(());
+                    }
+                    // serde's words could quote the token.
+                    _ => failures.push(Failure::new(format!("{endpoint}: sign-in: no token in the answer"))),
+                },
+                Ok(answer) if answer.status == 401 => refusals += 1,
+                Ok(answer) => {
+                    let failure = answer.failure(&endpoint.to_string());
+                    failures.push(Failure { why: format!("sign-in: {}", failure.why), ..failure });
+                }
+                Err(failure) => failures.push(failure),
+            }
+        }
+        if refusals == 0 {
+            return Err(joined(failures));
+        }
+        let all = self.endpoints.len() > 1 && refusals == self.endpoints.len();
+        Err(session.refused(username, password, all))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        assert_eq!(format!("{:?}", Secret("hunter2".to_owned())), "***");
+    }
+
+    #[test]
+    fn a_life_that_two_clocks_disagree_on_is_guessed() {
+        for expire in [None, Some("never"), Some("1999-01-01T00:00:00Z")] {
+            let given = Given { token: "t".to_owned(), expire: expire.map(str::to_owned) };
+            assert_eq!(given.life(), UNSURE_LIFE, "{expire:?}");
+        }
+    }
+}
