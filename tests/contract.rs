@@ -21,3 +21,5 @@ mod outages;
 mod rest;
 #[path = "contract/scheduler.rs"]
 mod scheduler;
+#[path = "contract/tls.rs"]
+mod tls;

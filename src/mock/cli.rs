@@ -52,7 +52,7 @@ pub struct MockManagerArgs {
     /// Its private key (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// Ask clients for a certificate of this CA (PEM)
+    /// Ask gRPC clients for a certificate of this CA (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
 }

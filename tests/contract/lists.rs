@@ -135,3 +135,27 @@ async fn two_incarnations_of_one_hostname_are_both_handed_out() {
         stream.half_close().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn two_managers_over_one_state_file_share_the_table_and_redis_and_a_restart_keeps_both() {
+    on_the_mock_only();
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { state: Some(dir.path().join("state.json")), ..Config::default() };
+    let (mut a, b) = (mock(config.clone()).await, mock(config).await);
+    let key = key("file");
+    register(a.grpc_addr(), &key).await;
+    let stream = Stream::open(b.grpc_addr()).await;
+    stream.send(beat(&key));
+    assert!(a.table().eventually_state(&key, Some(State::Active), crate::support::PATIENCE).await);
+    assert_eq!(shows(&list(a.grpc_addr(), "c", 1).await, &key).as_deref(), Some("active"));
+    stream.half_close().await.unwrap();
+    assert_eq!(a.table().state(&key).unwrap(), Some(State::Inactive));
+    assert_eq!(
+        shows(&list(a.grpc_addr(), "c", 1).await, &key).as_deref(),
+        Some("active"),
+        "B cleared Redis, and not the memory of A"
+    );
+    a.stop().await;
+    a.restart().await.unwrap();
+    assert_eq!(shows(&list(a.grpc_addr(), "c", 1).await, &key).as_deref(), Some("inactive"));
+}
