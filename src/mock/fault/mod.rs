@@ -40,7 +40,7 @@ pub enum Kind {
     DatabaseLost,
     /// gRPC Unavailable; REST 503.
     Unavailable,
-    /// gRPC ResourceExhausted; REST 429 with `Retry-After: 1`.
+    /// gRPC ResourceExhausted; REST 429, with `Retry-After: 1` if `after` isn't given.
     ResourceExhausted,
     /// gRPC Internal, by default with a lost database's message; REST 500.
     Internal,
@@ -78,6 +78,9 @@ pub const KINDS: [Kind; 17] = [
     Kind::RedisFrozen,
     Kind::MillionRow,
 ];
+
+const CALLS: [&str; 8] = ["keep-alive", "list", "register", "signin", "refresh", "get", "patch", "delete"];
+const CALL_NAMES: &str = "one of keep-alive, list, register, signin, refresh, get, patch, delete";
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,7 +146,7 @@ pub struct Fault {
     /// For so many seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// How long `stall` and `apply-late` wait, in seconds; 7 if not given.
+    /// How long `stall` and `apply-late` wait, in seconds; 7 if not given. In a REST error: `Retry-After`, in whole seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<f64>,
     /// At which API.
@@ -224,6 +227,11 @@ impl Fault {
             {
                 return Err(FaultError::Value(name, v.to_string(), "a number of seconds from 0 to 1000000"));
             }
+        }
+        if let Some(call) = &self.call
+            && !CALLS.contains(&call.as_str())
+        {
+            return Err(FaultError::Value("call", call.clone(), CALL_NAMES));
         }
         if self.count == Some(0) {
             return Err(FaultError::Value("count", "0".into(), "a number of at least 1"));

@@ -19,6 +19,7 @@ fn a_wrong_fault_names_what_is_wrong_and_what_would_be_right() {
         ("reset,count=0", "at least 1"),
         ("refuse,count=1", "use seconds"),
         ("http,status=99", "HTTP status"),
+        ("stall,call=keepalive", "keep-alive"),
         ("slow,scope=tcp", "grpc, rest or both"),
         ("slow,seconds=NaN", "seconds"),
     ] {
