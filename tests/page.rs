@@ -1,4 +1,5 @@
 //! The mock manager's page, as a browser shows it.
+#![cfg(feature = "mock")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{path::PathBuf, time::Duration};

@@ -12,7 +12,11 @@ use std::{
 use http::{Request, Response, Uri};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinSet,
+};
 use tonic::body::Body;
 use tower_service::Service;
 
@@ -30,9 +34,17 @@ impl Channel {
     pub async fn connect(addr: SocketAddr) -> std::io::Result<Self> {
         let tcp = TcpStream::connect(addr).await?;
         tcp.set_nodelay(true)?;
-        let (send, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.map_err(std::io::Error::other)?;
         let origin = format!("http://{addr}").parse().map_err(std::io::Error::other)?;
+        Self::over(tcp, origin).await
+    }
+
+    /// Speaks HTTP/2 over a connection that is there already, a TLS one for example. Fails as the HTTP/2 handshake does.
+    pub async fn over(
+        io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        origin: Uri,
+    ) -> std::io::Result<Self> {
+        let (send, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.map_err(std::io::Error::other)?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             let _ = connection.await;

@@ -1,6 +1,6 @@
 //! `signoff mock-manager` and `signoff mock-scheduler`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io::Write, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
@@ -14,6 +14,12 @@ use crate::key::{ClusterId, Hostname, SchedulerIp, SchedulerKey};
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write a duration such as 5s or 200ms"))
+}
+
+/// A line for whoever started it; nobody need read it.
+fn say(line: std::fmt::Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// Run a mock Dragonfly manager: gRPC, REST, and a page that shows the scheduler table and switches faults.
@@ -46,7 +52,7 @@ pub struct MockManagerArgs {
     /// Its private key (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// Ask clients for a certificate of this CA (PEM)
+    /// Ask gRPC clients for a certificate of this CA (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
 }
@@ -73,10 +79,10 @@ pub async fn run_manager(args: MockManagerArgs, shutdown: impl Future<Output = (
         ..Config::default()
     })
     .await?;
-    println!("grpc {}", manager.grpc_addr());
-    println!("rest {}", manager.rest_addr());
+    say(format_args!("grpc {}", manager.grpc_addr()));
+    say(format_args!("rest {}", manager.rest_addr()));
     if let Some(admin) = manager.admin_addr() {
-        println!("admin http://{admin}/");
+        say(format_args!("admin http://{admin}/"));
     }
     manager.run(shutdown).await;
     Ok(())
@@ -125,7 +131,7 @@ pub async fn run_scheduler(
         keep_alive_interval: args.keep_alive_interval,
     })
     .await?;
-    println!("scheduler {}", scheduler.addr());
+    say(format_args!("scheduler {}", scheduler.addr()));
     scheduler.run(shutdown).await;
     Ok(())
 }

@@ -138,7 +138,7 @@ where
     async fn serve(self, tcp: TcpStream, phase: &mut watch::Receiver<Phase>) {
         let _ = tcp.set_nodelay(true);
         if self.faults.take_counted(Kind::BlackHole, self.api) {
-            std::future::pending::<()>().await;
+            return reached(phase, Phase::Stopping).await;
         }
         self.faults.until(Kind::BlackHole, self.api, false).await;
         if self.faults.take_counted(Kind::Garbage, self.api) || self.faults.is_on(Kind::Garbage, self.api) {

@@ -109,7 +109,7 @@ pub struct Config {
     pub token_life: Duration,
     /// How often it collects silent rows (hourly on the real one, not at start); none for never.
     pub collect_every: Option<Duration>,
-    /// TLS for gRPC and REST.
+    /// TLS for gRPC and REST; a client's certificate is asked for at gRPC only.
     pub tls: Option<TlsFiles>,
     /// What is wrong from the start.
     pub faults: Vec<Fault>,
@@ -225,10 +225,13 @@ impl MockManager {
         if self.life.is_some() {
             return Ok(());
         }
-        let acceptor = |alpn: &[u8]| -> Result<Option<TlsAcceptor>, MockError> {
-            Ok(self.config.tls.as_ref().map(|t| t.load(alpn)).transpose()?.map(TlsAcceptor::from))
+        let acceptor = |files: Option<TlsFiles>, alpn: &[u8]| -> Result<Option<TlsAcceptor>, MockError> {
+            Ok(files.map(|files| files.load(alpn)).transpose()?.map(TlsAcceptor::from))
         };
-        let (grpc_tls, rest_tls) = (acceptor(b"h2")?, acceptor(b"http/1.1")?);
+        let tls = self.config.tls.clone();
+        let grpc_tls = acceptor(tls.clone(), b"h2")?;
+        // REST asks nobody for a certificate.
+        let rest_tls = acceptor(tls.map(|files| TlsFiles { client_ca: None, ..files }), b"http/1.1")?;
         let grpc = listen("gRPC", self.grpc).await?;
         let rest = listen("REST", self.rest).await?;
         self.grpc = grpc.local_addr().unwrap_or(self.grpc);

@@ -154,6 +154,9 @@ async fn rest_answers_errors_with_their_status_and_an_http_error_reaches_grpc_to
         assert_eq!(answer.status(), status);
         assert_eq!(answer.headers().contains_key("retry-after"), status == 429);
     }
+    mock.faults().add("unavailable,count=1,after=3".parse().unwrap()).unwrap();
+    let answer = reqwest().get(format!("{rest}/api/v1/schedulers")).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (503, &"3".parse().unwrap()));
     mock.faults().add("http,status=502,count=1,scope=grpc".parse().unwrap()).unwrap();
     // As gRPC maps a proxy's 502.
     assert_eq!(said(sign_off(mock.grpc_addr(), &key).await).0, Code::Unavailable);

@@ -6,8 +6,8 @@ use signoff::{manager::State, mock::By, proto::manager_v2::KeepAliveRequest};
 use tonic::Code;
 
 use crate::support::{
-    Stream, Target, beat, client, eventually, key, mock, on_the_mock_only, one_message, register,
-    registration, said, sign_off, with_ip,
+    Stream, Target, beat, client, eventually, key, mock, one_message, register, registration, said, sign_off,
+    with_ip,
 };
 
 #[tokio::test]
@@ -56,7 +56,6 @@ async fn an_absent_row_is_internal_record_not_found() {
 
 #[tokio::test]
 async fn of_parallel_calls_for_an_absent_row_some_get_ok() {
-    on_the_mock_only();
     let config = signoff::mock::Config { latency: Duration::from_millis(100), ..Default::default() };
     let mock = mock(config).await;
     let key = key("absent");
@@ -198,7 +197,6 @@ async fn a_lost_connection_makes_the_row_inactive() {
 
 #[tokio::test]
 async fn a_sign_off_of_an_inactive_row_passes_through_active() {
-    on_the_mock_only();
     let mock = mock(signoff::mock::Config::default()).await;
     let key = key("again");
     register(mock.grpc_addr(), &key).await;
@@ -209,7 +207,6 @@ async fn a_sign_off_of_an_inactive_row_passes_through_active() {
 
 #[tokio::test]
 async fn a_healthy_sign_off_takes_two_to_three_milliseconds() {
-    on_the_mock_only();
     let config = signoff::mock::Config { latency: Duration::from_millis(2), ..Default::default() };
     let mock = mock(config).await;
     let key = key("healthy");

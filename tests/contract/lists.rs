@@ -8,9 +8,7 @@ use signoff::{
     proto::manager_v2::ListSchedulersRequest,
 };
 
-use crate::support::{
-    Stream, Target, beat, client, key, list, mock, on_the_mock_only, register, shows, sign_off, with_ip,
-};
+use crate::support::{Stream, Target, beat, client, key, list, mock, register, shows, sign_off, with_ip};
 
 #[tokio::test]
 async fn a_clusters_list_shows_inactive_rows_too() {
@@ -24,7 +22,6 @@ async fn a_clusters_list_shows_inactive_rows_too() {
 
 #[tokio::test]
 async fn the_list_without_a_cluster_shows_active_rows_of_every_cluster_and_those_that_match_first() {
-    on_the_mock_only();
     let mock = mock(Config::default()).await;
     for (cluster_id, hostname, idc) in [(1, "far", "a"), (2, "near", "b"), (3, "down", "b")] {
         let row = Registration {
@@ -79,7 +76,6 @@ async fn two_over_one_database() -> [signoff::mock::MockManager; 2] {
 
 #[tokio::test(start_paused = true)]
 async fn under_a_name_nobody_used_a_list_is_at_most_30_s_old() {
-    on_the_mock_only();
     let [a, b] = two_over_one_database().await;
     let (mine, other) = (key("mine"), key("other"));
     for key in [&mine, &other] {
@@ -98,7 +94,6 @@ async fn under_a_name_nobody_used_a_list_is_at_most_30_s_old() {
 
 #[tokio::test(start_paused = true)]
 async fn another_manager_can_be_eight_minutes_behind_with_a_clusters_list() {
-    on_the_mock_only();
     let [a, b] = two_over_one_database().await;
     let key = key("behind");
     register(a.grpc_addr(), &key).await;
@@ -134,4 +129,27 @@ async fn two_incarnations_of_one_hostname_are_both_handed_out() {
     for stream in streams {
         stream.half_close().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn two_managers_over_one_state_file_share_the_table_and_redis_and_a_restart_keeps_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { state: Some(dir.path().join("state.json")), ..Config::default() };
+    let (mut a, b) = (mock(config.clone()).await, mock(config).await);
+    let key = key("file");
+    register(a.grpc_addr(), &key).await;
+    let stream = Stream::open(b.grpc_addr()).await;
+    stream.send(beat(&key));
+    assert!(a.table().eventually_state(&key, Some(State::Active), crate::support::PATIENCE).await);
+    assert_eq!(shows(&list(a.grpc_addr(), "c", 1).await, &key).as_deref(), Some("active"));
+    stream.half_close().await.unwrap();
+    assert_eq!(a.table().state(&key).unwrap(), Some(State::Inactive));
+    assert_eq!(
+        shows(&list(a.grpc_addr(), "c", 1).await, &key).as_deref(),
+        Some("active"),
+        "B cleared Redis, and not the memory of A"
+    );
+    a.stop().await;
+    a.restart().await.unwrap();
+    assert_eq!(shows(&list(a.grpc_addr(), "c", 1).await, &key).as_deref(), Some("inactive"));
 }

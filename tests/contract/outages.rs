@@ -11,7 +11,6 @@ use tonic::Code;
 use crate::support::{PATIENCE, Stream, beat, client, eventually, key, mock, register, said, sign_off};
 
 async fn with(fault: Fault) -> (MockManager, signoff::key::SchedulerKey) {
-    crate::support::on_the_mock_only();
     let mock = mock(Config::default()).await;
     let key = key("outage");
     register(mock.grpc_addr(), &key).await;
@@ -94,7 +93,6 @@ async fn with_redis_frozen_there_is_no_answer_and_inactive_comes_two_seconds_aft
 
 #[tokio::test]
 async fn a_stopping_manager_closes_its_listener_tells_its_clients_to_go_and_still_records_open_streams() {
-    crate::support::on_the_mock_only();
     let mut mock = mock(Config::default()).await;
     let key = key("stopping");
     register(mock.grpc_addr(), &key).await;
@@ -116,7 +114,6 @@ async fn a_stopping_manager_closes_its_listener_tells_its_clients_to_go_and_stil
 
 #[tokio::test]
 async fn a_killed_managers_streams_end_without_the_write_of_inactive() {
-    crate::support::on_the_mock_only();
     let mut mock = mock(Config::default()).await;
     let key = key("killed");
     register(mock.grpc_addr(), &key).await;
@@ -131,7 +128,6 @@ async fn a_killed_managers_streams_end_without_the_write_of_inactive() {
 
 #[tokio::test(start_paused = true)]
 async fn the_hourly_collection_is_late_by_up_to_an_hour_and_begins_anew_with_each_start() {
-    crate::support::on_the_mock_only();
     let hour = Duration::from_secs(3600);
     let mut mock = mock(Config { collect_every: Some(hour), ..Config::default() }).await;
     let key = key("orphan");

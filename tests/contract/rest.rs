@@ -8,8 +8,7 @@ use signoff::{
 };
 
 use crate::support::{
-    Stream, Target, beat, key, mock, on_the_mock_only, password, register, reqwest, sign_in, sign_off, user,
-    with_ip,
+    Stream, Target, beat, key, mock, password, register, reqwest, sign_in, sign_off, user, with_ip,
 };
 
 async fn get(target: &Target, path: &str) -> (u16, reqwest::header::HeaderMap, serde_json::Value) {
@@ -159,7 +158,6 @@ async fn without_a_token_it_is_401_and_healthy_needs_none() {
 
 #[tokio::test]
 async fn a_guest_may_read_and_nothing_else() {
-    on_the_mock_only();
     let config = Config { users: vec![User::guest("reader", "dragonfly")], ..Config::default() };
     let mock = mock(config).await;
     let key = key("guest");
@@ -186,7 +184,6 @@ async fn a_wrong_password_is_401() {
 
 #[tokio::test]
 async fn a_right_password_is_401_within_30_s_of_another_sign_in_until_a_write_empties_the_cache() {
-    on_the_mock_only();
     let mock = mock(Config::default()).await;
     let rest = format!("http://{}", mock.rest_addr());
     let key = key("writes");
@@ -201,7 +198,6 @@ async fn a_right_password_is_401_within_30_s_of_another_sign_in_until_a_write_em
 
 #[tokio::test]
 async fn a_token_ends_and_is_refreshed_in_the_first_half_of_its_life_only() {
-    on_the_mock_only();
     let database = Database::in_memory(signoff::mock::Collation::MySql);
     let rest = async |life| {
         let config = Config { database: Some(database.clone()), token_life: life, ..Config::default() };
@@ -228,7 +224,6 @@ async fn a_token_ends_and_is_refreshed_in_the_first_half_of_its_life_only() {
 
 #[tokio::test]
 async fn another_managers_read_is_up_to_30_s_old_and_a_query_that_differs_is_fresh() {
-    on_the_mock_only();
     let database = Database::in_memory(signoff::mock::Collation::MySql);
     let config = Config { database: Some(database), ..Config::default() };
     let (a, b) = (mock(config.clone()).await, mock(config).await);

@@ -115,16 +115,12 @@ pub(crate) async fn sign_in(rest: &str, name: &str, password: &str) -> (u16, ser
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
-/// A mock, for facts that need a hand inside.
+/// A mock, for facts that need a hand inside; said aloud where a real manager was named.
 pub(crate) async fn mock(config: Config) -> MockManager {
-    MockManager::start(config).await.unwrap()
-}
-
-/// Says that a fact is only tested on the mock, where a real manager was named.
-pub(crate) fn on_the_mock_only() {
     if named("SIGNOFF_TEST_MANAGER").is_some() {
         eprintln!("on the mock only: this fact needs a hand inside the manager");
     }
+    MockManager::start(config).await.unwrap()
 }
 
 /// Polls a condition.

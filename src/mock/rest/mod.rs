@@ -143,8 +143,10 @@ async fn faults(Shared(node): Shared<Arc<Node>>, request: AxumRequest, next: Nex
             let status = fault.status.and_then(|s| StatusCode::from_u16(s).ok()).unwrap_or(status);
             let text = fault.message.unwrap_or_else(|| status.canonical_reason().unwrap_or("").to_owned());
             let mut answer = (status, axum::Json(json!({ "message": text }))).into_response();
-            if status == StatusCode::TOO_MANY_REQUESTS {
-                answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            let default = (status == StatusCode::TOO_MANY_REQUESTS).then_some(1.0);
+            if let Some(seconds) = fault.after.or(default) {
+                let seconds = HeaderValue::from(seconds.ceil() as u64);
+                answer.headers_mut().insert(header::RETRY_AFTER, seconds);
             }
             return answer;
         }

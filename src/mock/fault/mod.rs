@@ -14,6 +14,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 
+#[cfg(test)]
+mod tests;
+mod text;
+
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -36,7 +40,7 @@ pub enum Kind {
     DatabaseLost,
     /// gRPC Unavailable; REST 503.
     Unavailable,
-    /// gRPC ResourceExhausted; REST 429 with `Retry-After: 1`.
+    /// gRPC ResourceExhausted; REST 429, with `Retry-After: 1` if `after` isn't given.
     ResourceExhausted,
     /// gRPC Internal, by default with a lost database's message; REST 500.
     Internal,
@@ -74,6 +78,9 @@ pub const KINDS: [Kind; 17] = [
     Kind::RedisFrozen,
     Kind::MillionRow,
 ];
+
+const CALLS: [&str; 8] = ["keep-alive", "list", "register", "signin", "refresh", "get", "patch", "delete"];
+const CALL_NAMES: &str = "one of keep-alive, list, register, signin, refresh, get, patch, delete";
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,7 +146,7 @@ pub struct Fault {
     /// For so many seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// How long `stall` and `apply-late` wait, in seconds; 7 if not given.
+    /// How long `stall` and `apply-late` wait, in seconds; 7 if not given. In a REST error: `Retry-After`, in whole seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<f64>,
     /// At which API.
@@ -221,6 +228,11 @@ impl Fault {
                 return Err(FaultError::Value(name, v.to_string(), "a number of seconds from 0 to 1000000"));
             }
         }
+        if let Some(call) = &self.call
+            && !CALLS.contains(&call.as_str())
+        {
+            return Err(FaultError::Value("call", call.clone(), CALL_NAMES));
+        }
         if self.count == Some(0) {
             return Err(FaultError::Value("count", "0".into(), "a number of at least 1"));
         }
@@ -237,49 +249,6 @@ impl Fault {
             return Err(FaultError::Value("status", s.to_string(), "an HTTP status from 200 to 599"));
         }
         Ok(())
-    }
-}
-
-impl FromStr for Fault {
-    type Err = FaultError;
-    fn from_str(text: &str) -> Result<Self, FaultError> {
-        let (kind, mut rest) = text.split_once(',').unwrap_or((text, ""));
-        let mut fault = Fault::new(kind.trim().parse()?);
-        while !rest.is_empty() {
-            if let Some(message) = rest.strip_prefix("message=") {
-                fault.message = Some(message.to_owned());
-                break;
-            }
-            let (part, more) = rest.split_once(',').unwrap_or((rest, ""));
-            rest = more;
-            let (name, value) = part.split_once('=').ok_or_else(|| FaultError::Parameter(part.to_owned()))?;
-            let wrong = |name, what| FaultError::Value(name, value.to_owned(), what);
-            match name.trim() {
-                "count" => fault.count = Some(value.parse().map_err(|_| wrong("count", "a whole number"))?),
-                "seconds" => {
-                    fault.seconds = Some(value.parse().map_err(|_| wrong("seconds", "a number of seconds"))?);
-                }
-                "after" => {
-                    let value = value.strip_suffix('s').unwrap_or(value);
-                    fault.after = Some(value.parse().map_err(|_| wrong("after", "a number of seconds"))?);
-                }
-                "scope" => {
-                    fault.scope = match value {
-                        "grpc" => Scope::Grpc,
-                        "rest" => Scope::Rest,
-                        "both" => Scope::Both,
-                        _ => return Err(wrong("scope", "grpc, rest or both")),
-                    }
-                }
-                "call" => fault.call = Some(value.to_owned()),
-                "status" => {
-                    fault.status = Some(value.parse().map_err(|_| wrong("status", "an HTTP status"))?)
-                }
-                _ => return Err(FaultError::Parameter(part.to_owned())),
-            }
-        }
-        fault.check()?;
-        Ok(fault)
     }
 }
 
@@ -390,55 +359,5 @@ impl Faults {
         let now = Instant::now();
         on.retain(|s| s.until.is_none_or(|u| u > now));
         on
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fault_is_read_from_text() {
-        let fault: Fault = "unavailable,count=3,scope=grpc,call=keep-alive,message=a, b".parse().unwrap();
-        let wanted =
-            Fault::new(Kind::Unavailable).count(3).scope(Scope::Grpc).call("keep-alive").message("a, b");
-        assert_eq!(fault, wanted);
-        for kind in KINDS {
-            assert_eq!(kind.to_string().parse::<Fault>().unwrap(), Fault::new(kind));
-        }
-    }
-
-    #[test]
-    fn a_wrong_fault_names_what_is_wrong_and_what_would_be_right() {
-        for (text, words) in [
-            ("refused", "black-hole"),
-            ("stall,afer=1", "afer"),
-            ("stall,after=soon", "after"),
-            ("reset,count=0", "at least 1"),
-            ("refuse,count=1", "use seconds"),
-            ("http,status=99", "HTTP status"),
-            ("slow,scope=tcp", "grpc, rest or both"),
-            ("slow,seconds=NaN", "seconds"),
-        ] {
-            let said = text.parse::<Fault>().unwrap_err().to_string();
-            assert!(said.contains(words), "{text}: {said}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_fault_ends_with_its_count_or_its_time() {
-        let faults = Faults::default();
-        faults.add(Fault::new(Kind::Unavailable).count(2).scope(Scope::Grpc)).unwrap();
-        assert!(faults.take(Kind::Unavailable, Scope::Rest, "get").is_none());
-        assert!(faults.take(Kind::Unavailable, Scope::Grpc, "list").is_some());
-        assert!(faults.take(Kind::Unavailable, Scope::Grpc, "list").is_some());
-        assert!(faults.take(Kind::Unavailable, Scope::Grpc, "list").is_none());
-
-        faults.add(Fault::new(Kind::Refuse).lasting(Duration::from_secs(10))).unwrap();
-        let begun = Instant::now();
-        faults.until(Kind::Refuse, Scope::Grpc, true).await;
-        faults.until(Kind::Refuse, Scope::Grpc, false).await;
-        assert_eq!(begun.elapsed().as_secs(), 10);
-        assert!(faults.list().is_empty());
     }
 }
