@@ -67,7 +67,7 @@ fn start(dir: &Path) -> (Disk, mpsc::UnboundedReceiver<Report>) {
 
 fn start_with(dir: &Path, patience: Duration) -> (Disk, mpsc::UnboundedReceiver<Report>) {
     let at = dir.to_owned();
-    Disk::start_with(dir.to_owned(), patience, move || Spool::open(&at, Limits::default()))
+    Disk::start_with(dir.to_owned(), patience, BOUND, move || Spool::open(&at, Limits::default()))
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn what_waits_for_a_hanging_disk_is_bounded() {
     let gate = Gate::default();
     let hang = gate.clone();
     let at = dir.path().to_owned();
-    let (disk, reports) = Disk::start_with(at.clone(), SHORT, move || {
+    let (disk, reports) = Disk::start_with(at.clone(), SHORT, BOUND, move || {
         hang.pass();
         Spool::open(&at, Limits::default())
     });
@@ -228,7 +228,7 @@ async fn a_refused_spool_is_opened_again_without_anybody_asking() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().to_owned();
     let first = AtomicBool::new(true);
-    let (disk, reports) = Disk::start_with(at.clone(), BOUND, move || {
+    let (disk, reports) = Disk::start_with(at.clone(), BOUND, Duration::from_millis(1), move || {
         if first.swap(false, Ordering::SeqCst) {
             return Err(SpoolError::Missing { dir: at.clone() });
         }

@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    scan::{Access, Opened},
+    *,
+};
 
 #[test]
 fn records_of_a_living_agent_are_left_alone_and_adopted_once_it_is_gone() {
@@ -43,6 +46,21 @@ fn a_lock_file_removed_by_hand_is_made_again_and_still_has_one_holder() {
     fs::remove_file(dir.path().join("spool.lock")).unwrap();
     assert!(second.adopt_foreign(None).unwrap().is_some());
     assert!(first.adopt_foreign(None).unwrap().is_none());
+}
+
+#[test]
+fn a_record_settled_between_the_opening_and_the_lock_is_not_taken() {
+    let dir = dir();
+    let (path, name) = (path_of(&dir, Kind::Ask, &ask(1, 1)), FileName::of(Kind::Ask, &ask(1, 1)));
+    for settled_to_mark in [true, false] {
+        let mut owner = open(&dir);
+        owner.write_ask(&ask(1, 1)).unwrap();
+        let opened = scan::open_nonblocking(&path, Access::Take).unwrap();
+        owner.settle(&[ask(1, 1).id], settled_to_mark).unwrap();
+        drop(owner);
+        opened.try_lock().unwrap();
+        assert!(matches!(scan::read(&path, &name, opened, false, Access::Take), Opened::Gone));
+    }
 }
 
 #[test]
