@@ -1,9 +1,7 @@
 use std::{
     fs,
-    io::{self, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
 };
 
 use tempfile::TempDir;
@@ -11,8 +9,6 @@ use tempfile::TempDir;
 use super::{
     format::{self, FileName},
     record::{Cause, Kind, Record, RecordId, What},
-    scan::sync_directory,
-    store::Synced,
     *,
 };
 use crate::key::SchedulerKey;
@@ -372,53 +368,4 @@ fn looking_at_a_spool_changes_nothing() {
     assert!(listing.asks[0].locked);
     drop(spool);
     assert!(!scan(dir.path()).unwrap().asks[0].locked);
-}
-
-/// A spool whose fsyncs are counted, and fail at will.
-struct Syncs {
-    done: Vec<Synced>,
-    fail: Option<(Synced, i32)>,
-}
-
-fn watched(dir: &TempDir) -> (Spool, Arc<Mutex<Syncs>>) {
-    let syncs = Arc::new(Mutex::new(Syncs { done: Vec::new(), fail: None }));
-    let shared = Arc::clone(&syncs);
-    let sync = move |what, path: &Path, file: Option<&fs::File>| {
-        let mut syncs = shared.lock().unwrap();
-        syncs.done.push(what);
-        match syncs.fail {
-            Some((which, errno)) if which == what => Err(io::Error::from_raw_os_error(errno)),
-            _ => file.map_or_else(|| sync_directory(path), fs::File::sync_all),
-        }
-    };
-    let spool = Spool::open_with(dir.path().to_owned(), Limits::default(), Box::new(sync)).unwrap();
-    (spool, syncs)
-}
-
-#[test]
-fn an_ask_costs_two_fsyncs_and_settling_a_batch_one() {
-    let dir = dir();
-    let (mut spool, syncs) = watched(&dir);
-    let count = |syncs: &Mutex<Syncs>| std::mem::take(&mut syncs.lock().unwrap().done);
-    spool.write_ask(&ask(1, 1)).unwrap();
-    assert_eq!(count(&syncs), [Synced::File, Synced::Directory]);
-    spool.write_ask(&ask(1, 1)).unwrap();
-    assert_eq!(count(&syncs), []);
-    for id in 2..10 {
-        spool.write_ask(&ask(1, id)).unwrap();
-    }
-    count(&syncs);
-    let all: Vec<RecordId> = (1..10).map(|id| ask(1, id).id).collect();
-    spool.settle(&all, true).unwrap();
-    assert_eq!(count(&syncs), [Synced::Directory]);
-    spool.settle(&all, true).unwrap();
-    assert_eq!(count(&syncs), []);
-    spool.write_mark(&seen(1, 20)).unwrap();
-    count(&syncs);
-    spool.write_mark(&seen(1, 21)).unwrap();
-    assert_eq!(count(&syncs), [Synced::File, Synced::Directory]);
-    spool.drop_marks(&key(1), Marks::All).unwrap();
-    assert_eq!(count(&syncs), [Synced::Directory]);
-    spool.drop_marks(&key(1), Marks::All).unwrap();
-    assert_eq!(count(&syncs), []);
 }

@@ -1,10 +1,17 @@
 //! Random sequences of operations, kills and damage, against what must hold whatever happens.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    faults::{Syncs, watched},
+    *,
+};
+use crate::spool::place::Synced;
 
 #[derive(Debug, Clone)]
 enum Step {

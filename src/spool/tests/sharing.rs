@@ -1,3 +1,5 @@
+use std::io::Write;
+
 use super::{
     scan::{Access, Opened},
     *,
@@ -61,6 +63,20 @@ fn a_record_settled_between_the_opening_and_the_lock_is_not_taken() {
         opened.try_lock().unwrap();
         assert!(matches!(scan::read(&path, &name, opened, false, Access::Take), Opened::Gone));
     }
+}
+
+#[test]
+fn a_record_that_somebody_only_looks_at_is_taken_all_the_same() {
+    let dir = dir();
+    open(&dir).write_ask(&ask(1, 1)).unwrap();
+    let looked_at = fs::File::open(path_of(&dir, Kind::Ask, &ask(1, 1))).unwrap();
+    looked_at.lock_shared().unwrap();
+    let (spool, mut found, mut taken) = (open(&dir), Vec::new(), Taken::default());
+    let names = || vec![FileName::of(Kind::Ask, &ask(1, 1))];
+    spool.take_waiting(names(), &mut found, &mut taken, |_| true, || ());
+    assert_eq!(found.len(), 0, "it stays with a living owner");
+    spool.take_waiting(names(), &mut found, &mut taken, |_| true, || looked_at.unlock().unwrap());
+    assert_eq!(found.len(), 1);
 }
 
 #[test]
