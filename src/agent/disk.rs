@@ -111,12 +111,13 @@ impl Disk {
             let dir = dir.clone();
             move || Spool::open(&dir, limits)
         };
-        Self::start_with(dir, PATIENCE, open)
+        Self::start_with(dir, PATIENCE, REOPEN, open)
     }
 
     fn start_with(
         dir: PathBuf,
         patience: Duration,
+        reopen: Duration,
         open: impl Fn() -> Result<Spool, SpoolError> + Send + 'static,
     ) -> (Self, mpsc::UnboundedReceiver<Report>) {
         let (jobs, queue) = sync_channel(BACKLOG);
@@ -128,7 +129,7 @@ impl Disk {
             let (dir, durability) = (dir.clone(), Arc::clone(&durability));
             move || {
                 durability.get_or_init(|| volume::durability(&dir, Path::new(volume::MOUNTINFO)));
-                serve(&queue, &said, open);
+                serve(&queue, &said, reopen, open);
             }
         };
         drop(std::thread::Builder::new().name("spool".to_owned()).spawn(thread));
@@ -316,6 +317,7 @@ impl Disk {
 fn serve(
     queue: &Receiver<Job>,
     said: &watch::Sender<SpoolState>,
+    reopen: Duration,
     open: impl Fn() -> Result<Spool, SpoolError>,
 ) {
     let open = || {
@@ -330,7 +332,7 @@ fn serve(
     loop {
         let job = match spool {
             Some(_) => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            None => queue.recv_timeout(REOPEN),
+            None => queue.recv_timeout(reopen),
         };
         match (job, &mut spool) {
             (Ok(job), Some(spool)) => job(Ok(spool)),

@@ -13,9 +13,10 @@ use rustix::{io::Errno, process::Resource};
 use super::{
     error::SpoolError,
     format::{self, Damage, FileName},
+    place,
     record::{Kind, Record},
     scan::{self, Access, Name, Opened, Problem},
-    store::{self, Spool},
+    store::Spool,
 };
 use crate::key::SchedulerKey;
 
@@ -77,11 +78,11 @@ impl Spool {
 
     /// Whether this process holds `spool.lock`, or could take it now.
     fn try_lead(&mut self) -> Result<bool, SpoolError> {
-        let path = self.dir.join(store::LOCK);
+        let path = self.dir.join(place::LOCK);
         if !scan::is_at(&self.lock, &path) {
             // Somebody removed it: the lock that others take is another file's.
             self.leads = false;
-            self.lock = store::open_lock(&self.dir)?;
+            self.lock = place::open_lock(&self.dir)?;
         }
         if !self.leads {
             self.leads = match self.lock.try_lock() {
@@ -129,9 +130,21 @@ impl Spool {
         taken: &mut Taken,
         ours: impl Fn(&Record) -> bool,
     ) {
+        self.take_waiting(names, found, taken, ours, || std::thread::sleep(LOOKED_AT));
+    }
+
+    /// Tries what is locked once more, after `wait`.
+    pub(super) fn take_waiting(
+        &self,
+        names: Vec<FileName>,
+        found: &mut Vec<(fs::File, Kind, Record)>,
+        taken: &mut Taken,
+        ours: impl Fn(&Record) -> bool,
+        wait: impl FnOnce(),
+    ) {
         let busy = self.take_once(names, found, taken, &ours);
         if !busy.is_empty() {
-            std::thread::sleep(LOOKED_AT);
+            wait();
             self.take_once(busy, found, taken, &ours);
         }
     }

@@ -31,6 +31,7 @@
 mod adopt;
 mod error;
 mod format;
+mod place;
 pub mod record;
 mod scan;
 mod store;

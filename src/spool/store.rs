@@ -2,25 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use super::{
     error::SpoolError,
     format::{self, FileName},
+    place::{self, FILE_MODE, Sync, Synced, make_directory, open_lock, share_with_group},
     record::{Kind, Record, RecordId, What},
     scan::{self, Listing},
 };
 use crate::key::SchedulerKey;
-
-/// The lock of whoever replays other keys' records. Never renamed or removed.
-pub(super) const LOCK: &str = "spool.lock";
-
-const FILE_MODE: u32 = 0o660;
-const DIRECTORY_MODE: u32 = 0o770;
 
 /// How much a spool may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,15 +72,6 @@ pub struct Settled {
     pub vanished: Vec<RecordId>,
 }
 
-/// What is fsynced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Synced {
-    File,
-    Directory,
-}
-
-type Sync = Box<dyn FnMut(Synced, &Path, Option<&File>) -> io::Result<()> + Send>;
-
 /// A record that this process holds: its file is open, and locked where the file system has locks.
 pub(super) struct Held {
     pub(super) file: File,
@@ -128,7 +114,7 @@ impl Spool {
     /// Opens the spool in `dir`, which is made if it is missing (mode 0770 under the umask). Leftover temporary files of dead
     /// writers are removed; no record is read. Fails where the directory can't be written, with what would be right.
     pub fn open(dir: impl Into<PathBuf>, limits: Limits) -> Result<Self, SpoolError> {
-        Self::open_with(dir.into(), limits, Box::new(sync))
+        Self::open_with(dir.into(), limits, Box::new(place::sync))
     }
 
     pub(super) fn open_with(dir: PathBuf, limits: Limits, sync: Sync) -> Result<Self, SpoolError> {
@@ -400,50 +386,5 @@ impl Spool {
     fn count(&self) -> Result<usize, SpoolError> {
         let names = scan::names(&self.dir)?;
         Ok(names.iter().filter(|name| matches!(name, scan::Name::Record(_))).count())
-    }
-}
-
-fn sync(what: Synced, path: &Path, file: Option<&File>) -> io::Result<()> {
-    match (what, file) {
-        (Synced::File, Some(file)) => file.sync_all(),
-        (Synced::File, None) | (Synced::Directory, _) => scan::sync_directory(path),
-    }
-}
-
-fn make_directory(dir: &Path) -> Result<(), SpoolError> {
-    match fs::metadata(dir) {
-        Ok(metadata) if metadata.is_dir() => return Ok(()),
-        Ok(_) => return Err(SpoolError::NotADirectory { path: dir.to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(SpoolError::at("look at it", dir)(error)),
-    }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(DIRECTORY_MODE)
-        .create(dir)
-        .map_err(SpoolError::at("make the directory", dir))?;
-    // Else a power loss could take the directory with all that is fsynced in it.
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        scan::sync_directory(parent).map_err(SpoolError::at("fsync the directory", parent))?;
-    }
-    Ok(())
-}
-
-pub(super) fn open_lock(dir: &Path) -> Result<File, SpoolError> {
-    let path = dir.join(LOCK);
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
-    let file = options.open(&path).map_err(SpoolError::at("open it", &path))?;
-    share_with_group(dir, &path);
-    Ok(file)
-}
-
-/// Where the directory's group may write, it may write the files too, whatever the umask: an agent under another uid replays
-/// them. Where that is refused, the file is somebody else's and has its mode, or the volume has no modes.
-fn share_with_group(dir: &Path, path: &Path) {
-    const GROUP_WRITE: u32 = 0o020;
-    let mode = |path: &Path| fs::symlink_metadata(path).map_or(0, |metadata| metadata.mode());
-    if mode(dir) & GROUP_WRITE != 0 && mode(path) & GROUP_WRITE == 0 {
-        let _ = fs::set_permissions(path, Permissions::from_mode(FILE_MODE));
     }
 }
