@@ -121,6 +121,7 @@ async fn a_gateway_that_appears_later_is_let_in_and_the_table_is_not_read_for_ev
     assert!(!list.permits(ip("192.0.2.1")));
     tokio::time::advance(REREAD).await;
     assert!(list.permits(ip("192.0.2.1")));
+    assert!(list.permits(ip("::ffff:192.0.2.1")));
     assert!(!list.permits(ip("192.0.2.2")));
     assert!(list.permits(ip("192.0.2.1")));
 }
