@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helper that can't go on fails the test")]
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::{Duration, Instant},
+};
 
 /// `signoff`, with nothing in its environment.
 fn signoff(args: &[&str]) -> Command {
@@ -91,4 +94,73 @@ fn a_reader_that_went_away_is_no_error() {
         let got = signoff(args).stdout(writer).output().unwrap();
         assert_eq!((got.status.code(), text(&got.stderr).as_str()), (Some(0), ""), "{args:?}");
     }
+}
+
+/// Generous: no verdict depends on it but that of a process that hangs.
+const LONG: Duration = Duration::from_secs(60);
+/// Set where a test runs itself again as the process to look at.
+const ITSELF: &str = "SIGNOFF_TEST_ITSELF";
+
+fn itself(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(ITSELF, "1").stdin(Stdio::null());
+    command
+}
+
+fn exited(child: &mut Child) -> ExitStatus {
+    let end = Instant::now() + LONG;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > end {
+            let _ = child.kill();
+            panic!("the process hangs");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_panic_on_any_thread_is_logged_and_exits_70() {
+    if std::env::var_os(ITSELF).is_some() {
+        signoff::logging::init(signoff::logging::Format::Json, signoff::logging::Level::Info);
+        signoff::cli::exit_on_panic();
+        let _ = std::thread::spawn(|| panic!("by design")).join();
+        return;
+    }
+    let got = itself("a_panic_on_any_thread_is_logged_and_exits_70").output().unwrap();
+    let stderr = text(&got.stderr);
+    assert_eq!(got.status.code(), Some(70), "{stderr}");
+    assert!(
+        stderr.contains("\"level\":\"ERROR\"") && stderr.contains("\"panic.message\":\"by design\""),
+        "{stderr}"
+    );
+    assert!(stderr.contains("tests/cli.rs:"), "{stderr}");
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_holds_no_process_up() {
+    if std::env::var_os(ITSELF).is_some() {
+        signoff::logging::init(signoff::logging::Format::Json, signoff::logging::Level::Info);
+        for _ in 0..10_000 {
+            tracing::error!(target: "signoff", padding = %"x".repeat(100), "A line.");
+        }
+        signoff::logging::flush();
+        std::process::exit(42);
+    }
+    let mut child = itself("a_stderr_that_nobody_reads_holds_no_process_up")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(exited(&mut child).code(), Some(42));
+}
+
+#[test]
+fn a_closed_stderr_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let got = signoff(&["completions", "tcsh"]).stderr(writer).output().unwrap();
+    assert_eq!(got.status.code(), Some(64));
 }

@@ -4,20 +4,24 @@
 //! There are no defaults here: what neither a flag nor the environment gives may still come from the agent's own
 //! settings or scheduler.yaml (see [`crate::identity::resolve()`]).
 
+#![allow(
+    missing_docs,
+    reason = "a flattened group's documentation is its type's; a flag's is its help, which is tested"
+)]
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::groups::{
+    GraceArgs, IdentityArgs, LogArgs, ManagerArgs, OutputArgs, OutputFormat, RunDirArgs, SpoolArgs, TlsArgs,
+};
 use crate::{
-    identity::{
-        HostPort, Inputs, Repair,
-        address::{allowed_peers, manager_endpoint},
-        duration,
-        settings::LEAST_GRACE,
-    },
-    key::{ClusterId, Hostname, SchedulerIp},
+    identity::{Inputs, Repair, address::allowed_peers, duration},
     logging::{Format, Level},
 };
+
+mod groups;
 
 /// Signs stopped Dragonfly schedulers off in their manager, whatever the manager does meanwhile.
 #[derive(Debug, Clone, Parser)]
@@ -49,135 +53,20 @@ pub enum Command {
 const FROM_THE_AGENT: &str =
     "What is not given is taken from the settings of the agent in --run-dir, if there is one.";
 
-/// Whose row it is.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Identity")]
-pub struct IdentityArgs {
-    /// The name the scheduler registers with [default: scheduler.yaml's server.host, else the FQDN]
-    #[arg(long, value_name = "NAME")]
-    pub hostname: Option<Hostname>,
-    /// The IP it registers with [default: scheduler.yaml's server.advertiseIP, else POD_IP, else by its own rules]
-    #[arg(long, value_name = "IP")]
-    pub ip: Option<SchedulerIp>,
-    /// Its cluster's id in the manager [default: scheduler.yaml's, else 1]
-    #[arg(long, value_name = "ID")]
-    pub cluster_id: Option<ClusterId>,
-    /// Where to watch the scheduler [default: scheduler.yaml's server.listenIP and port, else 127.0.0.1:8002]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub scheduler_addr: Option<HostPort>,
-    /// The scheduler's own configuration [default: /etc/dragonfly/scheduler.yaml if it is there]
-    #[arg(long, value_name = "FILE")]
-    pub scheduler_config: Option<PathBuf>,
-}
-
-/// Where the manager is, and who we are to its REST API.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Manager")]
-pub struct ManagerArgs {
-    /// The manager, repeatable: host:port or grpc(s):// for gRPC, http(s):// for REST [default: scheduler.yaml's manager.addr]
-    #[arg(long, value_name = "ENDPOINT", value_parser = manager_endpoint)]
-    pub manager: Vec<String>,
-    /// A user for REST; a guest is enough
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    pub username: Option<String>,
-    /// The file with that user's password
-    #[arg(long, value_name = "FILE")]
-    pub password_file: Option<PathBuf>,
-}
-
-/// TLS towards the manager.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "TLS")]
-pub struct TlsArgs {
-    /// CAs that sign the manager's certificates, PEM [default: scheduler.yaml's manager.tls, else the public ones]
-    #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
-    /// Client certificate for the manager, PEM [default: scheduler.yaml's manager.tls]
-    #[arg(long, value_name = "FILE")]
-    pub cert_file: Option<PathBuf>,
-    /// Its key, PEM [default: scheduler.yaml's manager.tls]
-    #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
-}
-
-/// The spool.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Queue")]
-pub struct SpoolArgs {
-    /// The durable queue's directory [default: /var/lib/signoff]
-    #[arg(long, value_name = "DIR")]
-    pub spool: Option<PathBuf>,
-}
-
-/// Where the agent is.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Agent")]
-pub struct RunDirArgs {
-    /// The directory of the agent's socket and settings [default: /run/signoff]
-    #[arg(long, value_name = "DIR")]
-    pub run_dir: Option<PathBuf>,
-}
-
-/// How much time there is.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Agent")]
-pub struct GraceArgs {
-    /// The pod's terminationGracePeriodSeconds, at least 5s [default: 30s]
-    #[arg(long, value_name = "DURATION", value_parser = grace)]
-    pub grace: Option<Duration>,
-}
-
-/// Log lines, on stderr.
-#[derive(Debug, Clone, Copy, Default, Args)]
-#[command(next_help_heading = "Output")]
-pub struct LogArgs {
-    /// How log lines look on stderr; auto is text on a terminal, else json [default: auto]
-    #[arg(long, value_name = "auto|text|json", value_enum, hide_possible_values = true)]
-    pub log_format: Option<Format>,
-    /// Which are written [default: info]
-    #[arg(long, value_name = "error|warn|info|debug", value_enum, hide_possible_values = true)]
-    pub log_level: Option<Level>,
-}
-
-/// How a table is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum OutputFormat {
-    /// For people.
-    #[default]
-    Table,
-    /// For machines.
-    Json,
-}
-
-/// What is printed, on stdout.
-#[derive(Debug, Clone, Copy, Default, Args)]
-#[command(next_help_heading = "Output")]
-pub struct OutputArgs {
-    /// What is printed [default: table]
-    #[arg(short = 'o', long, value_name = "table|json", value_enum, hide_possible_values = true)]
-    pub output: Option<OutputFormat>,
-}
-
 /// `signoff agent`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct AgentArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub identity: IdentityArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub manager: ManagerArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub tls: TlsArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub spool: SpoolArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub run_dir: RunDirArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub grace: GraceArgs,
     /// Whether to sign off dead predecessors and restore a living row unasked [default: on]
     #[arg(
@@ -205,7 +94,6 @@ pub struct AgentArgs {
     #[arg(long, value_name = "FILE", help_heading = "Agent")]
     pub hook_token_file: Option<PathBuf>,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
 }
 
@@ -220,25 +108,18 @@ pub struct PreStopArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, help_heading = "Agent")]
     pub linger: Option<Duration>,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub identity: IdentityArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub manager: ManagerArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub tls: TlsArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub spool: SpoolArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub run_dir: RunDirArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub grace: GraceArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
 }
 
@@ -250,10 +131,8 @@ pub struct StatusArgs {
           value_parser = clap::builder::BoolishValueParser::new(), hide_possible_values = true, help_heading = "Output")]
     pub started: Option<bool>,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub output: OutputArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub run_dir: RunDirArgs,
 }
 
@@ -262,25 +141,18 @@ pub struct StatusArgs {
 #[command(after_help = FROM_THE_AGENT)]
 pub struct CheckArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub identity: IdentityArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub manager: ManagerArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub tls: TlsArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub spool: SpoolArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub run_dir: RunDirArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub grace: GraceArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub output: OutputArgs,
 }
 
@@ -310,13 +182,10 @@ pub enum QueueCommand {
 #[command(after_help = FROM_THE_AGENT)]
 pub struct QueueListArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub spool: SpoolArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub run_dir: RunDirArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub output: OutputArgs,
 }
 
@@ -328,13 +197,10 @@ pub struct QueueShowArgs {
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<String>,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub spool: SpoolArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub run_dir: RunDirArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub output: OutputArgs,
 }
 
@@ -346,10 +212,8 @@ pub struct QueueDropArgs {
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<String>,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub spool: SpoolArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub run_dir: RunDirArgs,
 }
 
@@ -361,19 +225,14 @@ pub struct FlushArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, help_heading = "Queue")]
     pub deadline: Option<Duration>,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub spool: SpoolArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub manager: ManagerArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub tls: TlsArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub run_dir: RunDirArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
 }
 
@@ -394,111 +253,65 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-fn grace(text: &str) -> Result<Duration, String> {
-    let grace = duration::parse(text)?;
-    if grace < LEAST_GRACE {
-        return Err(format!("it must be at least {}", duration::format(LEAST_GRACE)));
-    }
-    Ok(grace)
-}
-
 fn listen(text: &str) -> Result<SocketAddr, String> {
     text.trim()
         .parse()
         .map_err(|_| "it is not an address to listen at; write it as 127.0.0.1:9802 or [::]:9802".to_owned())
 }
 
-impl IdentityArgs {
-    fn fill(&self, inputs: &mut Inputs) {
-        inputs.hostname = self.hostname.clone();
-        inputs.ip = self.ip;
-        inputs.cluster_id = self.cluster_id;
-        inputs.scheduler_addr = self.scheduler_addr.clone();
-        inputs.scheduler_config = self.scheduler_config.clone();
-    }
-}
-
-impl ManagerArgs {
-    fn fill(&self, inputs: &mut Inputs) {
-        inputs.managers = self.manager.clone();
-        inputs.username = self.username.clone();
-        inputs.password_file = self.password_file.clone();
-    }
-}
-
-impl TlsArgs {
-    fn fill(&self, inputs: &mut Inputs) {
-        inputs.ca_file = self.ca_file.clone();
-        inputs.cert_file = self.cert_file.clone();
-        inputs.key_file = self.key_file.clone();
-    }
+/// What all commands that may do the whole job alone have in common.
+fn common(
+    identity: &IdentityArgs,
+    manager: &ManagerArgs,
+    tls: &TlsArgs,
+    (spool, run_dir, grace): (&SpoolArgs, &RunDirArgs, &GraceArgs),
+) -> Inputs {
+    let mut inputs = Inputs {
+        spool: spool.spool.clone(),
+        run_dir: run_dir.run_dir.clone(),
+        grace: grace.grace,
+        ..Inputs::default()
+    };
+    identity.fill(&mut inputs);
+    manager.fill(&mut inputs);
+    tls.fill(&mut inputs);
+    inputs
 }
 
 impl AgentArgs {
     /// What [`crate::identity::resolve()`] starts from.
     pub fn inputs(&self) -> Inputs {
-        let mut inputs = Inputs {
-            spool: self.spool.spool.clone(),
-            run_dir: self.run_dir.run_dir.clone(),
-            grace: self.grace.grace,
+        Inputs {
             repair: self.repair,
             listen: self.listen,
             ready_after_manager: self.ready_after_manager,
             hook_listen: self.hook_listen,
             hook_allow: self.hook_allow.clone(),
             hook_token_file: self.hook_token_file.clone(),
-            ..Inputs::default()
-        };
-        self.identity.fill(&mut inputs);
-        self.manager.fill(&mut inputs);
-        self.tls.fill(&mut inputs);
-        inputs
+            ..common(&self.identity, &self.manager, &self.tls, (&self.spool, &self.run_dir, &self.grace))
+        }
     }
 }
 
 impl PreStopArgs {
     /// What [`crate::identity::resolve()`] starts from.
     pub fn inputs(&self) -> Inputs {
-        let mut inputs = Inputs {
-            spool: self.spool.spool.clone(),
-            run_dir: self.run_dir.run_dir.clone(),
-            grace: self.grace.grace,
-            ..Inputs::default()
-        };
-        self.identity.fill(&mut inputs);
-        self.manager.fill(&mut inputs);
-        self.tls.fill(&mut inputs);
-        inputs
+        common(&self.identity, &self.manager, &self.tls, (&self.spool, &self.run_dir, &self.grace))
     }
 }
 
 impl CheckArgs {
     /// What [`crate::identity::resolve()`] starts from.
     pub fn inputs(&self) -> Inputs {
-        let mut inputs = Inputs {
-            spool: self.spool.spool.clone(),
-            run_dir: self.run_dir.run_dir.clone(),
-            grace: self.grace.grace,
-            ..Inputs::default()
-        };
-        self.identity.fill(&mut inputs);
-        self.manager.fill(&mut inputs);
-        self.tls.fill(&mut inputs);
-        inputs
+        common(&self.identity, &self.manager, &self.tls, (&self.spool, &self.run_dir, &self.grace))
     }
 }
 
 impl FlushArgs {
     /// What [`crate::identity::resolve()`] starts from.
     pub fn inputs(&self) -> Inputs {
-        let mut inputs = Inputs {
-            spool: self.spool.spool.clone(),
-            run_dir: self.run_dir.run_dir.clone(),
-            ..Inputs::default()
-        };
-        self.manager.fill(&mut inputs);
-        self.tls.fill(&mut inputs);
-        inputs
+        let (identity, grace) = (IdentityArgs::default(), GraceArgs::default());
+        common(&identity, &self.manager, &self.tls, (&self.spool, &self.run_dir, &grace))
     }
 }
 

@@ -78,7 +78,7 @@ pub fn usage(wrong: &dyn std::fmt::Display) -> Exit {
 
 /// A panic is a bug of ours: it is logged, and the process exits 70, whatever thread it was on. What is on disk is what
 /// the next process works with.
-fn exit_on_panic() {
+pub fn exit_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
         let what = panic.payload_as_str().unwrap_or("no message");

@@ -9,69 +9,15 @@ use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 use super::{
     address::{HostPort, is_grpc},
     fqdn::{self, Lookup},
+    inputs::Inputs,
     ip,
     scheduler_yaml::{self, Parsed, SchedulerYaml, TlsFiles},
-    settings::{
-        DEFAULT_GRACE, DEFAULT_KEEP_ALIVE, DEFAULT_RUN_DIR, DEFAULT_SCHEDULER_PORT, LEAST_GRACE, Repair,
-        Settings,
-    },
+    settings::{DEFAULT_GRACE, DEFAULT_KEEP_ALIVE, DEFAULT_SCHEDULER_PORT, LEAST_GRACE, Settings},
     surroundings::Surroundings,
 };
 use crate::key::{ClusterId, Hostname, KeyError, SchedulerIp};
 
 const HOSTS_FILE: &str = "/etc/hosts";
-
-/// What flags and `SIGNOFF_…` gave, flags first. None and empty: not given.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Inputs {
-    /// `--hostname`.
-    pub hostname: Option<Hostname>,
-    /// `--ip`.
-    pub ip: Option<SchedulerIp>,
-    /// `--cluster-id`.
-    pub cluster_id: Option<ClusterId>,
-    /// `--scheduler-addr`.
-    pub scheduler_addr: Option<HostPort>,
-    /// `--scheduler-config`.
-    pub scheduler_config: Option<PathBuf>,
-    /// `--manager`, as [`super::address::manager_endpoint`] writes them.
-    pub managers: Vec<String>,
-    /// `--username`.
-    pub username: Option<String>,
-    /// `--password-file`.
-    pub password_file: Option<PathBuf>,
-    /// `--ca-file`.
-    pub ca_file: Option<PathBuf>,
-    /// `--cert-file`.
-    pub cert_file: Option<PathBuf>,
-    /// `--key-file`.
-    pub key_file: Option<PathBuf>,
-    /// `--spool`.
-    pub spool: Option<PathBuf>,
-    /// `--run-dir`.
-    pub run_dir: Option<PathBuf>,
-    /// `--grace`.
-    pub grace: Option<Duration>,
-    /// `--repair`.
-    pub repair: Option<Repair>,
-    /// `--listen`.
-    pub listen: Option<std::net::SocketAddr>,
-    /// `--ready-after-manager`.
-    pub ready_after_manager: Option<bool>,
-    /// `--hook-listen`.
-    pub hook_listen: Option<std::net::SocketAddr>,
-    /// `--hook-allow`.
-    pub hook_allow: Vec<String>,
-    /// `--hook-token-file`.
-    pub hook_token_file: Option<PathBuf>,
-}
-
-impl Inputs {
-    /// The run directory: the flag's, or the default.
-    pub fn run_dir(&self) -> PathBuf {
-        self.run_dir.clone().unwrap_or_else(|| DEFAULT_RUN_DIR.into())
-    }
-}
 
 /// Something in the surroundings that is not as it should be, yet.
 #[derive(Debug, Clone, PartialEq, Eq)]

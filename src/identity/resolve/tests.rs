@@ -1,6 +1,7 @@
 use std::{cell::RefCell, collections::HashMap, path::Path};
 
 use super::*;
+use crate::identity::Repair;
 use crate::identity::interfaces::Interface;
 
 /// Surroundings of a test's making: a pod beside a chart's scheduler, unless told otherwise.
