@@ -1,1 +1,136 @@
-//! The command line: one file a subcommand.
+//! The command line: one file a subcommand. [`main`] parses, sets logs up, runs the command and maps how it ended to an
+//! exit code.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, FromArgMatches};
+use tracing::error;
+
+use self::{
+    args::{Cli, Command, CompletionsArgs, QueueArgs, QueueCommand, Shell},
+    environment::{Added, Env},
+};
+use crate::{exit::Exit, logging};
+
+pub mod agent;
+pub mod args;
+pub mod check;
+pub mod environment;
+pub mod flush;
+pub mod pre_stop;
+pub mod status;
+
+/// The process: everything but `fn main`.
+pub fn main() -> ExitCode {
+    let cli = match parse(std::env::args_os().collect(), &|name| std::env::var_os(name)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where the help goes is gone: so is who asked for it.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
+    };
+    let (format, level) = cli.command.log();
+    logging::init(format, level);
+    exit_on_panic();
+    let exit = match cli.command {
+        Command::Completions(args) => completions(args),
+        command => on_runtime(command),
+    };
+    logging::flush();
+    exit.into()
+}
+
+/// Parses a command line, the program's name first, with what the environment adds to it.
+pub fn parse(args: Vec<OsString>, env: Env<'_>) -> Result<Cli, clap::Error> {
+    let command = command();
+    let added = Added::new(&command, args, env);
+    command
+        .try_get_matches_from(&added.args)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| added.blame(error))
+}
+
+/// The command line's definition, each flag's variable named in its help.
+pub fn command() -> clap::Command {
+    environment::documented(Cli::command())
+}
+
+/// Prints `text` and a newline on stdout. A reader that has gone away is no error (`signoff queue list | head -1`).
+pub fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        error!(%error, "Standard output can't be written.");
+    }
+}
+
+/// Says on stderr, in one line, what is wrong with the usage or configuration.
+pub fn usage(wrong: &dyn std::fmt::Display) -> Exit {
+    let _ = writeln!(io::stderr(), "error: {wrong}");
+    Exit::Usage
+}
+
+/// A panic is a bug of ours: it is logged, and the process exits 70, whatever thread it was on. What is on disk is what
+/// the next process works with.
+pub fn exit_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(ToString::to_string).unwrap_or_default();
+        let what = panic.payload_as_str().unwrap_or("no message");
+        error!(panic.at = %at, panic.message = %what, "A bug: please report it.");
+        logging::flush();
+        std::process::exit(Exit::Internal.code().into());
+    }));
+}
+
+fn on_runtime(command: Command) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "The runtime can't be started.");
+            return Exit::Internal;
+        }
+    };
+    let exit = runtime.block_on(dispatch(command));
+    // Not waiting for a disk or a resolver that hangs.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn dispatch(command: Command) -> Exit {
+    match command {
+        Command::Agent(args) => agent::run(*args).await,
+        Command::PreStop(args) => pre_stop::run(*args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Check(args) => check::run(*args).await,
+        Command::Queue(QueueArgs { command }) => match command {
+            QueueCommand::Flush(args) => flush::run(*args).await,
+            QueueCommand::List(_) | QueueCommand::Show(_) | QueueCommand::Drop(_) => {
+                error!("This command is not wired yet.");
+                Exit::Internal
+            }
+        },
+        Command::Completions(args) => completions(args),
+    }
+}
+
+fn completions(args: CompletionsArgs) -> Exit {
+    use clap_complete::aot;
+    let mut script = Vec::new();
+    let mut command = command();
+    match args.shell {
+        Shell::Bash => aot::generate(aot::Bash, &mut command, "signoff", &mut script),
+        Shell::Zsh => aot::generate(aot::Zsh, &mut command, "signoff", &mut script),
+        Shell::Fish => aot::generate(aot::Fish, &mut command, "signoff", &mut script),
+    }
+    print(String::from_utf8_lossy(&script).trim_end());
+    Exit::Done
+}
+
+#[cfg(test)]
+mod tests;

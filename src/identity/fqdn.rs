@@ -22,17 +22,20 @@ pub enum Lookup {
 /// The canonical name that a hosts file gives `host`: exactly as written first, and without regard to case after that
 /// (go-fqdn's own reading compares exactly; Go's resolver, asked next, reads the file too and doesn't).
 pub fn from_hosts(hosts: &str, host: &str) -> Option<String> {
-    canonical(hosts, |name| name == host).or_else(|| canonical(hosts, |name| name.eq_ignore_ascii_case(host)))
+    canonical(hosts, |name| name == host).map(str::to_owned).or_else(|| {
+        let name = canonical(hosts, |name| name.eq_ignore_ascii_case(host))?;
+        Some(name.trim_end_matches('.').to_owned())
+    })
 }
 
-fn canonical(hosts: &str, is_it: impl Fn(&str) -> bool) -> Option<String> {
+fn canonical(hosts: &str, is_it: impl Fn(&str) -> bool) -> Option<&str> {
     hosts.lines().find_map(|line| {
         let line = line.split('#').next().unwrap_or_default();
         let mut fields = line.split([' ', '\t', '\r']).filter(|f| !f.is_empty());
         fields.next()?;
         let canonical = fields.next()?;
         let known = valid(canonical) && (is_it(canonical) || fields.any(&is_it));
-        known.then(|| canonical.trim_end_matches('.').to_owned())
+        known.then_some(canonical)
     })
 }
 
@@ -81,7 +84,8 @@ mod tests {
             ("bar", "127.0.0.1 foo#bar", None),
             ("b", "127.0.0.1 _invalid_ b", None),
             ("b", "127.0.0.1 今日は b", Some("今日は")),
-            ("b", "127.0.0.1 a. b\r", Some("a")),
+            ("b", "127.0.0.1 a. b\r", Some("a.")),
+            ("b", "127.0.0.1 a. B", Some("a")),
             ("b", "#127.0.0.1 a b", None),
             ("b", "", None),
         ] {

@@ -10,16 +10,18 @@ use super::interfaces::Interface;
 /// The IP the scheduler would choose, IPv6 if `ipv6`. None where there is no such address: the scheduler then registers
 /// its loopback address, which is nobody's identity.
 pub fn choose(interfaces: &[Interface], own_names: &[IpAddr], ipv6: bool) -> Option<IpAddr> {
-    let candidates = || {
-        interfaces
-            .iter()
-            .filter(|i| i.up && !i.loopback)
-            .flat_map(|i| &i.addresses)
-            .map(IpAddr::to_canonical)
-            .filter(|ip| ip.is_ipv6() == ipv6 && usable(ip))
-    };
     let named = |ip: &IpAddr| own_names.iter().any(|n| n.to_canonical() == *ip);
-    candidates().find(named).or_else(|| candidates().next())
+    candidates(interfaces, ipv6).find(named).or_else(|| candidates(interfaces, ipv6).next())
+}
+
+/// The addresses it chooses from, in order.
+pub fn candidates(interfaces: &[Interface], ipv6: bool) -> impl Iterator<Item = IpAddr> {
+    interfaces
+        .iter()
+        .filter(|i| i.up && !i.loopback)
+        .flat_map(|i| &i.addresses)
+        .map(IpAddr::to_canonical)
+        .filter(move |ip| ip.is_ipv6() == ipv6 && usable(ip))
 }
 
 fn usable(ip: &IpAddr) -> bool {

@@ -1,0 +1,137 @@
+//! Flags from the environment: `--scheduler-addr` is also `SIGNOFF_SCHEDULER_ADDR`, and so on for every flag of the
+//! commands that run beside a scheduler. A flag on the command line goes first; a blank variable counts as unset; a
+//! repeatable flag's variable is a comma-separated list.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+};
+
+use clap::{
+    ArgAction, Command,
+    error::{ContextKind, ContextValue},
+    parser::ValueSource,
+};
+
+/// These set up the world a scheduler lives in, or none at all: the environment's word for an agent is not for them.
+const WITHOUT: [&str; 4] = ["mock-manager", "mock-scheduler", "demo", "completions"];
+
+/// The environment, by name.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// The variable of a flag: `SIGNOFF_` and its long name.
+pub fn variable(long: &str) -> String {
+    format!("SIGNOFF_{}", long.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// Says in each flag's help which variable stands for it.
+pub fn documented(command: Command) -> Command {
+    if WITHOUT.contains(&command.get_name()) {
+        return command;
+    }
+    let command = command.mut_args(|arg| match (arg.get_long().map(variable), arg.get_help()) {
+        (Some(variable), Some(help)) => {
+            let help = wrapped(&format!("{help} [env: {variable}]"));
+            arg.help(help)
+        }
+        _ => arg,
+    });
+    command.mut_subcommands(documented)
+}
+
+/// Lines of at most [`WIDTH`] characters, broken at spaces.
+fn wrapped(text: &str) -> String {
+    /// What a terminal of 120 columns has left beside the longest flag.
+    const WIDTH: usize = 72;
+    let mut lines = String::new();
+    let mut column = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if column > 0 {
+            let fits = column + 1 + length <= WIDTH;
+            lines.push(if fits { ' ' } else { '\n' });
+            column = if fits { column + 1 } else { 0 };
+        }
+        lines.push_str(word);
+        column += length;
+    }
+    lines
+}
+
+/// `args` with what the environment adds, and where each of those values came from.
+pub struct Added {
+    /// The arguments, the program's name included.
+    pub args: Vec<OsString>,
+    /// The variables used, by the long name of their flags.
+    variables: BTreeMap<String, String>,
+}
+
+impl Added {
+    /// Adds to `args` what `env` gives for the flags of the (sub)command that `args` call, unless they give it themselves.
+    pub fn new(command: &Command, mut args: Vec<OsString>, env: Env<'_>) -> Self {
+        let mut variables = BTreeMap::new();
+        let mut depth = 1;
+        let mut leaf = command;
+        while let Some(sub) = args.get(depth).and_then(|arg| leaf.find_subcommand(arg)) {
+            depth += 1;
+            leaf = sub;
+        }
+        // Asked for help, or for nothing that exists: the environment has no say.
+        let given = command.clone().ignore_errors(true).try_get_matches_from(&args);
+        if let (Ok(given), false) = (given, WITHOUT.contains(&leaf.get_name())) {
+            let mut given = &given;
+            while let Some((_, deeper)) = given.subcommand() {
+                given = deeper;
+            }
+            for arg in leaf.get_arguments() {
+                let Some(long) = arg.get_long() else { continue };
+                let is_given = given.try_contains_id(arg.get_id().as_str()).is_ok_and(|known| {
+                    known && given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
+                });
+                let variable = variable(long);
+                let Some(value) = env(&variable).filter(|v| !is_given && !blank(v)) else { continue };
+                let repeatable = matches!(arg.get_action(), ArgAction::Append);
+                for value in if repeatable { list(&value) } else { vec![value] } {
+                    let mut flag = OsString::from(format!("--{long}="));
+                    flag.push(value);
+                    args.insert(depth, flag);
+                }
+                variables.insert(long.to_owned(), variable);
+            }
+        }
+        Self { args, variables }
+    }
+
+    /// The error, naming the variable where the value came from one, and without what may be a password.
+    pub fn blame(&self, mut error: clap::Error) -> clap::Error {
+        if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue)
+            && let Some((_, host)) = value.rsplit_once('@')
+        {
+            let masked = format!("***@{host}");
+            error.insert(ContextKind::InvalidValue, ContextValue::String(masked));
+        }
+        let flag = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(arg)) => arg.trim_start_matches('-').to_owned(),
+            _ => return error,
+        };
+        let long = flag.split([' ', '=', '[']).next().unwrap_or_default();
+        if let Some(variable) = self.variables.get(long) {
+            error.insert(ContextKind::InvalidArg, ContextValue::String(variable.clone()));
+        }
+        error
+    }
+}
+
+fn blank(value: &OsStr) -> bool {
+    value.to_str().is_some_and(|v| v.trim().is_empty())
+}
+
+/// The items of a comma-separated list, last first: each is inserted before the one before it.
+fn list(value: &OsStr) -> Vec<OsString> {
+    match value.to_str() {
+        None => vec![value.to_owned()],
+        Some(text) => {
+            text.split(',').map(str::trim).filter(|t| !t.is_empty()).rev().map(OsString::from).collect()
+        }
+    }
+}

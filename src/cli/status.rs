@@ -1,0 +1,10 @@
+//! `signoff status`.
+
+use super::args::StatusArgs;
+use crate::exit::Exit;
+
+/// Runs the command.
+pub async fn run(_args: StatusArgs) -> Exit {
+    tracing::error!("This command is not wired yet.");
+    Exit::Internal
+}

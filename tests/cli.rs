@@ -1,0 +1,166 @@
+//! The command line as a process: exit codes, what goes where, and closed pipes.
+
+#![allow(clippy::unwrap_used, reason = "a test's helper that can't go on fails the test")]
+
+use std::{
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+/// `signoff`, with nothing in its environment.
+fn signoff(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_signoff"));
+    command.args(args).env_clear().stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    signoff(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn wrong_usage_exits_64_and_says_why_on_stderr() {
+    for (args, said) in [
+        (&[][..], "Usage: signoff"),
+        (&["frobnicate"], "unrecognized subcommand 'frobnicate'"),
+        (&["queue"], "Usage: signoff queue"),
+        (&["agent", "--frobnicate"], "unexpected argument '--frobnicate'"),
+        (&["agent", "extra"], "unexpected argument 'extra'"),
+        (&["agent", "--hostname", ""], "hostname \"\" is not a hostname: it is empty"),
+        (&["agent", "--cluster-id", "0"], "use a whole number of at least 1"),
+        (&["agent", "--grace", "4.9s"], "for '--grace <DURATION>'"),
+        (&["agent", "--grace", "4s"], "it must be at least 5s"),
+        (&["agent", "--manager", "m"], "it has no port"),
+        (
+            &["agent", "--ip", "0.0.0.0"],
+            "ip \"0.0.0.0\" is not an address that a scheduler can be reached at",
+        ),
+        (&["status", "-o", "yaml"], "invalid value 'yaml'"),
+        (&["queue", "show"], "<ID>"),
+        (&["completions", "tcsh"], "invalid value 'tcsh'"),
+    ] {
+        let got = run(args);
+        let stderr = text(&got.stderr);
+        assert_eq!(got.status.code(), Some(64), "{args:?}: {stderr}");
+        assert!(stderr.contains(said), "{args:?}: {stderr}");
+        assert!(got.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_wrong_variable_exits_64_and_is_named() {
+    let got = signoff(&["agent"]).env("SIGNOFF_CLUSTER_ID", "0").output().unwrap();
+    assert_eq!(got.status.code(), Some(64));
+    let stderr = text(&got.stderr);
+    assert!(stderr.starts_with("error: invalid value '0' for 'SIGNOFF_CLUSTER_ID'"), "{stderr}");
+}
+
+#[test]
+fn help_and_version_exit_0_on_stdout() {
+    for args in
+        [&["--help"][..], &["-h"], &["agent", "--help"], &["queue", "--help"], &["queue", "drop", "-h"]]
+    {
+        let got = run(args);
+        assert_eq!(got.status.code(), Some(0), "{args:?}");
+        assert!(text(&got.stdout).contains("Usage: signoff"), "{args:?}");
+        assert!(got.stderr.is_empty());
+    }
+    let version = run(&["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    assert_eq!(text(&version.stdout), format!("signoff {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn completions_name_every_command_in_each_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let got = run(&["completions", shell]);
+        assert_eq!(got.status.code(), Some(0), "{shell}");
+        let script = text(&got.stdout);
+        for word in ["agent", "pre-stop", "queue", "flush", "check", "scheduler-addr"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    for args in [&["completions", "bash"][..], &["--help"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let got = signoff(args).stdout(writer).output().unwrap();
+        assert_eq!((got.status.code(), text(&got.stderr).as_str()), (Some(0), ""), "{args:?}");
+    }
+}
+
+/// Generous: no verdict depends on it but that of a process that hangs.
+const LONG: Duration = Duration::from_secs(60);
+/// Set where a test runs itself again as the process to look at.
+const ITSELF: &str = "SIGNOFF_TEST_ITSELF";
+
+fn itself(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(ITSELF, "1").stdin(Stdio::null());
+    command
+}
+
+fn exited(child: &mut Child) -> ExitStatus {
+    let end = Instant::now() + LONG;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > end {
+            let _ = child.kill();
+            panic!("the process hangs");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_panic_on_any_thread_is_logged_and_exits_70() {
+    if std::env::var_os(ITSELF).is_some() {
+        signoff::logging::init(signoff::logging::Format::Json, signoff::logging::Level::Info);
+        signoff::cli::exit_on_panic();
+        let _ = std::thread::spawn(|| panic!("by design")).join();
+        return;
+    }
+    let got = itself("a_panic_on_any_thread_is_logged_and_exits_70").output().unwrap();
+    let stderr = text(&got.stderr);
+    assert_eq!(got.status.code(), Some(70), "{stderr}");
+    assert!(
+        stderr.contains("\"level\":\"ERROR\"") && stderr.contains("\"panic.message\":\"by design\""),
+        "{stderr}"
+    );
+    assert!(stderr.contains("tests/cli.rs:"), "{stderr}");
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_holds_no_process_up() {
+    if std::env::var_os(ITSELF).is_some() {
+        signoff::logging::init(signoff::logging::Format::Json, signoff::logging::Level::Info);
+        for _ in 0..10_000 {
+            tracing::error!(target: "signoff", padding = %"x".repeat(100), "A line.");
+        }
+        signoff::logging::flush();
+        std::process::exit(42);
+    }
+    let mut child = itself("a_stderr_that_nobody_reads_holds_no_process_up")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(exited(&mut child).code(), Some(42));
+}
+
+#[test]
+fn a_closed_stderr_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let got = signoff(&["completions", "tcsh"]).stderr(writer).output().unwrap();
+    assert_eq!(got.status.code(), Some(64));
+}
