@@ -31,7 +31,8 @@ pub fn documented(command: Command) -> Command {
     }
     let command = command.mut_args(|arg| match (arg.get_long().map(variable), arg.get_help()) {
         (Some(variable), Some(help)) => {
-            let help = wrapped(&format!("{help} [env: {variable}]"));
+            // A no-break space keeps the variable in one piece until the lines are broken.
+            let help = wrapped(&format!("{help} [env:\u{a0}{variable}]")).replace('\u{a0}', " ");
             arg.help(help)
         }
         _ => arg,
