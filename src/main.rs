@@ -1,4 +1,4 @@
-//! Wires only: parse, log, run, exit.
+//! Wires only.
 
 fn main() -> std::process::ExitCode {
     signoff::cli::main()

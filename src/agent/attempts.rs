@@ -98,12 +98,12 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// No attempts of our own yet; `predecessor` where an agent before us may have left some open.
-    pub fn new(predecessor: bool, now: Moment) -> Self {
+    /// No attempts yet. Where an agent before us may have left some open, [`Attempts::linger`] says so.
+    pub fn new(now: Moment) -> Self {
         Self {
             last_id: 0,
             open: Vec::new(),
-            lingers_until: predecessor.then(|| now + LINGER),
+            lingers_until: None,
             watch: None,
             backoff: Backoff::new(FIRST_DELAY),
             urgent_cap: URGENT_CAP,

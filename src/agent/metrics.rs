@@ -15,6 +15,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::lifecycle::Verdict;
 use crate::{manager::Outcome, spool::record::Cause};
 
 /// The `Content-Type` of [`Metrics::text`].
@@ -24,33 +25,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 const ATTEMPT_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// How an ask was settled: the label `result` of `signoff_settled_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Settled {
-    /// The manager acknowledged the sign-off.
-    Confirmed,
-    /// The manager has no such row.
-    Absent,
-    /// The scheduler lives.
-    Superseded,
-    /// By hand.
-    Dropped,
-}
-
-impl Settled {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Confirmed, Self::Absent, Self::Superseded, Self::Dropped];
-
-    /// As written in the label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Confirmed => "confirmed",
-            Self::Absent => "absent",
-            Self::Superseded => "superseded",
-            Self::Dropped => "dropped",
-        }
-    }
-}
+/// How an ask can be settled.
+const SETTLED: [Verdict; 4] = [Verdict::Confirmed, Verdict::Absent, Verdict::Superseded, Verdict::Dropped];
 
 const CAUSES: [Cause; 5] = [Cause::PreStop, Cause::Sigterm, Cause::Down, Cause::Revived, Cause::Predecessor];
 
@@ -71,7 +47,7 @@ struct Reason {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Verdict {
+struct PredecessorLabels {
     verdict: &'static str,
 }
 
@@ -109,7 +85,7 @@ pub struct Metrics {
     pending: Gauge,
     oldest_pending: Gauge<f64, AtomicU64>,
     inherited: Counter,
-    predecessors: Family<Verdict, Counter>,
+    predecessors: Family<PredecessorLabels, Counter>,
     attempts: Family<Attempt, Counter>,
     attempt_duration: Histogram,
     settled: Family<Settling, Counter>,
@@ -152,7 +128,7 @@ impl Metrics {
         for outcome in OUTCOMES {
             drop(metrics.attempts.get_or_create(&Attempt { api: GRPC, outcome }));
         }
-        for result in Settled::ALL {
+        for result in SETTLED {
             for cause in CAUSES {
                 drop(
                     metrics.settled.get_or_create(&Settling { result: result.label(), cause: cause.label() }),
@@ -261,7 +237,7 @@ impl Metrics {
 
     /// Counts a predecessor. A verdict is a word of a fixed set.
     pub fn predecessor(&self, verdict: &'static str) {
-        self.predecessors.get_or_create(&Verdict { verdict }).inc();
+        self.predecessors.get_or_create(&PredecessorLabels { verdict }).inc();
     }
 
     /// Counts an attempt over gRPC that ended, and how long it took.
@@ -271,7 +247,7 @@ impl Metrics {
     }
 
     /// Counts a settled ask.
-    pub fn settled(&self, result: Settled, cause: Cause) {
+    pub fn settled(&self, result: Verdict, cause: Cause) {
         self.settled.get_or_create(&Settling { result: result.label(), cause: cause.label() }).inc();
     }
 
@@ -388,7 +364,7 @@ mod tests {
             assert_eq!(sample(&metrics, &name).as_deref(), Some("1"), "{name}");
         }
         assert_eq!(sample(&metrics, "signoff_attempt_duration_seconds_count").as_deref(), Some("5"));
-        for result in Settled::ALL {
+        for result in SETTLED {
             for cause in CAUSES {
                 let name = format!(
                     "signoff_settled_total{{result=\"{}\",cause=\"{}\"}}",

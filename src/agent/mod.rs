@@ -1,6 +1,10 @@
 //! The agent: a pure core that decides ([`lifecycle`]) and a thin shell that acts.
 
+pub mod alone;
 pub mod attempts;
+pub mod check;
+pub mod clock;
+pub mod degraded;
 pub mod disk;
 pub mod hook;
 pub mod http;
@@ -8,6 +12,8 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod moment;
 pub mod replay;
+pub mod run;
+pub mod say;
 pub mod scheduler;
 pub mod shell;
 pub mod socket;

@@ -1,1 +1,266 @@
-//! replay
+//! Asks that others left on this spool: looked at, then signed off, then forgotten.
+//!
+//! Another pod's key is looked at before it is replayed: if something answers at its ip:port and no other row has that
+//! ip:port, it lives and the ask is superseded; if another row has it, the address was reused and the sign-off goes on.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use super::{
+    attempts::{ATTEMPT_LIMIT, AttemptId, Attempts, Ended, Urgency},
+    clock::Clock,
+    disk::Disk,
+    lifecycle::Verdict,
+    metrics::Metrics,
+    moment::Moment,
+    scheduler::{self, Probe},
+};
+use crate::{
+    key::SchedulerKey,
+    manager::{AttemptOptions, Filter, Freshness, Manager, Outcome, RowState, State},
+    spool::record::{Record, RecordId, What},
+};
+
+/// How long a look at a scheduler's address may take.
+const LOOK: Duration = Duration::from_secs(1);
+/// How soon a read or a look that could not be made is made again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// A list over gRPC is at most this old.
+const LIST_AGE: Duration = Duration::from_secs(31);
+
+/// What a replay needs.
+#[derive(Clone)]
+pub struct Replay {
+    /// The manager.
+    pub manager: Arc<dyn Manager>,
+    /// The spool's thread.
+    pub disk: Disk,
+    /// Counters.
+    pub metrics: Metrics,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// What there is at a key's address.
+enum Look {
+    /// It lives: not to be signed off.
+    Lives,
+    /// Nothing answers, or another scheduler has the address now.
+    Gone,
+    /// It could not be found out.
+    Unclear(String),
+}
+
+/// One key's asks on their way to being settled.
+struct Job {
+    key: SchedulerKey,
+    asks: Vec<Record>,
+    attempts: Attempts,
+    listed: bool,
+    until: Option<Moment>,
+    said_unknown: bool,
+    said_failure: bool,
+}
+
+impl Replay {
+    /// Settles one key's asks, for as long as that takes, at most until `until`. Answers how they were settled; `Queued` if out
+    /// of time. `progress` hears why it isn't done yet.
+    pub async fn settle(
+        &self,
+        key: SchedulerKey,
+        asks: Vec<Record>,
+        until: Option<Moment>,
+        progress: &(dyn Fn(&str) + Send + Sync),
+    ) -> Verdict {
+        let mut attempts = Attempts::new(self.clock.now().at);
+        // Whoever left the asks may have left attempts too.
+        attempts.linger(self.clock.now().at);
+        let mut job = Job {
+            listed: asks.iter().any(|ask| ask.listed),
+            attempts,
+            key,
+            asks,
+            until,
+            said_unknown: false,
+            said_failure: false,
+        };
+        loop {
+            let now = self.clock.now().at;
+            if until.is_some_and(|until| now >= until) {
+                return Verdict::Queued;
+            }
+            match self.look(&job).await {
+                Look::Lives => return self.forget(&job, Verdict::Superseded).await,
+                Look::Unclear(why) => {
+                    progress(&why);
+                    debug!(scheduler.key = %job.key, reason = why, "Can't tell yet whether a scheduler lives.");
+                    self.pause(&job, now + AGAIN).await;
+                    continue;
+                }
+                Look::Gone => {}
+            }
+            if let Some(verdict) = self.sign_off(&mut job, progress).await {
+                return verdict;
+            }
+        }
+    }
+
+    /// One acknowledged sign-off, and the watch after it. `None`: look again, and once more.
+    async fn sign_off(&self, job: &mut Job, progress: &(dyn Fn(&str) + Send + Sync)) -> Option<Verdict> {
+        let (done, mut ended) = mpsc::unbounded_channel::<(AttemptId, Outcome)>();
+        loop {
+            let now = self.clock.now().at;
+            if job.until.is_some_and(|until| now >= until) {
+                return Some(Verdict::Queued);
+            }
+            let hedge = job.attempts.may_hedge(now);
+            if hedge || job.attempts.may_begin(now) {
+                let covers: Vec<RecordId> = job.asks.iter().map(|ask| ask.id.clone()).collect();
+                let id = job.attempts.begin(covers, now);
+                let (this, key, done) = (self.clone(), job.key.clone(), done.clone());
+                let limit = job.until.map_or(ATTEMPT_LIMIT, |until| ATTEMPT_LIMIT.min(until - now));
+                tokio::spawn(async move {
+                    let began = this.clock.now().at;
+                    let outcome = this.manager.sign_off(&key, AttemptOptions { hedge, limit }).await;
+                    this.metrics.attempt(&outcome, this.clock.now().at - began);
+                    // The other end is gone only where the whole replay was given up.
+                    let _ = done.send((id, outcome));
+                });
+                continue;
+            }
+            let wake = job.attempts.wake_at(true, now).unwrap_or(now + AGAIN);
+            let wake = job.until.map_or(wake, |until| wake.min(until));
+            tokio::select! {
+                () = self.clock.sleep_until(wake) => {
+                    if !job.attempts.under_way() && self.clock.now().at >= wake {
+                        // A new attempt: the scheduler may have come back meanwhile.
+                        return None;
+                    }
+                }
+                Some((id, outcome)) = ended.recv() => {
+                    let now = self.clock.now();
+                    let urgency = job.until.map_or(Urgency::Background, |until| Urgency::Urgent(until - now.at));
+                    match job.attempts.ended(id, &outcome, urgency, now) {
+                        Ended::Settled { absent: true, .. } | Ended::Watched { absent: true, .. } if !job.listed => {
+                            let why = format!("the manager has no row {} and never showed one", job.key);
+                            job.attempts.unknown_key(&why, urgency, now);
+                            progress(&why);
+                            if !std::mem::replace(&mut job.said_unknown, true) {
+                                warn!(scheduler.key = %job.key, "A queued sign-off's row is unknown to the manager: it stays queued.");
+                            }
+                        }
+                        Ended::Settled { absent, .. } => {
+                            let verdict = if absent { Verdict::Absent } else { Verdict::Confirmed };
+                            return Some(self.forget(job, verdict).await);
+                        }
+                        Ended::Watched { absent, until, .. } => {
+                            let verdict = if absent { Verdict::Absent } else { Verdict::Confirmed };
+                            info!(
+                                scheduler.key = %job.key,
+                                watched.seconds = (until - now.at).as_secs(),
+                                "Replayed a sign-off: acknowledged, and watched until no earlier attempt can undo it."
+                            );
+                            // How the others end decides when the row can be read.
+                            while job.attempts.under_way() {
+                                let Some((id, outcome)) = ended.recv().await else { break };
+                                job.attempts.ended(id, &outcome, urgency, self.clock.now());
+                            }
+                            return self.watch(job, verdict, progress).await;
+                        }
+                        Ended::Again => {
+                            let why = job.attempts.last_failure().unwrap_or("no answer").to_owned();
+                            progress(&why);
+                            if !std::mem::replace(&mut job.said_failure, true) {
+                                warn!(scheduler.key = %job.key, reason = why, "Can't replay a sign-off yet; it stays queued.");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until nothing can undo the acknowledged sign-off any more, and reads the row.
+    async fn watch(
+        &self,
+        job: &mut Job,
+        verdict: Verdict,
+        progress: &(dyn Fn(&str) + Send + Sync),
+    ) -> Option<Verdict> {
+        loop {
+            let closed = job.attempts.closed_at().unwrap_or_default();
+            let from = match self.manager.freshness() {
+                Freshness::Fresh => closed,
+                Freshness::Within30s => closed + LIST_AGE,
+            };
+            let left = (from - self.clock.now().at).as_secs();
+            progress(&format!("{}, watched for {left} s more", verdict.label()));
+            self.pause(job, from).await;
+            let asked = self.clock.now().at;
+            if job.until.is_some_and(|until| asked >= until) {
+                return Some(verdict);
+            }
+            match self.manager.read_row(&job.key).await {
+                Ok(read) if read.freshness == Freshness::Within30s && asked < closed + LIST_AGE => {}
+                Ok(read) => {
+                    let inactive = read.state != RowState::Active;
+                    job.attempts.row_was_read(inactive);
+                    return if inactive { Some(self.forget(job, verdict).await) } else { None };
+                }
+                Err(failure) => {
+                    progress(&failure.why);
+                    self.pause(job, asked + AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn look(&self, job: &Job) -> Look {
+        let Some(address) = job.asks.iter().rev().find_map(|ask| ask.address) else { return Look::Gone };
+        if let Probe::Silent(_) = scheduler::probe(address, LOOK).await {
+            return Look::Gone;
+        }
+        match self.manager.list(&Filter::Ip(address.ip())).await {
+            Err(failure) => Look::Unclear(failure.why),
+            Ok(rows) => {
+                let reused = rows.iter().any(|row| {
+                    let here = row
+                        .ip
+                        .parse()
+                        .is_ok_and(|ip| SocketAddr::new(ip, 0).ip().to_canonical() == address.ip());
+                    here && row.port == i32::from(address.port())
+                        && row.state == State::Active
+                        && !row.is(&job.key)
+                });
+                if reused { Look::Gone } else { Look::Lives }
+            }
+        }
+    }
+
+    async fn forget(&self, job: &Job, verdict: Verdict) -> Verdict {
+        let ids: Vec<RecordId> = job.asks.iter().map(|ask| ask.id.clone()).collect();
+        // What the disk refuses stays queued, and is replayed again: harmless.
+        let forgotten = self.disk.settle(ids, false).await.map(drop);
+        if let Err(error) = forgotten.and(self.disk.drop_all_marks(job.key.clone()).await) {
+            self.metrics.spool_error();
+            warn!(scheduler.key = %job.key, reason = %error, "A settled sign-off could not be removed from the spool.");
+        }
+        for ask in &job.asks {
+            let What::SignOff { cause, .. } = ask.what else { continue };
+            self.metrics.settled(verdict, cause);
+        }
+        info!(
+            scheduler.key = %job.key,
+            signoff.result = verdict.label(),
+            signoff.attempts = job.attempts.count(),
+            "Settled a sign-off that was left in the spool."
+        );
+        verdict
+    }
+
+    async fn pause(&self, job: &Job, at: Moment) {
+        self.clock.sleep_until(job.until.map_or(at, |until| at.min(until))).await;
+    }
+}

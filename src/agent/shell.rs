@@ -1,1 +1,388 @@
-//! shell
+//! Does what the core decides, in order: it persists before it attempts or answers.
+//!
+//! One task owns the core. Everything that takes time (attempts, holds, reads) runs in tasks of its own and comes back as an
+//! event; only an ask's write is waited for, at most as long as the disk thread allows.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    attempts::AttemptId,
+    clock::Clock,
+    disk::Disk,
+    lifecycle::{Answer, Effect, Event, HookId, Lifecycle, Notice, Scheduler},
+    metrics::Metrics,
+    moment::Moment,
+    say,
+    socket::{PreStopAnswer, Status},
+};
+use crate::{
+    exit::Exit,
+    key::SchedulerKey,
+    manager::{AttemptOptions, Failure, Filter, HoldStart, Manager, Outcome, Row, RowState},
+    spool::record::RecordId,
+};
+
+/// How long a read of a row or a list may take.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+/// How often the asks are looked for that somebody dropped by hand.
+const DROPPED_EVERY: Duration = Duration::from_secs(5);
+
+/// What others ask of the shell.
+pub enum Command {
+    /// Something happened.
+    Event(Event),
+    /// A pre-stop hook: drain, and answer.
+    PreStop {
+        /// How long the hook waits; without it, until the reserve before the deadline.
+        wait: Option<Duration>,
+        /// Where the answer goes.
+        answer: oneshot::Sender<PreStopAnswer>,
+    },
+    /// What is known.
+    Status(oneshot::Sender<Box<Status>>),
+}
+
+/// What the shell works with.
+pub struct Shell {
+    /// The manager.
+    pub manager: Arc<dyn Manager>,
+    /// The spool's thread.
+    pub disk: Disk,
+    /// Counters and gauges.
+    pub metrics: Metrics,
+    /// The clocks.
+    pub clock: Clock,
+    /// Comes back to this shell.
+    pub commands: mpsc::UnboundedSender<Command>,
+    /// Fills in what the core doesn't know.
+    pub base_status: Box<dyn Fn() -> Status + Send>,
+    hooks: HashMap<HookId, oneshot::Sender<PreStopAnswer>>,
+    last_hook: HookId,
+    hold: Option<HoldTask>,
+    watchdog: Option<Watchdog>,
+}
+
+/// The task that owns a hold's stream.
+struct HoldTask {
+    task: tokio::task::JoinHandle<()>,
+    release: oneshot::Sender<(AttemptId, Duration)>,
+}
+
+/// Ends the process at the deadline, whatever blocks.
+struct Watchdog;
+
+impl Watchdog {
+    fn start(left: Duration) -> Self {
+        std::thread::spawn(move || {
+            std::thread::sleep(left);
+            std::process::exit(i32::from(Exit::Queued.code()));
+        });
+        Self
+    }
+}
+
+impl Shell {
+    /// A shell without any hook or hold yet.
+    pub fn new(
+        manager: Arc<dyn Manager>,
+        disk: Disk,
+        metrics: Metrics,
+        clock: Clock,
+        commands: mpsc::UnboundedSender<Command>,
+        base_status: Box<dyn Fn() -> Status + Send>,
+    ) -> Self {
+        Self {
+            manager,
+            disk,
+            metrics,
+            clock,
+            commands,
+            base_status,
+            hooks: HashMap::new(),
+            last_hook: 0,
+            hold: None,
+            watchdog: None,
+        }
+    }
+
+    /// Runs until the core says exit.
+    pub async fn run(
+        &mut self,
+        core: &mut Lifecycle,
+        first: Vec<Effect>,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Exit {
+        if let Some(exit) = self.act(core, first).await {
+            return exit;
+        }
+        let mut look_for_dropped = self.clock.now().at + DROPPED_EVERY;
+        loop {
+            let now = self.clock.now().at;
+            let asks = !core.pending().is_empty();
+            let wake = core.wake_at(now).into_iter().chain(asks.then_some(look_for_dropped)).min();
+            let effects = tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(command) => self.take(core, command),
+                    None => return Exit::Internal,
+                },
+                () = sleep_until(self.clock, wake) => {
+                    if asks && self.clock.now().at >= look_for_dropped {
+                        look_for_dropped = self.clock.now().at + DROPPED_EVERY;
+                        self.look_for_dropped(core);
+                    }
+                    core.step(Event::Tick, self.clock.now())
+                }
+            };
+            if let Some(exit) = self.act(core, effects).await {
+                return exit;
+            }
+        }
+    }
+
+    fn take(&mut self, core: &mut Lifecycle, command: Command) -> Vec<Effect> {
+        let now = self.clock.now();
+        match command {
+            Command::Event(event) => {
+                say::event(core, &event);
+                let terminated = matches!(event, Event::Terminate);
+                let effects = core.step(event, now);
+                if terminated && self.watchdog.is_none() {
+                    let left = core.deadline().map_or(Duration::ZERO, |at| at - now.at);
+                    self.watchdog = Some(Watchdog::start(left.saturating_sub(Duration::from_millis(20))));
+                }
+                effects
+            }
+            Command::PreStop { wait, answer } => {
+                self.last_hook += 1;
+                self.hooks.insert(self.last_hook, answer);
+                core.step(Event::PreStop { hook: self.last_hook, wait }, now)
+            }
+            Command::Status(answer) => {
+                // Who asked may have gone.
+                let _ = answer.send(Box::new(self.status(core)));
+                Vec::new()
+            }
+        }
+    }
+
+    async fn act(&mut self, core: &mut Lifecycle, effects: Vec<Effect>) -> Option<Exit> {
+        let mut queue = VecDeque::from(effects);
+        while let Some(effect) = queue.pop_front() {
+            match effect {
+                Effect::Persist(record) => {
+                    let ask = record.id.clone();
+                    let written = self.disk.write_ask(record).await;
+                    if let Err(error) = &written {
+                        self.metrics.spool_error();
+                        say::not_persisted(core.key(), error);
+                    }
+                    say::termination_message(core, written.is_ok());
+                    let now = self.clock.now();
+                    queue.extend(core.step(Event::Written { ask, on_disk: written.is_ok() }, now));
+                }
+                Effect::Mark(record) => self.disk.write_mark(record),
+                Effect::DropMarks { signed_off } => self.disk.drop_marks(core.key().clone(), signed_off),
+                Effect::Settle { asks, mark } => self.disk.settle_later(asks, mark),
+                Effect::Attempt { id, hedge, limit } => {
+                    self.attempt(core.key(), id, AttemptOptions { hedge, limit })
+                }
+                Effect::Hold => self.open_hold(core.key()),
+                Effect::Release { id, limit } => self.release_hold(id, limit),
+                Effect::DropHold => {
+                    if let Some(hold) = self.hold.take() {
+                        hold.task.abort();
+                    }
+                }
+                Effect::ReadRow => self.read_row(core.key()),
+                Effect::CheckIdentity => self.check_identity(core.key()),
+                Effect::Answer(hook, answer) => self.answer(hook, &answer),
+                Effect::Notice(notice) => self.notice(core, &notice),
+                Effect::Exit(exit) => {
+                    say::leaving(core, exit);
+                    // What is queued for the disk is worth waiting for, but not beyond its own limit.
+                    self.disk.flush().await;
+                    return Some(exit);
+                }
+            }
+        }
+        self.gauges(core);
+        None
+    }
+
+    fn send(&self) -> impl Fn(Event) + Send + 'static {
+        let commands = self.commands.clone();
+        // The shell is gone only when the process ends.
+        move |event| drop(commands.send(Command::Event(event)))
+    }
+
+    fn attempt(&self, key: &SchedulerKey, id: AttemptId, options: AttemptOptions) {
+        let (manager, metrics, clock, key, send) =
+            (Arc::clone(&self.manager), self.metrics.clone(), self.clock, key.clone(), self.send());
+        tokio::spawn(async move {
+            let began = clock.now().at;
+            let outcome = manager.sign_off(&key, options).await;
+            metrics.attempt(&outcome, clock.now().at - began);
+            say::attempt(&key, id, options, &outcome, clock.now().at - began);
+            send(Event::Ended { attempt: id, outcome });
+        });
+    }
+
+    fn open_hold(&mut self, key: &SchedulerKey) {
+        let (manager, metrics, clock, key, send) =
+            (Arc::clone(&self.manager), self.metrics.clone(), self.clock, key.clone(), self.send());
+        let (release, released) = oneshot::channel::<(AttemptId, Duration)>();
+        let task = tokio::spawn(async move {
+            let mut held = match manager.hold(&key).await {
+                Ok(HoldStart::Open(held)) => held,
+                Ok(HoldStart::Absent) => return send(Event::HoldFailed { absent: true }),
+                Err(failure) => {
+                    say::hold_failed(&key, &failure);
+                    return send(Event::HoldFailed { absent: false });
+                }
+            };
+            send(Event::HoldOpened);
+            tokio::select! {
+                biased;
+                Ok((id, limit)) = released => {
+                    let began = clock.now().at;
+                    let outcome = held.release(limit).await;
+                    metrics.attempt(&outcome, clock.now().at - began);
+                    say::attempt(&key, id, AttemptOptions { hedge: false, limit }, &outcome, clock.now().at - began);
+                    send(Event::Ended { attempt: id, outcome });
+                }
+                failure = held.lost() => {
+                    say::hold_lost(&key, &failure);
+                    send(Event::HoldLost);
+                }
+            }
+        });
+        self.hold = Some(HoldTask { task, release });
+    }
+
+    fn release_hold(&mut self, id: AttemptId, limit: Duration) {
+        let released = self.hold.take().is_some_and(|hold| hold.release.send((id, limit)).is_ok());
+        if !released {
+            // It was lost just now: its end may still be applied, and its event finds no hold any more.
+            let outcome = Outcome::Unknown(Failure::new("the stream that held the row was lost"));
+            self.send()(Event::Ended { attempt: id, outcome });
+        }
+    }
+
+    fn read_row(&self, key: &SchedulerKey) {
+        let (manager, clock, key, send) = (Arc::clone(&self.manager), self.clock, key.clone(), self.send());
+        tokio::spawn(async move {
+            let asked = clock.now().at;
+            let read = within(READ_LIMIT, manager.read_row(&key)).await;
+            say::row_read(&key, &read);
+            send(Event::RowRead { asked, read });
+        });
+    }
+
+    fn check_identity(&self, key: &SchedulerKey) {
+        let (manager, key, send) = (Arc::clone(&self.manager), key.clone(), self.send());
+        tokio::spawn(async move {
+            match rows_like(manager.as_ref(), &key).await {
+                Ok(rows) => send(Event::Identity { listed: rows.iter().any(|row| row.is(&key)) }),
+                // The core asks again by itself.
+                Err(failure) => say::identity_not_checked(&key, &failure),
+            }
+        });
+    }
+
+    fn answer(&mut self, hook: HookId, answer: &Answer) {
+        let Some(sender) = self.hooks.remove(&hook) else { return };
+        let answer = say::pre_stop_answer(answer, self.disk.durability(), self.clock.now().wall);
+        // A hook that went away needs no answer.
+        let _ = sender.send(answer);
+    }
+
+    fn notice(&self, core: &Lifecycle, notice: &Notice) {
+        say::notice(core, notice, self.disk.durability());
+        match notice {
+            Notice::Settled { verdict, cause, .. } => {
+                self.metrics.settled(*verdict, *cause);
+                say::termination_message_settled(core, *verdict);
+            }
+            Notice::Inherited(count) => self.metrics.inherited(*count as u64),
+            Notice::Restored => self.metrics.restored(),
+            Notice::IdentityUnknown => {
+                let (manager, key) = (Arc::clone(&self.manager), core.key().clone());
+                tokio::spawn(async move {
+                    let rows = rows_like(manager.as_ref(), &key).await.unwrap_or_default();
+                    say::identity_unknown(&key, &rows);
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn look_for_dropped(&self, core: &Lifecycle) {
+        let on_disk = core.pending().iter().filter(|ask| ask.on_disk);
+        let ids: Vec<RecordId> = on_disk.map(|ask| ask.record.id.clone()).collect();
+        let (disk, send) = (self.disk.clone(), self.send());
+        tokio::spawn(async move {
+            let gone = disk.vanished(ids).await;
+            if !gone.is_empty() {
+                send(Event::Dropped(gone));
+            }
+        });
+    }
+
+    fn gauges(&self, core: &Lifecycle) {
+        let metrics = &self.metrics;
+        metrics.set_identity_known(if core.listed() {
+            Some(true)
+        } else {
+            core.key_unknown().then_some(false)
+        });
+        metrics.set_row_active(core.row().map(|row| row.state == RowState::Active));
+        metrics.set_scheduler_up(match core.scheduler() {
+            Scheduler::Serving(_) => Some(true),
+            Scheduler::Down(_) => Some(false),
+            Scheduler::Unseen | Scheduler::Unknown => None,
+        });
+        let oldest = core.pending().iter().map(|ask| ask.record.at).min();
+        metrics.set_pending(core.pending().len(), oldest);
+    }
+
+    fn status(&self, core: &Lifecycle) -> Status {
+        say::status((self.base_status)(), core, self.clock.now())
+    }
+}
+
+async fn sleep_until(clock: Clock, wake: Option<Moment>) {
+    match wake {
+        Some(at) => clock.sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// `future`, or a failure that says that it took too long.
+pub async fn within<T>(
+    limit: Duration,
+    future: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(limit, future).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::new(format!("the manager did not answer within {} s", limit.as_secs()))),
+    }
+}
+
+/// The rows that might be the key's: of its hostname (REST), else of its cluster and of the active ones (gRPC).
+async fn rows_like(manager: &dyn Manager, key: &SchedulerKey) -> Result<Vec<Row>, Failure> {
+    let mut rows = within(READ_LIMIT, manager.list(&Filter::Hostname(key.hostname.clone()))).await?;
+    if !rows.iter().any(|row| row.is(key)) {
+        let of_cluster = within(READ_LIMIT, manager.list(&Filter::Cluster(key.cluster_id))).await?;
+        rows.extend(of_cluster.into_iter().filter(|row| {
+            row.hostname.eq_ignore_ascii_case(key.hostname.as_str()) || row.ip == key.ip.to_string()
+        }));
+    }
+    Ok(rows)
+}

@@ -1,10 +1,16 @@
 //! `signoff agent`.
 
-use super::args::AgentArgs;
-use crate::exit::Exit;
+use std::sync::Arc;
 
-/// Runs the command.
-pub async fn run(_args: AgentArgs) -> Exit {
-    tracing::error!("This command is not wired yet.");
-    Exit::Internal
+use super::args::AgentArgs;
+use crate::{
+    agent::run,
+    exit::Exit,
+    identity::{System, resolve},
+};
+
+/// Runs the agent until it was told to stop and has done what there was to do.
+pub async fn run(args: AgentArgs) -> Exit {
+    let (inputs, system) = (args.inputs(), System::default());
+    run::run(Arc::new(move || resolve(&inputs, None, &system))).await
 }

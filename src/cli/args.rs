@@ -45,6 +45,15 @@ pub enum Command {
     Queue(QueueArgs),
     /// Check identity, manager, scheduler, spool and permissions, and say what to do
     Check(Box<CheckArgs>),
+    /// Run a mock Dragonfly manager: both APIs, faults on demand, a live page
+    #[cfg(feature = "mock")]
+    MockManager(Box<crate::mock::MockManagerArgs>),
+    /// Run a mock Dragonfly scheduler
+    #[cfg(feature = "mock")]
+    MockScheduler(Box<crate::mock::MockSchedulerArgs>),
+    /// Play the main job on an embedded mock manager, live
+    #[cfg(feature = "mock")]
+    Demo(crate::demo::DemoArgs),
     /// Print a shell's completions
     Completions(CompletionsArgs),
 }
@@ -221,7 +230,7 @@ pub struct QueueDropArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = FROM_THE_AGENT)]
 pub struct FlushArgs {
-    /// How long to try; what is not settled by then stays queued [default: 30s]
+    /// How long to try; what is not settled by then stays queued [default: until all is settled]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, help_heading = "Queue")]
     pub deadline: Option<Duration>,
     #[command(flatten)]

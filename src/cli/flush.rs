@@ -1,10 +1,79 @@
-//! `signoff queue flush`.
+//! `signoff queue flush`: settles all of a spool.
 
-use super::args::FlushArgs;
-use crate::exit::Exit;
+use std::{
+    io::IsTerminal,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-/// Runs the command.
-pub async fn run(_args: FlushArgs) -> Exit {
-    tracing::error!("This command is not wired yet.");
-    Exit::Internal
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{args::FlushArgs, print, settings};
+use crate::{
+    agent::{
+        alone::{self, FlushError, Progress},
+        lifecycle::Verdict,
+    },
+    exit::Exit,
+    key::SchedulerKey,
+};
+
+/// Settles, with a bar on a terminal and a line for each key elsewhere.
+pub async fn run(args: FlushArgs) -> Exit {
+    let (found, problems) = match settings::resolved(args.inputs()).await {
+        Ok(resolved) => resolved,
+        Err(exit) => return exit,
+    };
+    if !found.has_grpc() {
+        return settings::incomplete(&problems);
+    }
+    let shown = Arc::new(Shown::new());
+    let (settled, left) = match alone::flush(&found, args.deadline, shown.as_ref()).await {
+        Ok(counts) => counts,
+        Err(error @ FlushError::Held) => {
+            settings::unavailable(&error);
+            return Exit::HeldBack;
+        }
+        Err(error) => return settings::unavailable(&error),
+    };
+    shown.bar.finish_and_clear();
+    print(&format!("{settled} settled, {left} left queued"));
+    if left > 0 { Exit::Queued } else { Exit::Done }
+}
+
+struct Shown {
+    bar: ProgressBar,
+    last: Mutex<String>,
+}
+
+impl Shown {
+    fn new() -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, last: Mutex::default() }
+    }
+}
+
+impl Progress for Shown {
+    fn found(&self, keys: usize) {
+        self.bar.inc_length(keys as u64);
+        // Drawn before the first is settled: an outage would show nothing.
+        self.bar.tick();
+    }
+
+    fn waits(&self, key: &SchedulerKey, why: &str) {
+        let text = format!("{key}: {why}");
+        self.bar.set_message(text.clone());
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != text {
+            tracing::info!(scheduler.key = %key, reason = why, "Not settled yet.");
+            *last = text;
+        }
+    }
+
+    fn settled(&self, key: &SchedulerKey, verdict: Verdict) {
+        self.bar.suspend(|| print(&format!("{}: {key}", verdict.label())));
+        self.bar.inc(1);
+    }
 }

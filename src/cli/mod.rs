@@ -14,7 +14,16 @@ use self::{
     args::{Cli, Command, CompletionsArgs, QueueArgs, QueueCommand, Shell},
     environment::{Added, Env},
 };
-use crate::{exit::Exit, logging};
+use crate::{
+    agent::clock::wall_millis,
+    exit::Exit,
+    identity::{
+        Settings,
+        settings::{DEFAULT_RUN_DIR, DEFAULT_SPOOL},
+    },
+    logging,
+    spool::SpoolError,
+};
 
 pub mod agent;
 pub mod args;
@@ -22,7 +31,10 @@ pub mod check;
 pub mod environment;
 pub mod flush;
 pub mod pre_stop;
+pub mod queue;
+pub mod settings;
 pub mod status;
+pub mod status_view;
 
 /// The process: everything but `fn main`.
 pub fn main() -> ExitCode {
@@ -108,14 +120,66 @@ async fn dispatch(command: Command) -> Exit {
         Command::PreStop(args) => pre_stop::run(*args).await,
         Command::Status(args) => status::run(args).await,
         Command::Check(args) => check::run(*args).await,
-        Command::Queue(QueueArgs { command }) => match command {
-            QueueCommand::Flush(args) => flush::run(*args).await,
-            QueueCommand::List(_) | QueueCommand::Show(_) | QueueCommand::Drop(_) => {
-                error!("This command is not wired yet.");
-                Exit::Internal
-            }
-        },
+        Command::Queue(QueueArgs { command: QueueCommand::Flush(args) }) => flush::run(*args).await,
+        Command::Queue(QueueArgs { command }) => queue(command).await,
+        #[cfg(feature = "mock")]
+        Command::MockManager(args) => ended(crate::mock::run_manager(*args, told_to_stop()).await),
+        #[cfg(feature = "mock")]
+        Command::MockScheduler(args) => ended(crate::mock::run_scheduler(*args, told_to_stop()).await),
+        #[cfg(feature = "mock")]
+        Command::Demo(args) => crate::demo::run(args).await,
         Command::Completions(args) => completions(args),
+    }
+}
+
+/// `signoff queue list|show|drop`: the spool's directory is all they need.
+async fn queue(command: QueueCommand) -> Exit {
+    let (spool, run_dir) = match &command {
+        QueueCommand::List(args) => (&args.spool, &args.run_dir),
+        QueueCommand::Show(args) => (&args.spool, &args.run_dir),
+        QueueCommand::Drop(args) => (&args.spool, &args.run_dir),
+        QueueCommand::Flush(args) => (&args.spool, &args.run_dir),
+    };
+    let run_dir = run_dir.run_dir.clone().unwrap_or_else(|| DEFAULT_RUN_DIR.into());
+    let of_the_agent = || Settings::read(&run_dir).ok().flatten().map(|settings| settings.spool);
+    let dir = spool.spool.clone().or_else(of_the_agent).unwrap_or_else(|| DEFAULT_SPOOL.into());
+    let shown = match command {
+        QueueCommand::List(args) => queue::list(&dir, false, args.output.format(), wall_millis()),
+        QueueCommand::Show(args) => each(&args.ids, |id| queue::show(&dir, id, args.output.format())),
+        QueueCommand::Drop(args) => each(&args.ids, |id| queue::drop(&dir, id, queue::Format::Table)),
+        QueueCommand::Flush(_) => Ok(String::new()),
+    };
+    match shown {
+        Ok(text) => {
+            print(text.trim_end());
+            Exit::Done
+        }
+        Err(error) => usage(&error),
+    }
+}
+
+fn each(ids: &[String], act: impl Fn(&str) -> Result<String, SpoolError>) -> Result<String, SpoolError> {
+    ids.iter().map(|id| act(id)).collect()
+}
+
+/// Resolves at SIGTERM or SIGINT.
+#[cfg(feature = "mock")]
+async fn told_to_stop() {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    match signal_hook_tokio::Signals::new([SIGTERM, SIGINT]) {
+        Ok(mut signals) => drop(futures_util::StreamExt::next(&mut signals).await),
+        Err(error) => {
+            error!(%error, "Signals can't be handled: a signal ends this at once.");
+            std::future::pending().await
+        }
+    }
+}
+
+#[cfg(feature = "mock")]
+fn ended(result: Result<(), impl std::fmt::Display>) -> Exit {
+    match result {
+        Ok(()) => Exit::Done,
+        Err(error) => usage(&error),
     }
 }
 

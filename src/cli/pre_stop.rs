@@ -1,10 +1,86 @@
-//! `signoff pre-stop`.
+//! `signoff pre-stop`: asks the agent, or does the whole job alone, and says in one line how that ended.
 
-use super::args::PreStopArgs;
-use crate::exit::Exit;
+use std::time::Duration;
 
-/// Runs the command.
-pub async fn run(_args: PreStopArgs) -> Exit {
-    tracing::error!("This command is not wired yet.");
-    Exit::Internal
+use super::{args::PreStopArgs, print, settings};
+use crate::{
+    agent::{
+        alone,
+        lifecycle::Verdict,
+        socket::{AskError, PreStopAnswer, Request, Response, ask},
+    },
+    exit::Exit,
+    logging::pid1,
+};
+
+/// How long the hook waits for the agent's confirmation unless told.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// The agent answers by the deadline; this is for the way there and back.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Drains, prints one line, and lingers.
+pub async fn run(args: PreStopArgs) -> Exit {
+    let inputs = args.inputs();
+    let deadline = args.deadline.unwrap_or(DEADLINE);
+    let request = Request::PreStop { deadline: Some(deadline) };
+    let answer = match ask(&inputs.run_dir(), &request, deadline + MARGIN).await {
+        Ok(Response::PreStop(answer)) => answer,
+        Ok(Response::Refused(why)) => return settings::unavailable(&why),
+        Ok(other) => return settings::unavailable(&format!("the agent answered something else: {other:?}")),
+        Err(error @ (AskError::Denied { .. } | AskError::Refused { .. })) => {
+            return settings::unavailable(&error);
+        }
+        // No agent, or one that died over it.
+        Err(error) => {
+            tracing::info!(reason = %error, "No agent answers: doing the whole job alone.");
+            match alone(args.clone()).await {
+                Ok(answer) => answer,
+                Err(exit) => return exit,
+            }
+        }
+    };
+    let line = answer.to_string();
+    print(&line);
+    tell_pid_1(&line);
+    if let Some(linger) = args.linger.filter(|linger| !linger.is_zero()) {
+        self::linger(linger).await;
+    }
+    if answer.result == Verdict::Queued { Exit::Queued } else { Exit::Done }
+}
+
+async fn alone(args: PreStopArgs) -> Result<PreStopAnswer, Exit> {
+    let (found, problems) = settings::resolved(args.inputs()).await?;
+    let (Some(key), true) = (found.key(), found.has_grpc()) else {
+        return Err(settings::incomplete(&problems));
+    };
+    alone::pre_stop(&found, key, args.deadline).await.map_err(|failure| settings::unavailable(&failure))
+}
+
+async fn linger(time: Duration) {
+    if beside_the_agent() {
+        let line = "linger: no effect here, since a sidecar's own hook delays nobody: put the hook on the scheduler's container";
+        print(line);
+        tell_pid_1(line);
+        return;
+    }
+    tokio::time::sleep(time).await;
+}
+
+/// Whether this is the sidecar's own container: its PID 1 is signoff too.
+fn beside_the_agent() -> bool {
+    std::process::id() != 1
+        && std::fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim_end() == "signoff")
+}
+
+/// A hook's output is lost, so inside a container the line goes to PID 1's stdout as well: that is the container's log.
+fn tell_pid_1(line: &str) {
+    if in_a_container() {
+        pid1::also_write(line);
+    }
+}
+
+/// Kubernetes sets this in every container.
+fn in_a_container() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+        || std::path::Path::new("/dev/termination-log").exists()
 }

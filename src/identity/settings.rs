@@ -15,7 +15,13 @@ use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
 use super::{address::HostPort, duration, scheduler_yaml::TlsFiles};
-use crate::key::{ClusterId, Hostname, SchedulerIp, SchedulerKey};
+use crate::{
+    key::{ClusterId, Hostname, SchedulerIp, SchedulerKey},
+    manager::{
+        client::ManagerSettings,
+        endpoints::{Api, Endpoint},
+    },
+};
 
 /// The default of `--spool`.
 pub const DEFAULT_SPOOL: &str = "/var/lib/signoff";
@@ -175,6 +181,23 @@ impl Settings {
     /// Whether one of the endpoints is for gRPC, which all writes need.
     pub fn has_grpc(&self) -> bool {
         self.managers.iter().any(|m| super::address::is_grpc(m))
+    }
+
+    /// What the manager's client is built from.
+    pub fn manager(&self) -> ManagerSettings {
+        // Endpoints were checked when they were read; what an old file may hold beside is passed over.
+        let endpoints = self.managers.iter().filter_map(|text| text.parse::<Endpoint>().ok());
+        let (grpc, rest) = endpoints.partition(|endpoint| endpoint.api() == Api::Grpc);
+        ManagerSettings {
+            grpc,
+            rest,
+            username: self.username.clone(),
+            password_file: self.password_file.clone(),
+            ca_file: self.ca_file.clone(),
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+            caller_ip: self.ip.map(SchedulerIp::get),
+        }
     }
 
     /// Writes `agent.json` in [`run_dir`](Self::run_dir), which is made if need be, as a whole: a reader sees the old or

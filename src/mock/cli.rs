@@ -22,6 +22,9 @@ fn say(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
+const FAULT_HELP: &str = "What goes wrong from the start, repeatable: KIND[,count=N][,seconds=S][,after=S]\n\
+    [,scope=grpc|rest][,call=NAME][,status=CODE][,message=TEXT]";
+
 /// Run a mock Dragonfly manager: gRPC, REST, and a page that shows the scheduler table and switches faults.
 #[derive(Debug, Clone, Args)]
 pub struct MockManagerArgs {
@@ -37,13 +40,12 @@ pub struct MockManagerArgs {
     /// Keep the table in this file; several managers may share one
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
-    /// What goes wrong from the start: KIND[,count=N][,seconds=S][,after=S][,scope=grpc|rest][,call=NAME][,status=CODE][,message=TEXT] (repeatable)
-    #[arg(long, value_name = "FAULT")]
+    #[arg(long, value_name = "FAULT", help = FAULT_HELP)]
     pub fault: Vec<Fault>,
     /// What a call takes when all is well
     #[arg(long, value_name = "DURATION", default_value = "2ms", value_parser = duration)]
     pub latency: Duration,
-    /// A REST user as NAME:PASSWORD:ROLE, with the role root or guest (repeatable); root:dragonfly:root if none is given
+    /// A REST user, repeatable: NAME:PASSWORD:root|guest [default: root:dragonfly:root]
     #[arg(long, value_name = "USER", hide_default_value = true)]
     pub user: Vec<User>,
     /// Serve gRPC and REST over TLS with this certificate (PEM)

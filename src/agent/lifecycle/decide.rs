@@ -13,7 +13,7 @@ use super::{
 use crate::{
     exit::Exit,
     manager::{Freshness, Outcome, RowRead, RowState},
-    spool::record::{Cause, Record, RecordId, What},
+    spool::record::{Cause, Kind, Record, RecordId, What},
 };
 
 /// How soon an ask that the disk refused is offered to it again.
@@ -26,6 +26,7 @@ const READ_SOON: Duration = Duration::from_secs(1);
 impl Lifecycle {
     pub(super) fn learn(&mut self, event: Event, now: Now, out: &mut Vec<Effect>) {
         match event {
+            Event::Found(left) => self.learn_found(left, now, out),
             Event::Scheduler(sight) => self.learn_sight(sight, now, out),
             Event::PreStop { hook, wait } => self.learn_pre_stop(hook, wait, now, out),
             Event::Terminate => self.learn_terminate(now, out),
@@ -87,6 +88,46 @@ impl Lifecycle {
                 self.attempts.forget_watch();
             }
             Event::Tick => {}
+        }
+    }
+
+    fn learn_found(&mut self, left: Vec<(Kind, Record)>, now: Now, out: &mut Vec<Effect>) {
+        // An agent that signed off or held may have left attempts that are still applied.
+        if left.iter().any(|(_, record)| record.what != What::Seen) {
+            self.attempts.linger(now.at);
+        }
+        let mut asks = 0;
+        for (kind, record) in left {
+            self.listed |= record.listed;
+            if let What::SignOff { drain_until: Some(until), .. } = record.what {
+                self.resume_drain(Duration::from_millis(until.saturating_sub(now.wall)), now.at);
+            }
+            match (kind, &record.what) {
+                (Kind::Ask, _) => {
+                    asks += 1;
+                    self.pending.push(Pending {
+                        record,
+                        on_disk: true,
+                        since: now.at,
+                        acknowledged: None,
+                        inherited: true,
+                    });
+                }
+                (Kind::Mark, What::Seen) => self.seen_serving |= record.address == self.config.watched,
+                (Kind::Mark, What::SignOff { .. } | What::Held) => self.ours = true,
+            }
+        }
+        if asks > 0 {
+            out.push(Effect::Notice(Notice::Inherited(asks)));
+        }
+    }
+
+    /// A drain that a predecessor began: over where its end is further ahead than any drain's can be (the clock was set).
+    fn resume_drain(&mut self, left: Duration, now: Moment) {
+        if !left.is_zero() && left <= self.config.grace + DRAIN_SLACK {
+            let until = now + left;
+            let until = self.drain.map_or(until, |known| known.until.max(until));
+            self.drain = Some(Drain { until, went_down: false });
         }
     }
 
@@ -349,6 +390,7 @@ impl Lifecycle {
             on_disk: false,
             since: now.at,
             acknowledged: None,
+            inherited: false,
         });
         out.push(Effect::Notice(Notice::Asked(cause)));
         out.push(Effect::Persist(record));
@@ -367,7 +409,7 @@ impl Lifecycle {
     /// Forgets asks that are settled on disk, and tells who waits for them.
     pub(super) fn finish(&mut self, asks: &[RecordId], verdict: Verdict, now: Now, out: &mut Vec<Effect>) {
         for pending in self.pending.extract_if(.., |pending| asks.contains(&pending.record.id)) {
-            if let What::SignOff { cause, .. } = pending.record.what {
+            if let Some(cause) = pending.cause() {
                 out.push(Effect::Notice(Notice::Settled { verdict, cause, after: now.at - pending.since }));
             }
         }

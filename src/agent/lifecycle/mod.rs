@@ -15,12 +15,15 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     attempts::{AttemptId, Attempts, Urgency},
     moment::{Moment, Now},
 };
 use crate::{
     exit::Exit,
+    identity::Repair,
     key::SchedulerKey,
     manager::{Failure, Freshness, Outcome, RowRead, RowState},
     spool::record::{Cause, Kind, Record, RecordId, What},
@@ -43,17 +46,6 @@ const LEAST_AFTER_SIGTERM: Duration = Duration::from_secs(2);
 const LIST_AGE: Duration = Duration::from_secs(31);
 /// How long a key may stay unlisted after its scheduler serves.
 pub const IDENTITY_GRACE: Duration = Duration::from_secs(35);
-
-/// Which unasked writes are allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repair {
-    /// Repair.
-    On,
-    /// Only say what would be repaired.
-    Report,
-    /// Neither.
-    Off,
-}
 
 /// What the core has to know from the start.
 #[derive(Debug, Clone)]
@@ -95,6 +87,8 @@ pub enum Sight {
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
+    /// What a predecessor on this spool left for the same key.
+    Found(Vec<(Kind, Record)>),
     /// The scheduler was seen.
     Scheduler(Sight),
     /// `signoff pre-stop`, or the hook listener.
@@ -150,7 +144,8 @@ pub enum Event {
 }
 
 /// How an ask was settled, or a hook answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The manager acknowledged it.
     Confirmed,
@@ -308,6 +303,18 @@ pub struct Pending {
     pub since: Moment,
     /// The manager acknowledged it; it is kept because another attempt may still be applied.
     pub acknowledged: Option<Verdict>,
+    /// It was found in the spool.
+    pub inherited: bool,
+}
+
+impl Pending {
+    /// Why it was asked.
+    pub fn cause(&self) -> Option<Cause> {
+        match self.record.what {
+            What::SignOff { cause, .. } => Some(cause),
+            What::Seen | What::Held => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -384,9 +391,9 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Begins, with what a predecessor on this spool left for the same key.
-    pub fn new(config: Config, left: Vec<(Kind, Record)>, now: Now) -> (Self, Vec<Effect>) {
-        let mut this = Self {
+    /// Begins. What a predecessor on this spool left for the same key comes as [`Event::Found`].
+    pub fn new(config: Config, now: Moment) -> Self {
+        Self {
             scheduler: Scheduler::Unseen,
             seen_serving: false,
             listed: false,
@@ -397,10 +404,10 @@ impl Lifecycle {
             terminated: None,
             pending: Vec::new(),
             hooks: Vec::new(),
-            attempts: Attempts::new(left.iter().any(|(_, r)| r.what != What::Seen), now.at),
+            attempts: Attempts::new(now),
             hold: Hold::None,
             releasing: None,
-            hold_not_before: now.at,
+            hold_not_before: now,
             hold_failures: 0,
             ours: false,
             restoring: false,
@@ -409,39 +416,12 @@ impl Lifecycle {
             row: None,
             freshness: config.freshness,
             reading: false,
-            read_due: Some(now.at),
+            read_due: Some(now),
             persist_again: None,
             resign_at: None,
             last_record: 0,
             done: false,
             config,
-        };
-        let mut inherited = 0;
-        for (kind, record) in left {
-            this.listed |= record.listed;
-            if let What::SignOff { drain_until: Some(until), .. } = record.what {
-                this.resume_drain(Duration::from_millis(until.saturating_sub(now.wall)), now.at);
-            }
-            match (kind, &record.what) {
-                (Kind::Ask, _) => {
-                    inherited += 1;
-                    this.pending.push(Pending { record, on_disk: true, since: now.at, acknowledged: None });
-                }
-                (Kind::Mark, What::Seen) => this.seen_serving |= record.address == this.config.watched,
-                (Kind::Mark, What::SignOff { .. } | What::Held) => this.ours = true,
-            }
-        }
-        let effects =
-            if inherited > 0 { vec![Effect::Notice(Notice::Inherited(inherited))] } else { Vec::new() };
-        (this, effects)
-    }
-
-    /// A drain that a predecessor began: over where its end is further ahead than any drain's can be (the clock was set).
-    fn resume_drain(&mut self, left: Duration, now: Moment) {
-        if !left.is_zero() && left <= self.config.grace + DRAIN_SLACK {
-            let until = now + left;
-            let until = self.drain.map_or(until, |known| known.until.max(until));
-            self.drain = Some(Drain { until, went_down: false });
         }
     }
 
@@ -567,6 +547,11 @@ impl Lifecycle {
     /// Whether the key was seen in the manager.
     pub fn listed(&self) -> bool {
         self.listed
+    }
+
+    /// Whether the manager said, or went on for too long to say, that there is no such key.
+    pub fn key_unknown(&self) -> bool {
+        self.key_unknown
     }
 
     /// Whether a mark says that this agent made the row inactive.

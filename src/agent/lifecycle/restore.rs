@@ -7,9 +7,10 @@ use super::{
         attempts::ATTEMPT_LIMIT,
         moment::{Moment, Now},
     },
-    Effect, Hold, Lifecycle, Notice, Repair, Scheduler, Target, Verdict,
+    Effect, Hold, Lifecycle, Notice, Scheduler, Target, Verdict,
 };
 use crate::{
+    identity::Repair,
     manager::{Freshness, RowState},
     spool::record::{RecordId, What},
 };

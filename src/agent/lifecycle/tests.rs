@@ -36,7 +36,8 @@ struct Bench {
 impl Bench {
     fn new(freshness: Freshness, left: Vec<(Kind, Record)>) -> Self {
         let now = Now { at: Moment(Duration::from_secs(100)), wall: WALL, roll: u32::MAX };
-        let (core, all) = Lifecycle::new(config(freshness), left, now);
+        let mut core = Lifecycle::new(config(freshness), now.at);
+        let all = core.step(Event::Found(left), now);
         Self { core, at: now.at.0, wall: WALL, all, disk_works: true }
     }
 

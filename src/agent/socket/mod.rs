@@ -19,7 +19,7 @@ use std::{fmt, path::Path, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::spool::record::WallMillis;
+use crate::{agent::lifecycle::Verdict as PreStopResult, spool::record::WallMillis};
 
 pub mod client;
 pub mod server;
@@ -135,35 +135,6 @@ struct ResponseLine {
     response: Response,
 }
 
-/// How a pre-stop ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PreStopResult {
-    /// The manager acknowledged the sign-off.
-    Confirmed,
-    /// The manager has no such row.
-    Absent,
-    /// The scheduler lives.
-    Superseded,
-    /// Not settled by the deadline; the agent goes on.
-    Queued,
-    /// Dropped by hand meanwhile.
-    Dropped,
-}
-
-impl PreStopResult {
-    /// The word users read.
-    pub fn label(self) -> &'static str {
-        match self {
-            PreStopResult::Confirmed => "confirmed",
-            PreStopResult::Absent => "absent",
-            PreStopResult::Superseded => "superseded",
-            PreStopResult::Queued => "queued",
-            PreStopResult::Dropped => "dropped",
-        }
-    }
-}
-
 /// The answer to a pre-stop. Displayed it is the one line that users read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreStopAnswer {
@@ -185,7 +156,13 @@ pub struct PreStopAnswer {
 
 impl fmt::Display for PreStopAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.result.label())?;
+        if self.result == PreStopResult::Queued && !self.persisted {
+            f.write_str("queued in memory only, the spool refused")?;
+        } else if self.result == PreStopResult::Queued && !self.durability.is_empty() {
+            f.write_str(&self.durability)?;
+        } else {
+            f.write_str(self.result.label())?;
+        }
         if !self.why.is_empty() {
             // Text from a manager must not make two lines of it.
             write!(f, ": {}", status::one_line(&self.why))?;

@@ -152,3 +152,13 @@ impl TlsArgs {
         inputs.key_file = self.key_file.clone();
     }
 }
+
+impl OutputArgs {
+    /// As the queue's rendering knows it.
+    pub fn format(&self) -> crate::cli::queue::Format {
+        match self.output.unwrap_or_default() {
+            OutputFormat::Table => crate::cli::queue::Format::Table,
+            OutputFormat::Json => crate::cli::queue::Format::Json,
+        }
+    }
+}

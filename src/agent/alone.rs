@@ -1,0 +1,137 @@
+//! What there is to do where no agent runs: a pre-stop that does the whole job, and `queue flush`.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+
+use super::{
+    clock::Clock,
+    disk::{Disk, DiskError},
+    lifecycle::{Event, Lifecycle, Verdict},
+    metrics::Metrics,
+    replay::Replay,
+    run::{by_key, core_config},
+    say,
+    shell::{Command, Shell},
+    socket::{PreStopAnswer, Status},
+};
+use crate::{
+    identity::Settings,
+    key::SchedulerKey,
+    manager::{Failure, Manager, client::Client},
+    spool::Limits,
+};
+
+/// How many keys are settled at a time.
+const AT_ONCE: usize = 32;
+
+/// The manager of these settings.
+pub fn client(settings: &Settings) -> Result<Arc<dyn Manager>, Failure> {
+    Client::new(settings.manager())
+        .map(|client| Arc::new(client) as Arc<dyn Manager>)
+        .map_err(|why| Failure::new(why.to_string()))
+}
+
+/// A pre-stop without an agent: asks, attempts and waits, at most for `wait`, or for the grace. The ask stays in the spool
+/// unless it was settled.
+pub async fn pre_stop(
+    settings: &Settings,
+    key: SchedulerKey,
+    wait: Option<Duration>,
+) -> Result<PreStopAnswer, Failure> {
+    let manager = client(settings)?;
+    let (disk, _reports) = Disk::start(&settings.spool, Limits::default());
+    let (commands, inbox) = mpsc::unbounded_channel();
+    let clock = Clock::start();
+    let mut core = Lifecycle::new(core_config(settings, key.clone(), manager.freshness()), clock.now().at);
+    match disk.take_own(key, |_| ()).await {
+        Ok(taken) => {
+            say::problems(&taken.problems);
+            // The receiver is below.
+            let _ = commands.send(Command::Event(Event::Found(taken.records)));
+        }
+        Err(error) => warn!(reason = %error, "The spool could not be read."),
+    }
+    let (answer, answered) = oneshot::channel();
+    let _ = commands.send(Command::PreStop { wait, answer });
+    let status = Box::new(Status::default);
+    let mut shell = Shell::new(manager, disk.clone(), Metrics::new(), clock, commands, status);
+    let answer = tokio::select! {
+        answer = answered => answer.map_err(|_| Failure::new("the hook was not answered"))?,
+        exit = shell.run(&mut core, Vec::new(), inbox) => {
+            return Err(Failure::new(format!("ended with exit code {} before the hook was answered", exit.code())));
+        }
+    };
+    disk.flush().await;
+    Ok(answer)
+}
+
+/// How a flush goes.
+pub trait Progress: Send + Sync {
+    /// So many keys have asks.
+    fn found(&self, keys: usize);
+    /// This one is not settled yet, and why.
+    fn waits(&self, key: &SchedulerKey, why: &str);
+    /// This one is, or is out of time.
+    fn settled(&self, key: &SchedulerKey, verdict: Verdict);
+}
+
+/// Settles all of a spool that no living agent answers for. `wait` bounds it. Answers how many keys were settled and how many
+/// are left.
+pub async fn flush(
+    settings: &Settings,
+    wait: Option<Duration>,
+    progress: &dyn Progress,
+) -> Result<(usize, usize), FlushError> {
+    let manager = client(settings)?;
+    // Keeps a connection warm for all of them.
+    let _contact = manager.watch();
+    let (disk, _reports) = Disk::start(&settings.spool, Limits::default());
+    let clock = Clock::start();
+    let until = wait.map(|wait| clock.now().at + wait);
+    let replay = Replay { manager, disk: disk.clone(), metrics: Metrics::new(), clock };
+    let (mut settled, mut left) = (0, 0);
+    loop {
+        let Some(taken) = disk.adopt_foreign(None, |_| ()).await? else { return Err(FlushError::Held) };
+        say::problems(&taken.problems);
+        let keys = by_key(taken.records);
+        progress.found(keys.len());
+        let mut waiting = keys.into_iter();
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < AT_ONCE
+                && let Some((key, asks)) = waiting.next()
+            {
+                let replay = &replay;
+                running.push(async move {
+                    let waits = |why: &str| progress.waits(&key, why);
+                    let verdict = replay.settle(key.clone(), asks, until, &waits).await;
+                    (key.clone(), verdict)
+                });
+            }
+            let Some((key, verdict)) = running.next().await else { break };
+            progress.settled(&key, verdict);
+            *(if verdict == Verdict::Queued { &mut left } else { &mut settled }) += 1;
+        }
+        if !taken.more || left > 0 {
+            disk.flush().await;
+            return Ok((settled, left));
+        }
+    }
+}
+
+/// Why a spool can't be flushed.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    /// The manager's client can't be built.
+    #[error(transparent)]
+    Manager(#[from] Failure),
+    /// The spool can't be read.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A living agent replays this spool.
+    #[error("an agent on this spool settles it already: see signoff status")]
+    Held,
+}

@@ -1,0 +1,44 @@
+//! What commands beside an agent work with: flags, then the environment, then the agent's own settings.
+
+use std::{fmt::Display, io::Write};
+
+use crate::{
+    exit::Exit,
+    identity::{Inputs, Problem, Settings, System, resolve},
+};
+
+/// Resolves, off the async thread. What can't be known is in the problems; `Err` has been said already.
+pub async fn resolved(inputs: Inputs) -> Result<(Settings, Vec<Problem>), Exit> {
+    let found = tokio::task::spawn_blocking(move || {
+        let file = match Settings::read(&inputs.run_dir()) {
+            Ok(file) => file,
+            // An agent.json that can't be read must not keep a hook from working with what its flags say.
+            Err(error) => {
+                tracing::warn!(reason = %error, "The agent's settings can't be read.");
+                None
+            }
+        };
+        resolve(&inputs, file.as_ref(), &System::default())
+    });
+    match found.await {
+        Ok(Ok(resolved)) => Ok((resolved.settings, resolved.problems)),
+        Ok(Err(wrong)) => Err(super::usage(&wrong)),
+        Err(error) => {
+            tracing::error!(error = %error, "The settings could not be found out.");
+            Err(Exit::Internal)
+        }
+    }
+}
+
+/// Says what is missing of the settings.
+pub fn incomplete(problems: &[Problem]) -> Exit {
+    let texts: Vec<&str> = problems.iter().map(|problem| problem.text.as_str()).collect();
+    super::usage(&format!("it is not known whose row this is: {}", texts.join("; ")))
+}
+
+/// Says that nobody answered.
+pub fn unavailable(why: &dyn Display) -> Exit {
+    // Nobody may read it.
+    let _ = writeln!(std::io::stderr(), "error: {why}");
+    Exit::Unavailable
+}

@@ -1,0 +1,123 @@
+//! The scenes. Each promises something about the manager's table, and can be sabotaged so that the promise fails.
+
+use std::{pin::Pin, time::Duration};
+
+use super::stage::{Failure, Stage};
+use crate::manager::State;
+
+/// How long a promise may take, all noise included; the timeline shows how long it took.
+const PATIENCE: Duration = Duration::from_secs(8);
+const SERVES: &str = "The scheduler serves.";
+
+type Playing<'a> = Pin<Box<dyn Future<Output = Result<String, String>> + 'a>>;
+
+/// One scene.
+pub(super) struct Scene {
+    /// What `--break` calls it.
+    pub name: &'static str,
+    /// What the audience reads.
+    pub title: &'static str,
+    /// Plays it; `true` sabotages it.
+    pub play: for<'a> fn(&'a mut Stage, bool) -> Playing<'a>,
+}
+
+/// All scenes, in order.
+pub(super) const SCENES: [Scene; 4] = [
+    Scene {
+        name: "stop",
+        title: "a normal stop: the scheduler's row is inactive, and its agent leaves",
+        play: |stage, broken| Box::pin(async move { in_words(stop(stage, broken).await) }),
+    },
+    Scene {
+        name: "outage",
+        title: "a stop while the manager is down: signed off as soon as it is back",
+        play: |stage, broken| Box::pin(async move { in_words(outage(stage, broken).await) }),
+    },
+    Scene {
+        name: "replay",
+        title: "kill -9 of the agent with a sign-off pending: its successor replays it",
+        play: |stage, broken| Box::pin(async move { in_words(replay(stage, broken).await) }),
+    },
+    Scene {
+        name: "restart",
+        title: "a liveness restart in place: drained, restarted, and active again",
+        play: |stage, broken| Box::pin(async move { in_words(restart(stage, broken).await) }),
+    },
+];
+
+fn in_words(outcome: Result<&str, Failure>) -> Result<String, String> {
+    outcome.map(str::to_owned).map_err(|failure| failure.to_string())
+}
+
+async fn stop(stage: &mut Stage, broken: bool) -> Result<&'static str, Failure> {
+    let key = stage.scheduler("scheduler-0").await?;
+    stage.agent(&key, SERVES).await?;
+    if broken {
+        stage.kill_agent().await?;
+        stage.view.line("scheduler", "is lost with its node");
+        stage.cast()?.vanish().await;
+    } else {
+        stage.terminate_agent()?;
+        stage.view.line("scheduler", "gets SIGTERM");
+        stage.cast()?.stop().await;
+        stage.agent_exits(0).await?;
+    }
+    stage.expect(&key, State::Inactive, PATIENCE).await?;
+    Ok("the table says inactive, the agent's exit code is 0")
+}
+
+async fn outage(stage: &mut Stage, broken: bool) -> Result<&'static str, Failure> {
+    let key = stage.scheduler("scheduler-1").await?;
+    stage.agent(&key, SERVES).await?;
+    stage.view.line("manager", "is killed");
+    stage.manager.stop().await;
+    stage.view.line("scheduler", "gets SIGTERM");
+    stage.cast()?.stop().await;
+    if broken {
+        stage.kill_agent().await?;
+    } else {
+        stage.terminate_agent()?;
+        stage.ask_is_on_disk(&key).await?;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    stage.expect(&key, State::Active, PATIENCE).await?;
+    stage.view.line("table", "still says active, though nobody is there: peers would dial it");
+    stage.view.line("manager", "is back");
+    stage.manager.restart().await?;
+    stage.expect(&key, State::Inactive, PATIENCE).await?;
+    stage.agent_exits(0).await?;
+    Ok("the table says inactive, the agent's exit code is 0")
+}
+
+async fn replay(stage: &mut Stage, broken: bool) -> Result<&'static str, Failure> {
+    let key = stage.scheduler("scheduler-2").await?;
+    stage.agent(&key, SERVES).await?;
+    stage.view.line("manager", "is killed");
+    stage.manager.stop().await;
+    stage.view.line("scheduler", "gets SIGTERM");
+    stage.cast()?.stop().await;
+    stage.ask_is_on_disk(&key).await?;
+    stage.kill_agent().await?;
+    stage.view.line("manager", "is back");
+    stage.manager.restart().await?;
+    stage.expect(&key, State::Active, PATIENCE).await?;
+    if !broken {
+        stage.agent(&key, "Found sign-offs").await?;
+    }
+    stage.expect(&key, State::Inactive, PATIENCE).await?;
+    Ok("the table says inactive")
+}
+
+async fn restart(stage: &mut Stage, broken: bool) -> Result<&'static str, Failure> {
+    let key = stage.scheduler("scheduler-3").await?;
+    stage.agent(&key, SERVES).await?;
+    stage.pre_stop(&key).await?;
+    stage.expect(&key, State::Inactive, PATIENCE).await?;
+    stage.view.line("scheduler", "is restarted in place");
+    stage.cast()?.stop().await;
+    if !broken {
+        stage.cast()?.restart().await?;
+    }
+    stage.expect(&key, State::Active, PATIENCE).await?;
+    Ok("drained, then active again, under the same key")
+}

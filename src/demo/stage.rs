@@ -1,0 +1,247 @@
+//! The stage: one mock manager for all scenes, and in each a scheduler of its own with its agents.
+
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use super::view::View;
+use crate::{
+    key::SchedulerKey,
+    manager::State,
+    mock::{
+        manager::{Config, MockManager},
+        scheduler::{MockScheduler, SchedulerConfig},
+        table::By,
+    },
+};
+
+/// The schedulers' keep-alive interval: a tenth of the real one, so that the demo is short.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// An error as text.
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The stage.
+pub(super) struct Stage {
+    /// The timeline.
+    pub view: View,
+    /// The one manager.
+    pub manager: MockManager,
+    dir: PathBuf,
+    watcher: tokio::task::JoinHandle<()>,
+    agents: Vec<Child>,
+    scheduler: Option<MockScheduler>,
+}
+
+impl Stage {
+    /// Starts the manager.
+    pub(super) async fn set(view: View) -> Result<Self, Failure> {
+        let dir = std::env::temp_dir().join(format!("signoff-demo-{:08x}", fastrand::u32(..)));
+        std::fs::create_dir(&dir)?;
+        let manager =
+            MockManager::start(Config { latency: Duration::from_millis(2), ..Config::default() }).await?;
+        let (table, shown) = (manager.table().clone(), view.clone());
+        let watcher = tokio::spawn(async move {
+            let mut changes = table.changes();
+            let mut said = 0;
+            while changes.changed().await.is_ok() {
+                for change in table.history().into_iter().skip(said) {
+                    said += 1;
+                    let name = |state| if state == State::Active { "active" } else { "inactive" };
+                    let by = match change.by {
+                        By::Register => "registered",
+                        By::FirstMessage => "a KeepAlive stream's first message",
+                        By::StreamEnd => "a KeepAlive stream's end",
+                        By::Rest => "REST",
+                        By::Collection => "the manager's own collection",
+                        By::Hand => "by hand",
+                    };
+                    let to = change.to.map_or("deleted", name);
+                    shown.line("table", &format!("{}/{} is {to} ({by})", change.host_name, change.ip));
+                }
+                shown.table(table.rows().unwrap_or_default());
+            }
+        });
+        view.line(
+            "manager",
+            &format!("serves gRPC on {}, REST on {}", manager.grpc_addr(), manager.rest_addr()),
+        );
+        if let Some(page) = manager.admin_addr() {
+            view.line("manager", &format!("its table, live: http://{page}/"));
+        }
+        Ok(Self { view, manager, dir, watcher, agents: Vec::new(), scheduler: None })
+    }
+
+    /// A scheduler registers and becomes active.
+    pub(super) async fn scheduler(&mut self, hostname: &str) -> Result<SchedulerKey, Failure> {
+        let key = SchedulerKey::new(1.try_into()?, hostname.parse()?, "127.0.0.1".parse()?);
+        let config = SchedulerConfig::new(key.clone(), self.manager.grpc_addr()).every(INTERVAL);
+        let scheduler = MockScheduler::start(config).await?;
+        self.view.line("scheduler", &format!("{hostname} starts on {}", scheduler.addr()));
+        self.scheduler = Some(scheduler);
+        self.expect(&key, State::Active, Duration::from_secs(10)).await?;
+        Ok(key)
+    }
+
+    /// The scheduler of this scene.
+    pub(super) fn cast(&mut self) -> Result<&mut MockScheduler, Failure> {
+        self.scheduler.as_mut().ok_or_else(|| "there is no scheduler on stage".into())
+    }
+
+    fn command(&self, subcommand: &str, key: &SchedulerKey) -> Result<Command, Failure> {
+        let home = self.dir.join(key.hostname.as_str());
+        std::fs::create_dir_all(&home)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .arg(subcommand)
+            .env_clear()
+            .env("SIGNOFF_RUN_DIR", home.join("run"))
+            .env("SIGNOFF_SPOOL", home.join("spool"))
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        Ok(command)
+    }
+
+    /// An agent process starts beside the scheduler, and has seen it when this returns.
+    pub(super) async fn agent(&mut self, key: &SchedulerKey, sees: &str) -> Result<(), Failure> {
+        let scheduler = self.cast()?.addr();
+        let mut command = self.command("agent", key)?;
+        command
+            .env("SIGNOFF_HOSTNAME", key.hostname.as_str())
+            .env("SIGNOFF_IP", key.ip.to_string())
+            .env("SIGNOFF_CLUSTER_ID", key.cluster_id.to_string())
+            .env("SIGNOFF_SCHEDULER_ADDR", scheduler.to_string())
+            .env("SIGNOFF_MANAGER", self.manager.grpc_addr().to_string())
+            .env("SIGNOFF_LISTEN", "127.0.0.1:0")
+            .env("SIGNOFF_LOG_FORMAT", "text")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let id = child.id().unwrap_or_default();
+        self.view.line("agent", &format!("process {id} starts"));
+        let stderr = child.stderr.take().ok_or("no stderr")?;
+        let mut lines = BufReader::new(stderr).lines();
+        while let Some(line) = lines.next_line().await? {
+            if line.contains(sees) {
+                // What it says from here on is not needed, but its pipe must not fill.
+                tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+                self.agents.push(child);
+                return Ok(());
+            }
+        }
+        Err(format!("the agent ended early: {}", child.wait().await?).into())
+    }
+
+    /// SIGTERM for the newest agent.
+    pub(super) fn terminate_agent(&mut self) -> Result<(), Failure> {
+        let id = self.agents.last().and_then(Child::id).ok_or("there is no agent on stage")?;
+        let pid = rustix::process::Pid::from_raw(i32::try_from(id)?).ok_or("no process id")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.view.line("agent", &format!("process {id} gets SIGTERM"));
+        Ok(())
+    }
+
+    /// SIGKILL for the newest agent.
+    pub(super) async fn kill_agent(&mut self) -> Result<(), Failure> {
+        let mut agent = self.agents.pop().ok_or("there is no agent on stage")?;
+        let id = agent.id().unwrap_or_default();
+        agent.kill().await?;
+        self.view.line("agent", &format!("process {id} is killed with -9"));
+        Ok(())
+    }
+
+    /// Waits for the newest agent's end.
+    pub(super) async fn agent_exits(&mut self, code: i32) -> Result<(), Failure> {
+        let mut agent = self.agents.pop().ok_or("there is no agent on stage")?;
+        let id = agent.id().unwrap_or_default();
+        let status = agent.wait().await?;
+        self.view.line("agent", &format!("process {id} ends: {status}"));
+        if status.code() == Some(code) {
+            Ok(())
+        } else {
+            Err(format!("the agent ended with {status}").into())
+        }
+    }
+
+    /// Runs `signoff pre-stop` beside the agent.
+    pub(super) async fn pre_stop(&mut self, key: &SchedulerKey) -> Result<(), Failure> {
+        let output = self.command("pre-stop", key)?.output().await?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        self.view.line("pre-stop", said.trim());
+        Ok(())
+    }
+
+    /// Waits for an ask in the spool of this key's agent.
+    pub(super) async fn ask_is_on_disk(&self, key: &SchedulerKey) -> Result<(), Failure> {
+        let spool = self.dir.join(key.hostname.as_str()).join("spool");
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(10) {
+            let asks = std::fs::read_dir(&spool)?.flatten();
+            let ask = asks
+                .map(|entry| entry.file_name())
+                .find(|name| name.to_string_lossy().ends_with(".ask.json"));
+            if let Some(ask) = ask {
+                self.view.line("spool", &format!("holds {}", ask.to_string_lossy()));
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Err("no sign-off was written to the spool".into())
+    }
+
+    /// The row is, or becomes, what it should be.
+    pub(super) async fn expect(
+        &self,
+        key: &SchedulerKey,
+        state: State,
+        within: Duration,
+    ) -> Result<(), Failure> {
+        if self.manager.table().eventually_state(key, Some(state), within).await {
+            return Ok(());
+        }
+        let is = self.manager.table().state(key)?;
+        Err(format!("the row of {key} is {is:?} after {} s, not {state:?}", within.as_secs()).into())
+    }
+
+    /// Ends what a scene left running.
+    pub(super) async fn clear(&mut self) {
+        for mut agent in self.agents.drain(..) {
+            // It may have ended by itself.
+            let _ = agent.kill().await;
+        }
+        if let Some(mut scheduler) = self.scheduler.take() {
+            scheduler.kill().await;
+        }
+        // A sabotaged scene may have left the manager down.
+        let _ = self.manager.restart().await;
+    }
+
+    /// Leaves it all running until interrupted.
+    pub(super) async fn keep(&mut self) -> Result<(), Failure> {
+        let key = self.scheduler("scheduler-9").await?;
+        self.agent(&key, "The scheduler serves.").await?;
+        if let Some(page) = self.manager.admin_addr() {
+            self.view.end(&format!("Still running: http://{page}/ . Interrupt to end."));
+        }
+        let mut signals =
+            signal_hook_tokio::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+        futures_util::StreamExt::next(&mut signals).await;
+        self.clear().await;
+        Ok(())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.watcher.abort();
+        // Nothing of the demo stays; what can't be removed is only a temporary directory.
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}

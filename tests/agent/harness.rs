@@ -1,0 +1,259 @@
+//! A small world for an agent process: a mock manager, a mock scheduler, a spool. Real processes, ephemeral ports.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use signoff::{
+    key::SchedulerKey,
+    manager::State,
+    mock::{
+        manager::{Config, MockManager, User},
+        scheduler::{MockScheduler, SchedulerConfig},
+    },
+};
+
+/// The scheduler's keep-alive interval in these tests.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
+/// An outer bound, never a verdict: long beyond what anything here takes.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// The binary under test.
+pub(crate) fn signoff() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_signoff"));
+    command.env_clear();
+    command
+}
+
+/// Waits until `condition` holds.
+pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(began.elapsed() < LONG, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A key that a scheduler on loopback can have.
+pub(crate) fn key(hostname: &str) -> SchedulerKey {
+    SchedulerKey::new(1.try_into().unwrap(), hostname.parse().unwrap(), "127.0.0.1".parse().unwrap())
+}
+
+/// A manager, a scheduler that registered there, and a directory for its agents.
+pub(crate) struct World {
+    pub(crate) manager: MockManager,
+    pub(crate) scheduler: MockScheduler,
+    pub(crate) key: SchedulerKey,
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    /// A healthy world: the scheduler's row is active.
+    pub(crate) async fn new() -> Self {
+        Self::with(Config::default()).await
+    }
+
+    /// One with a manager of its own kind.
+    pub(crate) async fn with(config: Config) -> Self {
+        let users = [vec![User::guest("viewer", "password-1")], config.users.clone()].concat();
+        let manager = MockManager::start(Config { users, ..config }).await.unwrap();
+        let key = key("scheduler-0.scheduler.dragonfly.svc.cluster.local");
+        let config = SchedulerConfig::new(key.clone(), manager.grpc_addr()).every(INTERVAL);
+        let scheduler = MockScheduler::start(config).await.unwrap();
+        let world = Self { manager, scheduler, key, dir: tempfile::tempdir().unwrap() };
+        world.until(State::Active).await;
+        world
+    }
+
+    /// A path in the world's directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The row's state.
+    pub(crate) fn state(&self) -> Option<State> {
+        self.manager.table().state(&self.key).unwrap()
+    }
+
+    /// Waits for the row's state.
+    pub(crate) async fn until(&self, state: State) {
+        let reached = self.manager.table().eventually_state(&self.key, Some(state), LONG).await;
+        assert!(reached, "the row never became {state:?}: {:?}", self.manager.table().history());
+    }
+
+    /// The asks in the spool.
+    pub(crate) fn asks(&self) -> Vec<PathBuf> {
+        self.spool_files(".ask.json")
+    }
+
+    /// The spool's files with this ending.
+    pub(crate) fn spool_files(&self, ending: &str) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(self.path("spool")) else { return Vec::new() };
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.to_string_lossy().ends_with(ending)).collect()
+    }
+
+    /// A signoff command with this world's identity and manager, in its environment.
+    pub(crate) fn command(&self, subcommand: &[&str]) -> Command {
+        let mut command = signoff();
+        command
+            .args(subcommand)
+            .env("SIGNOFF_SPOOL", self.path("spool"))
+            .env("SIGNOFF_RUN_DIR", self.path("run"))
+            .env("SIGNOFF_LOG_LEVEL", "debug");
+        command
+    }
+
+    /// An agent of this world's scheduler, gRPC alone, not yet started.
+    pub(crate) fn agent(&self) -> Command {
+        let config = format!(
+            "server:\n  advertiseIP: 127.0.0.1\n  advertisePort: {port}\n  listenIP: 127.0.0.1\n  port: {port}\n  host: {host}\n\
+             manager:\n  addr: {manager}\n  schedulerClusterID: 1\n  keepAlive:\n    interval: {interval}ms\n\
+             seedPeer:\n  null\n",
+            port = self.scheduler.addr().port(),
+            host = self.key.hostname,
+            manager = self.manager.grpc_addr(),
+            interval = INTERVAL.as_millis(),
+        );
+        std::fs::write(self.path("scheduler.yaml"), config).unwrap();
+        let mut command = self.command(&["agent"]);
+        command
+            .env("SIGNOFF_SCHEDULER_CONFIG", self.path("scheduler.yaml"))
+            .env("SIGNOFF_LISTEN", "127.0.0.1:0")
+            .env("POD_NAME", "scheduler-0");
+        command
+    }
+
+    /// One that reads over REST too.
+    pub(crate) fn agent_with_rest(&self) -> Command {
+        std::fs::write(self.path("password"), "password-1\n").unwrap();
+        let mut command = self.agent();
+        command
+            .env(
+                "SIGNOFF_MANAGER",
+                format!("{},http://{}", self.manager.grpc_addr(), self.manager.rest_addr()),
+            )
+            .env("SIGNOFF_USERNAME", "viewer")
+            .env("SIGNOFF_PASSWORD_FILE", self.path("password"));
+        command
+    }
+}
+
+/// A running signoff process. Killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    readers: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts it; all it prints is kept.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut readers = Vec::new();
+        let streams: [Box<dyn std::io::Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        for stream in streams {
+            let log = Arc::clone(&log);
+            readers.push(std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let mut log = log.lock().unwrap();
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            }));
+        }
+        Self { child, log, readers }
+    }
+
+    /// An agent that has seen its scheduler serve.
+    pub(crate) async fn watching(command: Command) -> Self {
+        let agent = Self::start(command);
+        agent.says("The scheduler serves.").await;
+        agent
+    }
+
+    /// All it has printed.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until it has printed this.
+    pub(crate) async fn says(&self, text: &str) {
+        self.says_times(text, 1).await;
+    }
+
+    /// Waits until it has printed this so often.
+    pub(crate) async fn says_times(&self, text: &str, times: usize) {
+        let began = Instant::now();
+        while self.log().matches(text).count() < times {
+            assert!(began.elapsed() < LONG, "it never said {text:?} {times} times:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGTERM.
+    pub(crate) fn term(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// SIGKILL, and waits for its end.
+    pub(crate) async fn kill(mut self) -> String {
+        self.child.kill().unwrap();
+        self.end().await;
+        self.log()
+    }
+
+    async fn end(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(began.elapsed() < LONG, "it never ended:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        status
+    }
+
+    /// Waits for its end: the exit code, and all it printed.
+    pub(crate) async fn ended(mut self) -> (i32, String) {
+        let status = self.end().await;
+        (status.code().unwrap_or(-1), self.log())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command to its end: exit code, stdout, stderr.
+pub(crate) async fn run(command: Command) -> (i32, String, String) {
+    let mut command = tokio::process::Command::from(command);
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(LONG, output).await.expect("it never ended").unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}

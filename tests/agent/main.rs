@@ -1,0 +1,8 @@
+//! The agent as a process, on good days and bad ones. Each verdict is read from the manager's table.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
+
+mod harness;
+mod life;
+mod outage;
+mod stop;
