@@ -379,4 +379,5 @@ impl Dialer {
 }
 
 #[cfg(test)]
+#[cfg(feature = "mock")]
 mod tests;
