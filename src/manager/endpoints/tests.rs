@@ -125,4 +125,5 @@ async fn the_next_address_is_tried_beside_a_silent_one() {
     let begun = std::time::Instant::now();
     assert_eq!(dialer.connect(false).await.unwrap().peer(), server.addr);
     assert!(begun.elapsed() < CONNECT_LIMIT, "{:?}", begun.elapsed());
+    assert_eq!(dialer.candidates(false).await.unwrap()[0].addr, server.addr, "and is first from then on");
 }
