@@ -198,3 +198,23 @@ fn a_wrong_file_is_named_with_what_is_wrong_and_never_quoted() {
         assert!(text.contains(file) && text.contains(words) && !text.contains("hunter2"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn a_refused_stream_was_surely_not_seen_and_a_cancelled_one_may_have_been() {
+    for (reason, unseen) in
+        [(h2::Reason::REFUSED_STREAM, true), (h2::Reason::CANCEL, false), (h2::Reason::INTERNAL_ERROR, false)]
+    {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let mut connection = h2::server::handshake(listener.accept().await.unwrap().0).await.unwrap();
+            while let Some(Ok((_request, mut respond))) = connection.accept().await {
+                respond.send_reset(reason);
+            }
+        });
+        let connection = dial(addr, None).await.unwrap();
+        let status = check(&connection).await.unwrap_err();
+        assert_eq!(call_error(&status).surely_not_seen(), unseen, "{reason:?}: {status:?}");
+        server.abort();
+    }
+}
