@@ -84,6 +84,7 @@ impl Target {
         let connection = match self.connect().await {
             Ok(connection) => connection,
             Err(Unreached::Refused(addr)) => return Look::Seen(Observation::Refused(addr), None),
+            Err(Unreached::Cut(why)) => return Look::Cut(why),
             Err(Unreached::Otherwise(why)) => return unclear(why),
         };
         let mut health = HealthClient::with_origin(connection.clone(), connection.origin());
@@ -110,30 +111,33 @@ impl Target {
             .await
             .map_err(|e| Unreached::Otherwise(format!("{}: {e}", self.peer)))?;
         let mut refused = None;
-        let mut otherwise = None;
+        let (mut cut, mut otherwise) = (None, None);
         for addr in addresses {
             match net::connect(&self.peer, addr, self.tls.as_ref(), LIMIT).await {
                 Ok(connection) => return Ok(connection),
                 Err(ConnectError::Refused(addr)) => refused = Some(addr),
+                Err(error @ ConnectError::Http2(..)) => cut = Some(error.to_string()),
                 Err(error) => otherwise = Some(error.to_string()),
             }
         }
-        match (otherwise, refused) {
-            (None, Some(addr)) => Err(Unreached::Refused(addr)),
-            (Some(why), _) => Err(Unreached::Otherwise(why)),
-            (None, None) => Err(Unreached::Otherwise(format!("{}: the name has no address", self.peer))),
-        }
+        Err(match (cut, otherwise, refused) {
+            (Some(why), ..) => Unreached::Cut(why),
+            (None, Some(why), _) => Unreached::Otherwise(why),
+            (None, None, Some(addr)) => Unreached::Refused(addr),
+            (None, None, None) => Unreached::Otherwise(format!("{}: the name has no address", self.peer)),
+        })
     }
 }
 
 enum Unreached {
     Refused(SocketAddr),
+    Cut(String),
     Otherwise(String),
 }
 
 enum Look {
     Seen(Observation, Option<Connection>),
-    /// Connected, then cut: a listener that is just closing does that, so look again at once.
+    /// Connected, then cut: a listener that is just closing does that, so it is looked at again at once.
     Cut(String),
 }
 

@@ -295,27 +295,35 @@ impl Dialer {
         let candidates = self.candidates(elsewhere).await?;
         let mut rest = candidates.into_iter();
         let mut dialing = FuturesUnordered::new();
+        // In the order they were begun.
+        let mut begun: Vec<SocketAddr> = Vec::new();
         let mut errors: Vec<String> = Vec::new();
         loop {
-            if dialing.is_empty() {
-                match rest.next() {
-                    Some(candidate) => dialing.push(self.dial(candidate)),
-                    None => return Err(Failure::new(format!("no manager reached: {}", errors.join("; ")))),
+            if !dialing.is_empty() {
+                tokio::select! {
+                    Some((addr, result)) = dialing.next() => match result {
+                        Ok(connection) => {
+                            // Those begun before the one that answered were silent for longer than it took.
+                            begun.iter().take_while(|a| **a != addr).for_each(|a| self.in_trouble(*a));
+                            return Ok(connection);
+                        }
+                        Err(error) => {
+                            self.in_trouble(addr);
+                            begun.retain(|a| *a != addr);
+                            let words = ConnectError::to_string(&error);
+                            if errors.len() < 8 && !errors.contains(&words) {
+                                errors.push(words);
+                            }
+                        }
+                    },
+                    () = sleep(STAGGER), if rest.len() > 0 => {}
                 }
             }
-            tokio::select! {
-                Some((addr, result)) = dialing.next() => match result {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => {
-                        self.in_trouble(addr);
-                        let words = error.to_string();
-                        if errors.len() < 8 && !errors.contains(&words) {
-                            errors.push(words);
-                        }
-                        dialing.extend(rest.next().map(|c| self.dial(c)));
-                    }
-                },
-                () = sleep(STAGGER), if rest.len() > 0 => dialing.extend(rest.next().map(|c| self.dial(c))),
+            if let Some(candidate) = rest.next() {
+                begun.push(candidate.addr);
+                dialing.push(self.dial(candidate));
+            } else if dialing.is_empty() {
+                return Err(Failure::new(format!("no manager reached: {}", errors.join("; "))));
             }
         }
     }
@@ -379,4 +387,5 @@ impl Dialer {
 }
 
 #[cfg(test)]
+#[cfg(feature = "mock")]
 mod tests;

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    io,
     net::SocketAddr,
     pin::Pin,
     sync::atomic::{AtomicU64, Ordering},
@@ -16,8 +17,8 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::watch,
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{oneshot, watch},
 };
 use tonic::body::Body;
 
@@ -81,22 +82,27 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Speaks HTTP/2 over `io`. Sends the client's preface; doesn't wait for the peer's.
+    /// Speaks HTTP/2 over `io`, and waits for the peer's first word: a server's preface comes at once, so a peer without
+    /// one is a frozen process, or a balancer with nobody behind it, and must not be sent a request (gRPC's own clients
+    /// wait likewise). `Err` says why there was none; a silent peer is for the caller to give up on.
     pub(super) async fn over<I>(
         io: I,
         peer: SocketAddr,
         origin: http::Uri,
         tls: Option<String>,
-    ) -> hyper::Result<Self>
+    ) -> Result<Self, String>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         static IDS: AtomicU64 = AtomicU64::new(0);
+        let (spoke, spoken) = oneshot::channel();
+        let io = FirstWord { io, spoke: Some(spoke) };
         let (send, driver) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake::<_, Body>(TokioIo::new(io))
-            .await?;
+            .await
+            .map_err(|e| super::chain(&e))?;
         let (tell, ended) = watch::channel(None);
         tokio::spawn(async move {
             let why = match driver.await {
@@ -105,7 +111,13 @@ impl Connection {
             };
             let _ = tell.send(Some(why));
         });
-        Ok(Self { id: IDS.fetch_add(1, Ordering::Relaxed), send, ended, peer, origin, tls })
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        let connection = Self { id, send, ended, peer, origin, tls };
+        tokio::select! {
+            biased;
+            Ok(()) = spoken => Ok(connection),
+            why = connection.ended() => Err(format!("ended before the peer said a word: {why}")),
+        }
     }
 
     /// Tells one connection from another, within this process.
@@ -166,5 +178,54 @@ impl tower_service::Service<http::Request<Body>> for Connection {
                 Err(e) => Err(CallError::of(e.into_error())),
             }
         })
+    }
+}
+
+/// Tells when the peer's first bytes have come.
+struct FirstWord<I> {
+    io: I,
+    spoke: Option<oneshot::Sender<()>>,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for FirstWord<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if buf.filled().len() > before
+            && let Some(spoke) = self.spoke.take()
+        {
+            let _ = spoke.send(());
+        }
+        polled
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for FirstWord<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

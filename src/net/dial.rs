@@ -77,9 +77,12 @@ pub enum ConnectError {
     /// The TLS handshake failed: something listens there, and it answered.
     #[error("{0}: TLS: {1}")]
     Tls(SocketAddr, String),
-    /// The HTTP/2 preface could not be written.
+    /// Connected, but the peer ended it before it said a word over HTTP/2.
     #[error("{0}: HTTP/2: {1}")]
     Http2(SocketAddr, String),
+    /// Connected, but the peer said nothing over HTTP/2 within the limit: frozen, or no HTTP/2 server.
+    #[error("{0}: connected, but no answer within {limit:?}", limit = .1)]
+    Mute(SocketAddr, Duration),
 }
 
 /// The addresses of `peer`, as the system's resolver gives them, at most `limit` long.
@@ -101,25 +104,32 @@ enum Link {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Connects to `addr` (one of `peer`'s), with TLS if given, at most `limit` long.
+/// Connects to `addr` (one of `peer`'s), with TLS if given, until the peer's first word over HTTP/2; at most `limit` long.
 pub async fn connect(
     peer: &Peer,
     addr: SocketAddr,
     tls: Option<&Tls>,
     limit: Duration,
 ) -> Result<Connection, ConnectError> {
-    let http2 = |e: hyper::Error| ConnectError::Http2(addr, super::chain(&e));
+    let deadline = Instant::now() + limit;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let origin: http::Uri =
         format!("{scheme}://{peer}").parse().map_err(|_| ConnectError::Name(peer.host.clone()))?;
-    match link(peer, addr, tls.map(|t| (t, true)), limit).await? {
-        Link::Plain(tcp) => Connection::over(tcp, addr, origin, None).await,
-        Link::Tls(stream) => {
-            let version = version(&stream);
-            Connection::over(stream, addr, origin, Some(version)).await
+    let link = link(peer, addr, tls.map(|t| (t, true)), limit).await?;
+    let spoken = async {
+        match link {
+            Link::Plain(tcp) => Connection::over(tcp, addr, origin, None).await,
+            Link::Tls(stream) => {
+                let version = version(&stream);
+                Connection::over(stream, addr, origin, Some(version)).await
+            }
         }
+    };
+    match timeout_at(deadline, spoken).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(why)) => Err(ConnectError::Http2(addr, why)),
+        Err(_) => Err(ConnectError::Mute(addr, limit)),
     }
-    .map_err(http2)
 }
 
 /// Connects as [`connect`] does, without a word over HTTP, and hangs up: the version of TLS (`TLSv1_3`) that was agreed

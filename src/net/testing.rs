@@ -72,6 +72,7 @@ pub(crate) struct Script {
     pub(crate) rows: Mutex<Vec<Scheduler>>,
     pub(crate) health: Mutex<Result<i32, Status>>,
     pub(crate) health_silent: Mutex<bool>,
+    pub(crate) list_silent: Mutex<bool>,
     pub(crate) seen: Mutex<Vec<String>>,
     pub(crate) callers: Mutex<Vec<ListSchedulersRequest>>,
     phase: watch::Sender<Phase>,
@@ -84,6 +85,7 @@ impl Script {
             rows: Mutex::default(),
             health: Mutex::new(Ok(1)),
             health_silent: Mutex::new(false),
+            list_silent: Mutex::new(false),
             seen: Mutex::default(),
             callers: Mutex::default(),
             phase: watch::Sender::new(Phase::Serving),
@@ -119,6 +121,10 @@ impl Manager for Scripted {
         request: Request<ListSchedulersRequest>,
     ) -> Result<Response<ListSchedulersResponse>, Status> {
         self.0.callers.lock().unwrap().push(request.into_inner());
+        let silent = *self.0.list_silent.lock().unwrap();
+        if silent {
+            std::future::pending::<()>().await;
+        }
         Ok(Response::new(ListSchedulersResponse { schedulers: self.0.rows.lock().unwrap().clone() }))
     }
 
@@ -264,7 +270,7 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: I, script
     let mut connection = std::pin::pin!(connection);
     loop {
         tokio::select! {
-            _ = connection.as_mut() => return,
+            _ = connection.as_mut() => return script.saw("end"),
             Ok(()) = phase.changed() => {
                 let now = *phase.borrow_and_update();
                 match now {
@@ -305,8 +311,17 @@ impl Drop for BlackHole {
     }
 }
 
-/// An address at which nobody listens.
+/// An address at which nobody listens, nor will: it stays bound for as long as the tests run.
 pub(crate) async fn refusing() -> SocketAddr {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    addr
+}
+
+/// An address at which nobody listens yet.
+pub(crate) async fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 

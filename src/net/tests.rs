@@ -60,16 +60,31 @@ async fn a_call_that_is_cut_may_have_been_seen() {
 
 #[tokio::test]
 async fn the_last_handle_dropped_closes_the_connection() {
-    use tokio::io::AsyncReadExt;
-    let hole = BlackHole::start().await;
-    let connection = dial(hole.addr, None).await.unwrap();
-    drop(connection.clone());
-    eventually("it was accepted", || !hole.accepted.lock().unwrap().is_empty()).await;
-    let mut tcp = hole.accepted.lock().unwrap().pop().unwrap();
+    let server = Server::start(Answer::Ok).await;
+    let connection = dial(server.addr, None).await.unwrap();
+    let other = connection.clone();
     drop(connection);
-    let mut sent = Vec::new();
-    tcp.read_to_end(&mut sent).await.unwrap();
-    assert!(sent.starts_with(b"PRI * HTTP/2.0"));
+    assert_eq!(check(&other).await.unwrap(), 1);
+    drop(other);
+    eventually("the server saw its end", || server.script.count("end") == 1).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_never_speaks_is_not_connected_to() {
+    let hole = BlackHole::start().await;
+    let short = Duration::from_millis(50);
+    let error = connect(&hole.addr.into(), hole.addr, None, short).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Mute(_, l) if l == short), "{error}");
+}
+
+#[tokio::test]
+async fn a_peer_that_hangs_up_without_a_word_is_not_connected_to() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move { drop(listener.accept().await) });
+    let error = dial(addr, None).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Http2(..)), "{error}");
+    task.await.unwrap();
 }
 
 #[tokio::test]
@@ -120,11 +135,8 @@ async fn mutual_tls_verifies_both_sides() {
 
     // Without a certificate of our own the server ends it.
     let without = Tls::new(TlsFiles { ca: with.ca.clone(), ..Default::default() });
-    let refused = match dial(server.addr, Some(&without)).await {
-        Ok(connection) => check(&connection).await.is_err(),
-        Err(error) => matches!(error, ConnectError::Tls(..)),
-    };
-    assert!(refused);
+    let error = dial(server.addr, Some(&without)).await.unwrap_err();
+    assert!(error.to_string().contains("CertificateRequired"), "{error}");
 
     // And a server of another authority is not believed.
     let error = dial(server.addr, Some(&Tls::new(TlsFiles::default()))).await.unwrap_err();
@@ -184,5 +196,25 @@ fn a_wrong_file_is_named_with_what_is_wrong_and_never_quoted() {
         (said(None, Some(&cert), Some(&other_key)), "other.pem", "not usable with"),
     ] {
         assert!(text.contains(file) && text.contains(words) && !text.contains("hunter2"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_stream_was_surely_not_seen_and_a_cancelled_one_may_have_been() {
+    for (reason, unseen) in
+        [(h2::Reason::REFUSED_STREAM, true), (h2::Reason::CANCEL, false), (h2::Reason::INTERNAL_ERROR, false)]
+    {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let mut connection = h2::server::handshake(listener.accept().await.unwrap().0).await.unwrap();
+            while let Some(Ok((_request, mut respond))) = connection.accept().await {
+                respond.send_reset(reason);
+            }
+        });
+        let connection = dial(addr, None).await.unwrap();
+        let status = check(&connection).await.unwrap_err();
+        assert_eq!(call_error(&status).surely_not_seen(), unseen, "{reason:?}: {status:?}");
+        server.abort();
     }
 }

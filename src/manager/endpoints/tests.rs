@@ -1,4 +1,5 @@
 use super::*;
+use crate::net::testing::{Answer, BlackHole, Server, refusing};
 
 fn parsed(text: &str) -> String {
     text.parse::<Endpoint>().map_or_else(|e| e.to_string(), |e| e.to_string())
@@ -58,38 +59,30 @@ fn dialer(endpoints: &[String]) -> Arc<Dialer> {
     Arc::new(Dialer::new(endpoints, Arc::new(Tls::new(Default::default())), 0))
 }
 
-async fn listener() -> (tokio::net::TcpListener, String) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap().to_string();
-    (listener, addr)
-}
-
-async fn refusing() -> String {
-    listener().await.1
-}
-
 #[tokio::test]
 async fn an_address_that_refuses_is_passed_over_at_once() {
-    let (_alive, addr) = listener().await;
-    let dialer = dialer(&[refusing().await, refusing().await, addr.clone()]);
+    let server = Server::start(Answer::Ok).await;
+    let addr = server.addr.to_string();
+    let dialer = dialer(&[refusing().await.to_string(), refusing().await.to_string(), addr.clone()]);
     let begun = std::time::Instant::now();
     let connection = dialer.connect(false).await.unwrap();
     assert_eq!(connection.peer().to_string(), addr);
-    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < CONNECT_LIMIT, "{:?}", begun.elapsed());
     // And tried last from then on.
     assert_eq!(dialer.candidates(false).await.unwrap()[0].addr.to_string(), addr);
 }
 
 #[tokio::test]
 async fn where_all_refuse_each_is_named() {
-    let (a, b) = (refusing().await, refusing().await);
+    let (a, b) = (refusing().await.to_string(), refusing().await.to_string());
     let said = dialer(&[a.clone(), b.clone()]).connect(false).await.unwrap_err().why;
     assert!(said.contains(&a) && said.contains(&b) && said.contains("refused"), "{said}");
 }
 
 #[tokio::test]
 async fn a_hedge_goes_to_an_address_without_an_open_attempt() {
-    let ((_a, first), (_b, second)) = (listener().await, listener().await);
+    let (a, b) = (Server::start(Answer::Ok).await, Server::start(Answer::Ok).await);
+    let (first, second) = (a.addr.to_string(), b.addr.to_string());
     let dialer = dialer(&[first.clone(), second.clone()]);
     let open = dialer.open_on(first.parse().unwrap());
     assert_eq!(dialer.connect(true).await.unwrap().peer().to_string(), second);
@@ -104,7 +97,8 @@ async fn a_name_that_no_longer_resolves_keeps_its_last_addresses() {
     let dialer = dialer(std::slice::from_ref(&name));
     let said = dialer.connect(false).await.unwrap_err().why;
     assert!(said.contains("gone.invalid"), "{said}");
-    let (_alive, addr) = listener().await;
+    let server = Server::start(Answer::Ok).await;
+    let addr = server.addr.to_string();
     dialer.state().resolved.insert(Peer::new("gone.invalid", 65003), vec![addr.parse().unwrap()]);
     assert_eq!(dialer.connect(false).await.unwrap().peer().to_string(), addr);
 }
@@ -122,4 +116,14 @@ async fn all_addresses_of_a_name_are_used_in_turn() {
     assert_eq!(order, [addr[2], addr[0], addr[1]]);
     dialer.answered(addr[0]);
     assert_eq!(dialer.candidates(false).await.unwrap()[0].addr, addr[0]);
+}
+
+#[tokio::test]
+async fn the_next_address_is_tried_beside_a_silent_one() {
+    let (hole, server) = (BlackHole::start().await, Server::start(Answer::Ok).await);
+    let dialer = dialer(&[hole.addr.to_string(), server.addr.to_string()]);
+    let begun = std::time::Instant::now();
+    assert_eq!(dialer.connect(false).await.unwrap().peer(), server.addr);
+    assert!(begun.elapsed() < CONNECT_LIMIT, "{:?}", begun.elapsed());
+    assert_eq!(dialer.candidates(false).await.unwrap()[0].addr, server.addr, "and is first from then on");
 }

@@ -71,20 +71,29 @@ async fn a_cut_after_the_half_close_is_unknown_and_the_connection_is_replaced() 
 
 #[tokio::test]
 async fn a_silent_manager_is_hedged_on_a_new_connection_to_another_address() {
-    let (hole, server) = (BlackHole::start().await, Server::start(Answer::Ok).await);
-    let grpc = Arc::new(grpc(&[hole.addr, server.addr]));
+    let (silent, server) = (Server::start(Answer::Silence).await, Server::start(Answer::Ok).await);
+    let grpc = Arc::new(grpc(&[silent.addr, server.addr]));
     let first = tokio::spawn({
         let grpc = grpc.clone();
         async move { grpc.sign_off(&key(), FIRST).await }
     });
-    eventually("the first is open", || !hole.accepted.lock().unwrap().is_empty()).await;
+    eventually("the first waits", || silent.script.count("half-close") == 1).await;
     assert_eq!(grpc.sign_off(&key(), HEDGE).await, Outcome::Confirmed);
     assert!(!first.is_finished());
     // The abandoned one's connection is not used again, and its address comes last.
     first.abort();
     let _ = first.await;
     assert_eq!(grpc.sign_off(&key(), FIRST).await, Outcome::Confirmed);
-    assert_eq!(hole.accepted.lock().unwrap().len(), 1);
+    assert_eq!((silent.script.count(KEY), server.script.count(KEY)), (1, 2));
+}
+
+#[tokio::test]
+async fn a_frozen_manager_is_sent_nothing_and_another_takes_the_sign_off() {
+    let (hole, server) = (BlackHole::start().await, Server::start(Answer::Ok).await);
+    assert_eq!(grpc(&[hole.addr, server.addr]).sign_off(&key(), FIRST).await, Outcome::Confirmed);
+    let short = AttemptOptions { hedge: false, limit: Duration::from_millis(100) };
+    let outcome = grpc(&[hole.addr]).sign_off(&key(), short).await;
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -104,9 +113,14 @@ async fn a_hedge_to_the_only_address_has_a_connection_of_its_own() {
 
 #[tokio::test]
 async fn silence_up_to_the_limit_is_unknown_and_nothing_sent_is_failed() {
-    let hole = BlackHole::start().await;
-    let short = AttemptOptions { hedge: false, limit: Duration::from_millis(100) };
-    let outcome = grpc(&[hole.addr]).sign_off(&key(), short).await;
+    let silent = Server::start(Answer::Silence).await;
+    let grpc_ = grpc(&[silent.addr]);
+    let asked = tokio::spawn(async move { grpc_.sign_off(&key(), FIRST).await });
+    eventually("it waits", || silent.script.count("half-close") == 1).await;
+    tokio::time::pause();
+    tokio::time::advance(LIMIT).await;
+    tokio::time::resume();
+    let outcome = asked.await.unwrap();
     assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
     let addr = refusing().await;
     let outcome = grpc(&[addr]).sign_off(&key(), FIRST).await;
@@ -297,10 +311,11 @@ async fn a_read_on_a_dying_connection_is_repeated_on_a_new_one() {
 
 #[tokio::test]
 async fn a_silent_manager_holds_a_list_no_longer_than_its_limit() {
-    let hole = BlackHole::start().await;
-    let grpc = grpc(&[hole.addr]);
+    let server = Server::start(Answer::Ok).await;
+    *server.script.list_silent.lock().unwrap() = true;
+    let grpc = grpc(&[server.addr]);
     let read = tokio::spawn(async move { grpc.read_row(&key()).await });
-    eventually("it connected", || !hole.accepted.lock().unwrap().is_empty()).await;
+    eventually("it waits", || !server.script.callers.lock().unwrap().is_empty()).await;
     tokio::time::pause();
     tokio::time::advance(LIST_LIMIT + Duration::from_secs(1)).await;
     tokio::time::resume();

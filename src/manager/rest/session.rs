@@ -9,6 +9,7 @@ use std::{
     fmt,
     io::Read,
     path::PathBuf,
+    sync::atomic::Ordering,
     time::{Duration, SystemTime},
 };
 
@@ -216,11 +217,12 @@ impl Rest {
         }
         let body = serde_json::json!({ "name": username, "password": password.expose() });
         let (mut refusals, mut failures) = (0, Vec::new());
-        for (_, endpoint) in self.order() {
+        for (index, endpoint) in self.order() {
             match self.request(endpoint, Method::POST, "/api/v1/users/signin", None, Some(&body)).await {
                 Ok(answer) if answer.status == 200 => match serde_json::from_slice::<Given>(&answer.body) {
                     Ok(given) if !given.token.is_empty() => {
                         session.signed_in(given);
+                        self.preferred.store(index, Ordering::Relaxed);
                         return Ok(());
                     }
                     // serde's words could quote the token.
