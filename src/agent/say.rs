@@ -30,8 +30,11 @@ pub fn event(core: &Lifecycle, event: &Event) {
         Event::Scheduler(Sight::Serving) if !matches!(core.scheduler(), Scheduler::Serving(_)) => {
             info!(scheduler.key = %key, "The scheduler serves.");
         }
+        Event::Scheduler(Sight::Refused) if !core.seen_serving() => {
+            info!(scheduler.key = %key, "Nothing serves at the scheduler's address yet: its row is left as it is.");
+        }
         Event::Scheduler(Sight::Refused) if !matches!(core.scheduler(), Scheduler::Down(_)) => {
-            info!(scheduler.key = %key, "The scheduler's address refuses connections.");
+            info!(scheduler.key = %key, "The scheduler is down.");
         }
         Event::Scheduler(Sight::Unclear) if core.scheduler() != Scheduler::Unknown => {
             info!(scheduler.key = %key, "The scheduler's state is unclear: its row is left as it is.");

@@ -237,6 +237,9 @@ pub struct FlushArgs {
     pub spool: SpoolArgs,
     #[command(flatten)]
     pub manager: ManagerArgs,
+    /// The scheduler's scheduler.yaml, which names its manager [default: /etc/dragonfly/scheduler.yaml if there]
+    #[arg(long, value_name = "FILE", help_heading = "Manager")]
+    pub scheduler_config: Option<PathBuf>,
     #[command(flatten)]
     pub tls: TlsArgs,
     #[command(flatten)]
@@ -319,7 +322,9 @@ impl CheckArgs {
 impl FlushArgs {
     /// What [`crate::identity::resolve()`] starts from.
     pub fn inputs(&self) -> Inputs {
-        let (identity, grace) = (IdentityArgs::default(), GraceArgs::default());
+        let identity =
+            IdentityArgs { scheduler_config: self.scheduler_config.clone(), ..IdentityArgs::default() };
+        let grace = GraceArgs::default();
         common(&identity, &self.manager, &self.tls, (&self.spool, &self.run_dir, &grace))
     }
 }

@@ -246,6 +246,8 @@ fn variables_of_flags_a_command_has_not_are_none_of_its_business() {
 fn each_command_shows_its_own_flags_in_their_groups_and_no_others() {
     let identity = ("Identity", "hostname ip cluster-id scheduler-addr scheduler-config");
     let manager = ("Manager", "manager username password-file");
+    // The scheduler.yaml names a manager too.
+    let flush_manager = ("Manager", "manager username password-file scheduler-config");
     let tls = ("TLS", "ca-file cert-file key-file");
     let queue = ("Queue", "spool");
     let logs = ("Output", "log-format log-level");
@@ -269,7 +271,7 @@ fn each_command_shows_its_own_flags_in_their_groups_and_no_others() {
         ("queue list", vec![queue, ("Agent", "run-dir"), ("Output", "output")]),
         ("queue show", vec![queue, ("Agent", "run-dir"), ("Output", "output")]),
         ("queue drop", vec![queue, ("Agent", "run-dir")]),
-        ("queue flush", vec![manager, tls, ("Queue", "spool deadline"), logs, ("Agent", "run-dir")]),
+        ("queue flush", vec![flush_manager, tls, ("Queue", "spool deadline"), logs, ("Agent", "run-dir")]),
         ("check", vec![identity, manager, tls, queue, ("Agent", "run-dir grace"), ("Output", "output")]),
         ("completions", vec![]),
     ];

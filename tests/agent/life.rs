@@ -135,7 +135,7 @@ async fn a_scheduler_that_never_comes_up_is_left_alone() {
     let mut world = World::new().await;
     world.scheduler.vanish().await;
     let agent = Process::start(world.agent());
-    agent.says("state is unclear").await;
+    agent.says("its row is left as it is").await;
     let history = world.manager.table().history().len();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.manager.table().history().len(), history, "its row was left as it is");
@@ -172,7 +172,7 @@ async fn a_wrong_scheduler_address_is_never_taken_for_down() {
     let mut command = world.agent();
     command.env("SIGNOFF_SCHEDULER_ADDR", free.to_string());
     let agent = Process::start(command);
-    agent.says("state is unclear").await;
+    agent.says("its row is left as it is").await;
     let history = world.manager.table().history().len();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.manager.table().history().len(), history);

@@ -516,6 +516,11 @@ impl Lifecycle {
         self.scheduler
     }
 
+    /// Whether the scheduler was seen serving at the watched address, by this agent or as a mark says.
+    pub fn seen_serving(&self) -> bool {
+        self.seen_serving
+    }
+
     /// The row, as last read.
     pub fn row(&self) -> Option<SeenRow> {
         self.row
