@@ -376,7 +376,7 @@ pub async fn within<T>(
 }
 
 /// The rows that might be the key's: of its hostname (REST), else of its cluster and of the active ones (gRPC).
-async fn rows_like(manager: &dyn Manager, key: &SchedulerKey) -> Result<Vec<Row>, Failure> {
+pub async fn rows_like(manager: &dyn Manager, key: &SchedulerKey) -> Result<Vec<Row>, Failure> {
     let mut rows = within(READ_LIMIT, manager.list(&Filter::Hostname(key.hostname.clone()))).await?;
     if !rows.iter().any(|row| row.is(key)) {
         let of_cluster = within(READ_LIMIT, manager.list(&Filter::Cluster(key.cluster_id))).await?;

@@ -1,45 +1,47 @@
-//! `signoff status`.
+//! `signoff status`: what the agent says of itself.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{
     args::{OutputFormat, StatusArgs},
-    print, settings, status_view, usage,
+    print, settings, status_view,
 };
 use crate::{
-    agent::socket::{AskError, Request, Response, Status, ask},
+    agent::socket::{AskError, Request, Response, ask},
     exit::Exit,
+    identity::settings::DEFAULT_RUN_DIR,
 };
 
 /// How long the agent may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Asks the agent, and shows what it says.
+/// Asks the agent, and shows what it says; with `--started` only exits by it.
 pub async fn run(args: StatusArgs) -> Exit {
-    let inputs = crate::identity::Inputs { run_dir: args.run_dir.run_dir.clone(), ..Default::default() };
+    let run_dir = args.run_dir.run_dir.unwrap_or_else(|| DEFAULT_RUN_DIR.into());
     let started = args.started == Some(true);
-    let began = Instant::now();
-    let status = match ask(&inputs.run_dir(), &Request::Status, LIMIT).await {
+    let status = match ask(&run_dir, &Request::Status, LIMIT).await {
         Ok(Response::Status(status)) => *status,
-        Ok(other) => return settings::unavailable(&format!("the agent answered something else: {other:?}")),
-        // A probe's failure is shown by nobody.
-        Err(AskError::NoAgent { .. }) if started => return Exit::Unavailable,
+        Ok(_) => {
+            return settings::unavailable(
+                &"the agent answered something else: use its own version of signoff",
+            );
+        }
+        // A startup probe comes before there is an agent: no news.
+        Err(AskError::NoAgent(_)) if started => return Exit::Unavailable,
         Err(error) => return settings::unavailable(&error),
     };
-    tracing::debug!(milliseconds = began.elapsed().as_millis(), "The agent answered.");
     if started {
         return if status.started { Exit::Done } else { Exit::Unavailable };
     }
     match args.output.output.unwrap_or_default() {
         OutputFormat::Table => print(status_view::render(&status).trim_end()),
-        OutputFormat::Json => match json(&status) {
+        OutputFormat::Json => match serde_json::to_string_pretty(&status) {
             Ok(text) => print(&text),
-            Err(error) => return usage(&error),
+            Err(error) => {
+                tracing::error!(error = %error, "The status can't be written as JSON.");
+                return Exit::Internal;
+            }
         },
     }
     Exit::Done
-}
-
-fn json(status: &Status) -> Result<String, serde_json::Error> {
-    serde_json::to_string_pretty(status)
 }

@@ -1,0 +1,128 @@
+//! The manager's endpoints, each for itself, and the sign-in over REST.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use super::{AGENT_LIMIT, Check, tls};
+use crate::{
+    agent::{
+        check::{failed, ok, warning},
+        socket::{Finding, Request, Response, ask},
+    },
+    identity::Settings,
+    manager::{
+        endpoints::{Api, Dialer, Endpoint, Reach, reach},
+        grpc::Grpc,
+        rest::Rest,
+    },
+    net::Tls,
+};
+
+/// The sign-in's name.
+pub(super) const SIGN_IN: &str = "sign-in";
+/// A row that the agent read over REST no longer ago than this shows that its sign-in works.
+const RECENTLY: Duration = Duration::from_secs(180);
+
+/// One check for each endpoint.
+pub(super) fn endpoints(settings: &Settings) -> Vec<Check<'static>> {
+    let tls = tls(settings);
+    let manager = settings.manager();
+    let of_one = |endpoint: Endpoint| Check::new(name(&endpoint), one(endpoint, tls.clone()));
+    manager.grpc.into_iter().chain(manager.rest).map(of_one).collect()
+}
+
+fn name(endpoint: &Endpoint) -> String {
+    format!("manager {endpoint}")
+}
+
+async fn one(endpoint: Endpoint, tls: Arc<Tls>) -> Vec<Finding> {
+    let looks = reach(&endpoint, &tls).await;
+    let name = name(&endpoint);
+    let (reached, unreached): (Vec<Reach>, Vec<Reach>) =
+        looks.into_iter().partition(|look| look.result.is_ok());
+    let why: Vec<String> = unreached.into_iter().filter_map(|look| look.result.err()).collect();
+    if reached.is_empty() {
+        return vec![failed(name, why.join("; "), todo(&endpoint, &why))];
+    }
+    // A frozen manager accepts connections too.
+    if endpoint.api() == Api::Grpc {
+        let grpc = Grpc::new(Arc::new(Dialer::new(vec![endpoint.clone()], tls, 0)));
+        if let Err(failure) = grpc.list_active(Ipv4Addr::LOCALHOST.into()).await {
+            let found = format!("it accepts connections, but: {failure}");
+            let todo = "see whether that manager and its database are well, and that this is its gRPC port (usually 65003)";
+            return vec![failed(name, found, todo)];
+        }
+    }
+    let found: Vec<String> = reached.iter().map(shown).collect();
+    if why.is_empty() {
+        return vec![ok(name, format!("reached at {}", found.join(", ")))];
+    }
+    let found = format!("reached at {}; not at all of its addresses: {}", found.join(", "), why.join("; "));
+    vec![warning(name, found, "see whether the manager at that address lives; the others are used meanwhile")]
+}
+
+fn shown(look: &Reach) -> String {
+    let address = look.address.map_or_else(String::new, |address| address.to_string());
+    match &look.result {
+        Ok(Some(version)) => format!("{address} ({version})"),
+        _ => format!("{address} (plain text)"),
+    }
+}
+
+fn todo(endpoint: &Endpoint, why: &[String]) -> &'static str {
+    if why.iter().any(|why| why.contains("TLS: ")) {
+        return "see that the endpoint speaks TLS, that --ca-file signs its certificate for this name, and that \
+                --cert-file and --key-file are accepted there";
+    }
+    match endpoint.api() {
+        Api::Grpc => {
+            "see that a manager runs there, that this is its gRPC port (usually 65003), and that no NetworkPolicy is in the way"
+        }
+        Api::Rest => {
+            "see that a manager runs there, that this is its REST port (usually 8080), and that no NetworkPolicy is in the way"
+        }
+    }
+}
+
+/// Signs in. A manager refuses a right password for half a minute after another sign-in of that user, such as the
+/// agent's own: whether that reads over REST tells then.
+pub(super) async fn sign_in(rest: &Rest, settings: &Settings) -> Vec<Finding> {
+    let user = settings.username.as_deref().unwrap_or_default();
+    let Err(failure) = rest.signed_in().await else {
+        return vec![ok(SIGN_IN, format!("signed in as {user:?}"))];
+    };
+    // As the session words a 401, and nothing else.
+    if !failure.why.starts_with("sign-in as ") {
+        return vec![failed(
+            SIGN_IN,
+            failure.why,
+            "give --username and --password-file of a user of the manager (a guest is enough), and see the REST endpoints' checks",
+        )];
+    }
+    if agent_reads_over_rest(settings).await {
+        let found = format!(
+            "the agent is signed in as {user:?} (a second sign-in is refused for 30 s, as managers do)"
+        );
+        return vec![ok(SIGN_IN, found)];
+    }
+    vec![failed(
+        SIGN_IN,
+        failure.why,
+        "see that --username and the password in --password-file are right; where that user signed in within the last 30 s \
+         (an agent's start, another check), run this again in a minute",
+    )]
+}
+
+async fn agent_reads_over_rest(settings: &Settings) -> bool {
+    let Ok(Response::Status(status)) = ask(&settings.run_dir, &Request::Status, AGENT_LIMIT).await else {
+        return false;
+    };
+    let same_user = matches!(
+        Settings::read(&settings.run_dir),
+        Ok(Some(agent)) if (&agent.username, &agent.password_file) == (&settings.username, &settings.password_file)
+    );
+    same_user
+        && status.row.is_some_and(|row| {
+            let ago = Duration::from_millis(status.now.saturating_sub(row.at));
+            row.source == "rest" && ago <= RECENTLY
+        })
+}
