@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
+mod check;
 mod harness;
 mod life;
 mod outage;
+mod status;
 mod stop;

@@ -1,0 +1,110 @@
+//! `signoff status`: the agent's word on itself, for people, machines and startup probes.
+
+use std::{
+    fs::Permissions,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+};
+
+use signoff::agent::socket::{Status, status::RowWord, status::SchedulerState};
+
+use crate::harness::{Process, World, eventually, run};
+
+#[tokio::test]
+async fn the_table_and_the_json_say_the_same_of_a_serving_scheduler() {
+    let world = World::new().await;
+    let _agent = Process::watching(world.agent()).await;
+    let status = eventually("the row is read", async || {
+        let (code, out, err) = run(world.command(&["status", "-o", "json"])).await;
+        assert_eq!(code, 0, "{err}");
+        let status: Status = serde_json::from_str(&out).unwrap();
+        (status.row.is_some() && status.identity_known == Some(true)).then_some(status)
+    })
+    .await;
+    assert_eq!(status.key, Some(world.key.clone()));
+    assert_eq!(status.scheduler.state, SchedulerState::Serving);
+    assert_eq!(status.scheduler.address, world.scheduler.addr().to_string());
+    assert_eq!(status.row.unwrap().state, RowWord::Active);
+    assert!(status.started && status.pending.is_empty() && status.degraded.is_empty());
+    assert_eq!(status.grace_ms, 30_000);
+    let (code, out, err) = run(world.command(&["status"])).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    for said in [
+        &format!("Key         {} (listed by the manager)", world.key),
+        &format!("Scheduler   serving at {} for ", world.scheduler.addr()),
+        "Row         active, read ",
+        "Pending     nothing",
+    ] {
+        assert!(out.contains(said), "{said}\n{out}");
+    }
+}
+
+#[tokio::test]
+async fn a_pending_sign_off_is_shown_with_why_it_is_not_settled() {
+    let mut world = World::new().await;
+    let _agent = Process::watching(world.agent()).await;
+    world.manager.stop().await;
+    world.scheduler.stop().await;
+    let status = eventually("an attempt failed", async || {
+        let (_, out, _) = run(world.command(&["status", "-o", "json"])).await;
+        let status: Status = serde_json::from_str(&out).unwrap();
+        status.pending.first().is_some_and(|ask| ask.last_error.is_some()).then_some(status)
+    })
+    .await;
+    assert_eq!(status.scheduler.state, SchedulerState::Down);
+    let ask = &status.pending[0];
+    assert_eq!(ask.key, world.key.to_string());
+    let (code, out, _) = run(world.command(&["status"])).await;
+    assert_eq!(code, 0);
+    assert!(out.contains(&ask.id) && out.contains("connection refused"), "{out}");
+}
+
+#[tokio::test]
+async fn without_an_agent_it_exits_69_and_names_the_socket_it_looked_for() {
+    let world = World::new().await;
+    for format in ["table", "json"] {
+        let (code, out, err) = run(world.command(&["status", "-o", format])).await;
+        assert_eq!((code, out.as_str()), (69, ""), "{err}");
+        let socket = world.path("run").join("agent.sock");
+        let line = format!("error: no agent runs here: nobody listens on {}\n", socket.display());
+        assert_eq!(err, line);
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_may_not_be_used_is_named_and_never_called_no_agent() {
+    let world = World::new().await;
+    let _agent = Process::watching(world.agent()).await;
+    let socket = world.path("run").join("agent.sock");
+    let mode = |path: &std::path::Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode));
+    mode(&socket, 0o000).unwrap();
+    for args in [&["status"][..], &["status", "--started"]] {
+        let mut command = world.command(args);
+        if rustix::process::geteuid().is_root() {
+            mode(&world.path("."), 0o755).unwrap();
+            mode(&world.path("run"), 0o755).unwrap();
+            command.uid(65534).gid(65534);
+        }
+        let (code, out, err) = run(command).await;
+        assert_eq!((code, out.as_str()), (69, ""), "{err}");
+        let said = format!("error: permission denied on {}", socket.display());
+        assert!(err.starts_with(&said) && err.contains("fsGroup"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn a_startup_probe_prints_nothing_and_passes_once_the_agent_has_started() {
+    let mut world = World::new().await;
+    let started = async || run(world.command(&["status", "--started"])).await;
+    assert_eq!(started().await, (69, String::new(), String::new()), "no agent yet");
+    world.manager.stop().await;
+    let mut command = world.agent();
+    command.arg("--ready-after-manager");
+    let agent = Process::watching(command).await;
+    let started = async || run(world.command(&["status", "--started"])).await;
+    assert_eq!(started().await, (69, String::new(), String::new()), "{}", agent.log());
+    world.manager.restart().await.unwrap();
+    eventually("it has started", async || {
+        (run(world.command(&["status", "--started"])).await.0 == 0).then_some(())
+    })
+    .await;
+}
