@@ -5,15 +5,22 @@
 //! Failed is what makes a sign-off fail, or may lose one; everything else that isn't as it should be is a warning.
 
 use crate::{
-    agent::socket::{
-        Finding, Status, Verdict,
-        status::{Degradation, RowWord, SchedulerState},
+    agent::{
+        lifecycle::DRAIN_SLACK,
+        socket::{
+            Finding, Status, Verdict,
+            status::{Degradation, RowWord, SchedulerState},
+        },
     },
     spool::record::WallMillis,
 };
 
 /// What is degraded without endangering a sign-off: `/metrics`, and settings that only commands beside the agent read.
 const HARMLESS: [&str; 4] = ["listen", "settings", "environment", "manager"];
+
+/// A row's state counts only if it was read so long after the last change: a list over gRPC may be that old, and a
+/// scheduler's own first keep-alive comes an interval after its start.
+const SETTLED: WallMillis = 31_000;
 
 /// A check that came out well.
 pub fn ok(name: impl Into<String>, found: impl Into<String>) -> Finding {
@@ -105,29 +112,49 @@ fn row(status: &Status) -> Finding {
         return warning(NAME, "the agent has not read the row yet", todo);
     };
     let read = format!("read {} s ago", age(status, row.at));
-    let inactive = matches!(row.state, RowWord::Inactive | RowWord::Absent | RowWord::NotActive);
-    match (status.scheduler.state, status.drain_until.is_some()) {
-        (SchedulerState::Serving, false) if inactive => warning(
-            NAME,
-            format!("not active though the scheduler serves ({read})"),
-            "nothing where it was signed off just now: with --repair on the agent gives the row back within two \
-             keep-alive intervals of seeing it; if it stays so, see the agent's log",
-        ),
-        (SchedulerState::Serving, true) | (SchedulerState::Down, _) if row.state == RowWord::Active => {
-            warning(
+    let inactive = match row.state {
+        RowWord::Active => false,
+        RowWord::Inactive | RowWord::Absent | RowWord::NotActive => true,
+        RowWord::Unknown => {
+            return warning(
                 NAME,
-                format!("active though the scheduler is going or gone ({read})"),
-                "nothing, the agent signs it off; if it stays so, see `agent: queue` and the manager's checks",
-            )
+                "in a state that this version doesn't know",
+                "use the same version of signoff for the check and the agent",
+            );
         }
-        _ if row.state == RowWord::Unknown => warning(
-            NAME,
-            "in a state that this version doesn't know",
-            "use the same version of signoff for the check and the agent",
-        ),
-        _ if inactive => ok(NAME, format!("not active ({read})")),
-        _ => ok(NAME, format!("active ({read})")),
+    };
+    let draining = status.drain_until.is_some();
+    match status.scheduler.state {
+        // It says nothing of what came after it.
+        _ if row.at < changed(status) + SETTLED => {}
+        SchedulerState::Serving if inactive && !draining => {
+            return warning(
+                NAME,
+                format!("not active though the scheduler serves ({read})"),
+                "nothing where it was signed off just now: with --repair on the agent gives the row back within two \
+                 keep-alive intervals of seeing it; if it stays so, see the agent's log",
+            );
+        }
+        SchedulerState::Serving if !inactive && draining => return going(NAME, &read),
+        SchedulerState::Down if !inactive => return going(NAME, &read),
+        _ => {}
     }
+    ok(NAME, format!("{} ({read})", if inactive { "not active" } else { "active" }))
+}
+
+fn going(name: &str, read: &str) -> Finding {
+    warning(
+        name,
+        format!("active though the scheduler is going or gone ({read})"),
+        "nothing, the agent signs it off; if it stays so, see `agent: queue` and the manager's checks",
+    )
+}
+
+/// When the scheduler, or the drain, last began to be as it is.
+fn changed(status: &Status) -> WallMillis {
+    let slack = u64::try_from(DRAIN_SLACK.as_millis()).unwrap_or(u64::MAX);
+    let drain = status.drain_until.map(|until| until.saturating_sub(status.grace_ms + slack));
+    drain.max(status.scheduler.since).unwrap_or(0)
 }
 
 fn drain(status: &Status) -> Finding {

@@ -388,8 +388,8 @@ async fn another_user_than_the_agents_is_not_vouched_for_by_it() {
         command.args(["--username", "other", "--password-file"]).arg(world.path("other"));
         Checked::of(command).await
     };
-    check("wrong-password").await.only("sign-in", Verdict::Failed, "sign-in as \"other\"");
     check("password-2").await.are(&[]);
+    check("wrong-password").await.only("sign-in", Verdict::Failed, "sign-in as \"other\"");
 }
 
 #[tokio::test]
@@ -602,7 +602,7 @@ async fn what_is_not_known_is_failed_and_what_can_not_be_is_refused() {
     assert_eq!(checked.code, 1, "{}", checked.out);
     let settings = checked.found("settings");
     assert!(settings.verdict == Verdict::Failed && settings.found.contains("scheduler.yaml"), "{settings:?}");
-    assert_eq!(checked.found("identity").verdict, Verdict::Failed);
+    assert_eq!(checked.found("manager").verdict, Verdict::Failed);
     agent = world.command(&["check", "-o", "json", "--grace", "1s"]);
     let (code, out, err) = run(agent).await;
     assert_eq!((code, out.as_str()), (64, ""), "{err}");

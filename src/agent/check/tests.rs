@@ -1,1 +1,175 @@
+use super::*;
+use crate::{
+    agent::socket::status::{PendingStatus, RowStatus, SchedulerStatus, SpoolStatus},
+    key::SchedulerKey,
+};
 
+const NOW: WallMillis = 1_795_435_200_000;
+
+fn healthy() -> Status {
+    let key =
+        SchedulerKey::new(1.try_into().unwrap(), "sched-0".parse().unwrap(), "10.0.0.7".parse().unwrap());
+    Status {
+        version: "0.1.0".to_owned(),
+        now: NOW,
+        since: NOW - 300_000,
+        started: true,
+        key: Some(key),
+        identity_known: Some(true),
+        scheduler: SchedulerStatus {
+            address: "10.0.0.7:8002".to_owned(),
+            state: SchedulerState::Serving,
+            since: Some(NOW - 200_000),
+            why: None,
+        },
+        row: Some(RowStatus { state: RowWord::Active, at: NOW - 5_000, source: "rest".to_owned() }),
+        grace_ms: 30_000,
+        spool: SpoolStatus { dir: "/spool".to_owned(), ..SpoolStatus::default() },
+        ..Status::default()
+    }
+}
+
+fn row(state: RowWord, ago: u64) -> Option<RowStatus> {
+    Some(RowStatus { state, at: NOW - ago, source: "rest".to_owned() })
+}
+
+/// Just this one is as told; all the others are ok, and there are no more.
+fn only(status: &Status, name: &str, verdict: Verdict, said: &str) {
+    let findings = of_status(status);
+    for finding in &findings {
+        let expected = if finding.name == name { verdict } else { Verdict::Ok };
+        assert_eq!(finding.verdict, expected, "{finding:?}");
+        assert_eq!(finding.todo.is_none(), expected == Verdict::Ok, "{finding:?}");
+    }
+    let finding = findings.iter().find(|finding| finding.name == name).unwrap();
+    assert!(finding.found.contains(said), "{finding:?}");
+}
+
+#[test]
+fn a_healthy_agent_finds_nothing_to_be_mended() {
+    only(&healthy(), "agent: row", Verdict::Ok, "active (read 5 s ago)");
+}
+
+#[test]
+fn each_thing_that_is_not_right_is_told_and_it_alone() {
+    let scheduler = healthy().scheduler;
+    let down =
+        SchedulerStatus { state: SchedulerState::Down, since: Some(NOW - 100_000), ..scheduler.clone() };
+    let unknown = SchedulerStatus {
+        state: SchedulerState::Unknown,
+        since: None,
+        why: Some("no answer".to_owned()),
+        ..scheduler
+    };
+    let ask = PendingStatus {
+        at: NOW - 90_000,
+        last_error: Some("connection refused".to_owned()),
+        ..PendingStatus::default()
+    };
+    let watched = PendingStatus { watched_until: Some(NOW + 1), ..PendingStatus::default() };
+    let spool = |corrupt, newer| SpoolStatus { corrupt, newer, ..healthy().spool };
+    for (status, name, verdict, said) in [
+        (Status { started: false, ..healthy() }, "agent: started", Verdict::Warning, "not ready"),
+        (Status { key: None, ..healthy() }, "agent: identity", Verdict::Failed, "whose row"),
+        (
+            Status { identity_known: Some(false), ..healthy() },
+            "agent: identity",
+            Verdict::Failed,
+            "was not listed",
+        ),
+        (
+            Status { identity_known: None, ..healthy() },
+            "agent: identity",
+            Verdict::Warning,
+            "not looked up yet",
+        ),
+        (
+            Status { scheduler: down.clone(), row: row(RowWord::Inactive, 5_000), ..healthy() },
+            "agent: scheduler",
+            Verdict::Warning,
+            "down at 10.0.0.7:8002",
+        ),
+        (Status { scheduler: unknown, ..healthy() }, "agent: scheduler", Verdict::Warning, "no answer"),
+        (Status { row: None, ..healthy() }, "agent: row", Verdict::Warning, "not read"),
+        (
+            Status { row: row(RowWord::Unknown, 1), ..healthy() },
+            "agent: row",
+            Verdict::Warning,
+            "doesn't know",
+        ),
+        (
+            Status { row: row(RowWord::NotActive, 5_000), ..healthy() },
+            "agent: row",
+            Verdict::Warning,
+            "not active though the scheduler serves (read 5 s ago)",
+        ),
+        (
+            Status { drain_until: Some(NOW + 34_000), ..healthy() },
+            "agent: drain",
+            Verdict::Warning,
+            "at most 34 s more",
+        ),
+        (
+            Status { pending: vec![watched, ask], ..healthy() },
+            "agent: queue",
+            Verdict::Warning,
+            "1 sign-off(s) pending, the oldest asked 90 s ago; last failure: connection refused",
+        ),
+        (Status { spool: spool(2, 0), ..healthy() }, "agent: spool", Verdict::Warning, "2 damaged"),
+        (
+            Status { spool: spool(0, 3), ..healthy() },
+            "agent: spool",
+            Verdict::Warning,
+            "3 record(s) of a newer",
+        ),
+    ] {
+        only(&status, name, verdict, said);
+    }
+}
+
+#[test]
+fn a_row_that_is_active_though_the_scheduler_is_gone_is_told_once_that_can_be_known() {
+    let down = |since| Status {
+        scheduler: SchedulerStatus {
+            state: SchedulerState::Down,
+            since: Some(NOW - since),
+            ..healthy().scheduler
+        },
+        ..healthy()
+    };
+    let verdict = |status: &Status| {
+        of_status(status).into_iter().find(|finding| finding.name == "agent: row").unwrap().verdict
+    };
+    assert_eq!(verdict(&down(100_000)), Verdict::Warning);
+    // Read before that, or too soon after it.
+    assert_eq!(verdict(&down(4_000)), Verdict::Ok);
+    assert_eq!(verdict(&down(20_000)), Verdict::Ok);
+    // A drain of 30 s + 5 s that began 34 s ago.
+    let draining = Status { drain_until: Some(NOW + 1_000), row: row(RowWord::Active, 0), ..healthy() };
+    assert_eq!(verdict(&draining), Verdict::Warning);
+    let fresh = Status { drain_until: Some(NOW + 30_000), ..draining };
+    assert_eq!(verdict(&fresh), Verdict::Ok);
+}
+
+#[test]
+fn a_confirmed_sign_off_that_is_still_watched_is_not_pending() {
+    let watched = PendingStatus { watched_until: Some(NOW + 1), ..PendingStatus::default() };
+    let status = Status { pending: vec![watched], ..healthy() };
+    only(&status, "agent: queue", Verdict::Ok, "1 confirmed and still watched");
+}
+
+#[test]
+fn what_the_agent_has_to_do_without_is_failed_where_a_sign_off_needs_it() {
+    let without = |reason: &str| {
+        let degraded = vec![Degradation { reason: reason.to_owned(), why: "it is gone".to_owned() }];
+        Status { degraded, ..healthy() }
+    };
+    for reason in
+        ["spool", "scheduler-config", "hostname", "ip", "hook-listen", "hook-allow", "socket", "new"]
+    {
+        only(&without(reason), &format!("agent: without {reason}"), Verdict::Failed, "it is gone");
+    }
+    for reason in ["listen", "settings", "environment", "manager"] {
+        only(&without(reason), &format!("agent: without {reason}"), Verdict::Warning, "it is gone");
+    }
+}
