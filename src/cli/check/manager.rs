@@ -14,13 +14,16 @@ use crate::{
         grpc::Grpc,
         rest::Rest,
     },
-    net::Tls,
+    net::{self, Tls},
 };
 
 /// The sign-in's name.
 pub(super) const SIGN_IN: &str = "sign-in";
 /// A row that the agent read over REST no longer ago than this shows that its sign-in works.
 const RECENTLY: Duration = Duration::from_secs(180);
+
+/// How long the health page may take.
+const REST_LIMIT: Duration = Duration::from_secs(4);
 
 /// One check for each endpoint.
 pub(super) fn endpoints(settings: &Settings) -> Vec<Check<'static>> {
@@ -43,14 +46,17 @@ async fn one(endpoint: Endpoint, tls: Arc<Tls>) -> Vec<Finding> {
     if reached.is_empty() {
         return vec![failed(name, why.join("; "), todo(&endpoint, &why))];
     }
-    // A frozen manager accepts connections too.
-    if endpoint.api() == Api::Grpc {
-        let grpc = Grpc::new(Arc::new(Dialer::new(vec![endpoint.clone()], tls, 0)));
-        if let Err(failure) = grpc.list_active(Ipv4Addr::LOCALHOST.into()).await {
-            let found = format!("it accepts connections, but: {failure}");
-            let todo = "see whether that manager and its database are well, and that this is its gRPC port (usually 65003)";
-            return vec![failed(name, found, todo)];
+    // A frozen manager accepts connections too, and so does whatever else has that port.
+    let answer = match endpoint.api() {
+        Api::Grpc => {
+            let grpc = Grpc::new(Arc::new(Dialer::new(vec![endpoint.clone()], tls, 0)));
+            grpc.list_active(Ipv4Addr::LOCALHOST.into()).await.map(drop).map_err(|failure| failure.why)
         }
+        Api::Rest => healthy(&endpoint, &tls).await,
+    };
+    if let Err(error) = answer {
+        let found = format!("it accepts connections, but: {error}");
+        return vec![failed(name, found, unwell(&endpoint))];
     }
     let found: Vec<String> = reached.iter().map(shown).collect();
     if why.is_empty() {
@@ -58,6 +64,23 @@ async fn one(endpoint: Endpoint, tls: Arc<Tls>) -> Vec<Finding> {
     }
     let found = format!("reached at {}; not at all of its addresses: {}", found.join(", "), why.join("; "));
     vec![warning(name, found, "see whether the manager at that address lives; the others are used meanwhile")]
+}
+
+/// Asks the manager's own health page, which needs no user.
+async fn healthy(endpoint: &Endpoint, tls: &Tls) -> Result<(), String> {
+    let nobody = Tls::nobody();
+    let config = if endpoint.tls() { tls } else { &nobody }.http1().map_err(|error| error.to_string())?;
+    let wrong = |error: reqwest::Error| format!("{endpoint}: {}", net::chain(&error.without_url()));
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(rustls::ClientConfig::clone(&config))
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(REST_LIMIT)
+        .build()
+        .map_err(wrong)?;
+    let answer = client.get(format!("{endpoint}/healthy")).send().await.map_err(wrong)?;
+    let status = answer.status();
+    if status == reqwest::StatusCode::OK { Ok(()) } else { Err(format!("{endpoint}/healthy: HTTP {status}")) }
 }
 
 fn shown(look: &Reach) -> String {
@@ -80,6 +103,15 @@ fn todo(endpoint: &Endpoint, why: &[String]) -> &'static str {
         Api::Rest => {
             "see that a manager runs there, that this is its REST port (usually 8080), and that no NetworkPolicy is in the way"
         }
+    }
+}
+
+fn unwell(endpoint: &Endpoint) -> &'static str {
+    match endpoint.api() {
+        Api::Grpc => {
+            "see whether that manager and its database are well, and that this is its gRPC port (usually 65003)"
+        }
+        Api::Rest => "see whether that manager is well, and that this is its REST port (usually 8080)",
     }
 }
 

@@ -97,7 +97,7 @@ fn write(dir: &Path, path: &Path) -> io::Result<File> {
 fn writable(dir: &Path, took: Duration) -> Finding {
     let free = rustix::fs::statvfs(dir).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize)).ok();
     let room = free.map(|free| format!(", {} MiB free", free >> 20)).unwrap_or_default();
-    let found = format!("{} is writable, an fsync took {} ms{room}", dir.display(), took.as_millis());
+    let found = format!("{} is writable, a durable write took {} ms{room}", dir.display(), took.as_millis());
     if took > SLOW {
         return warning(
             SPOOL,
