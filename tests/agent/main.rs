@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 mod harness;
+mod hook;
+mod identity;
 mod life;
+mod many;
 mod outage;
 mod stop;
+mod trust;
