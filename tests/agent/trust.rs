@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Process, World, eventually},
+    harness::{Process, World},
     hook::{metric, own_address, send},
 };
 
@@ -218,20 +218,6 @@ async fn a_client_certificate_rotated_while_the_agent_runs_is_used() {
 }
 
 #[tokio::test]
-async fn an_expired_token_does_not_keep_reads_from_being_fresh() {
-    let world = World::with(Config { token_life: Duration::from_secs(5), ..Config::default() }).await;
-    let agent = Process::watching(world.agent_with_rest()).await;
-    // The next read comes after some 60 s, with a token that has long expired; over gRPC it would be 5 min.
-    eventually("the first reads", async || (agent.log().matches("Read the row.").count() >= 2).then_some(()))
-        .await;
-    world.manager.table().set_by_hand(&world.key, State::Inactive).unwrap();
-    let began = Instant::now();
-    world.until(State::Active).await;
-    assert!(began.elapsed() < Duration::from_secs(75), "{:?}: {}", began.elapsed(), agent.log());
-    assert!(!agent.log().contains("REST does not answer"), "{}", agent.log());
-}
-
-#[tokio::test]
 async fn a_wrong_password_is_said_never_shown_and_keeps_nothing_from_being_signed_off() {
     let mut world = World::new().await;
     let command = world.agent_with_rest();
@@ -280,12 +266,16 @@ fn peak_memory(world: &World) -> u64 {
 #[tokio::test]
 async fn a_million_rows_are_cut_off_and_the_sign_off_goes_on() {
     let mut world = World::new().await;
+    let usual = {
+        let agent = Process::watching(world.agent_with_rest()).await;
+        agent.says_times("Read the row.", 1).await;
+        peak_memory(&world)
+    };
     world.manager.faults().add(Fault::new(Kind::MillionRow)).unwrap();
     let agent = Process::watching(world.agent_with_rest()).await;
-    agent.says("Could not look for the key in the manager.").await;
     agent.says_times("The row could not be read.", 2).await;
     let peak = peak_memory(&world);
-    println!("at most {peak} KiB resident");
+    println!("at most {peak} KiB resident, usually {usual}");
     assert!(peak < 16 * 1024, "{peak} KiB: {}", agent.log());
     agent.term();
     world.scheduler.vanish().await;
