@@ -267,16 +267,21 @@ fn peak_memory(world: &World) -> u64 {
 async fn a_million_rows_are_cut_off_and_the_sign_off_goes_on() {
     let mut world = World::new().await;
     let usual = {
-        let agent = Process::watching(world.agent_with_rest()).await;
-        agent.says_times("Read the row.", 1).await;
+        let mut command = world.agent_with_rest();
+        command.env("SIGNOFF_SPOOL", world.path("another-spool"));
+        let agent = Process::watching(command).await;
+        agent.says("Read the row.").await;
         peak_memory(&world)
     };
     world.manager.faults().add(Fault::new(Kind::MillionRow)).unwrap();
     let agent = Process::watching(world.agent_with_rest()).await;
-    agent.says_times("The row could not be read.", 2).await;
+    agent.says("Could not look for the key in the manager.").await;
+    agent.says_times("The row could not be read.", 5).await;
     let peak = peak_memory(&world);
-    println!("at most {peak} KiB resident, usually {usual}");
-    assert!(peak < 16 * 1024, "{peak} KiB: {}", agent.log());
+    println!("at most {peak} KiB resident, usually {usual} KiB");
+    // An agent is to stay below 16 MiB, of which it usually takes 3; a build for tests takes many times that for its code.
+    assert!(peak.saturating_sub(usual) < 12 * 1024, "{usual} to {peak} KiB: {}", agent.log());
+    assert!(cfg!(debug_assertions) || peak < 16 * 1024, "{peak} KiB");
     agent.term();
     world.scheduler.vanish().await;
     let (code, log) = agent.ended().await;
