@@ -4,7 +4,11 @@
 
 mod check;
 mod harness;
+mod hook;
+mod identity;
 mod life;
+mod many;
 mod outage;
 mod status;
 mod stop;
+mod trust;

@@ -236,12 +236,17 @@ impl Lifecycle {
     }
 
     fn learn_row(&mut self, asked: Moment, read: &RowRead, now: Now, out: &mut Vec<Effect>) {
+        let fresher = self.freshness != Freshness::Fresh && read.freshness == Freshness::Fresh;
         self.freshness = read.freshness;
         self.row = Some(SeenRow { state: read.state, asked, freshness: read.freshness });
         if matches!(read.state, RowState::Active | RowState::Inactive) {
             self.is_listed(now, out);
         }
         self.read_by(now.at + self.read_period(now));
+        if fresher && let Scheduler::Serving(since) = self.scheduler {
+            // The read that a list's age had put off need not wait so long.
+            self.read_by(now.at.max(since + self.config.interval * 2));
+        }
         let active = read.state == RowState::Active;
         if active && let Hold::Open { since, seen_active } = &mut self.hold {
             let age = if read.freshness == Freshness::Fresh { Duration::ZERO } else { LIST_AGE };
