@@ -174,12 +174,15 @@ fn commands() -> Vec<(String, bool)> {
     found
 }
 
-#[cfg(feature = "mock")]
 #[test]
 fn every_command_in_the_documents_is_one() {
     let commands = commands();
     assert!(commands.len() > 10, "{commands:?}");
     for (command, whole) in commands {
+        let of_the_mock = ["mock-", "demo"].iter().any(|name| command["signoff ".len()..].starts_with(name));
+        if of_the_mock && cfg!(not(feature = "mock")) {
+            continue;
+        }
         // `a|b|c` stands for each of the three.
         let words: Vec<Vec<&str>> = command.split(' ').map(|word| word.split('|').collect()).collect();
         let most = words.iter().map(Vec::len).max().unwrap();
