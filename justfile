@@ -25,9 +25,9 @@ demo *args:
 ci:
     .ci/run
 
-# Write the generated code of proto/ anew, after a change there.
+# Write anew what is generated: the code of proto/, and README's tables.
 bless:
-    SIGNOFF_BLESS=1 cargo test --test proto
+    SIGNOFF_BLESS=1 cargo test --test proto --test docs
 
 # Licences, bans and sources of the dependencies (needs cargo-deny).
 deny:

@@ -77,7 +77,7 @@ pub struct AgentArgs {
     pub run_dir: RunDirArgs,
     #[command(flatten)]
     pub grace: GraceArgs,
-    /// Whether to sign off dead predecessors and restore a living row unasked [default: on]
+    /// Whether to give a living scheduler's row back unasked; report only says that it would [default: on]
     #[arg(
         long,
         value_name = "on|report|off",

@@ -5,8 +5,6 @@ use std::{pin::Pin, time::Duration};
 use super::stage::{Failure, Stage};
 use crate::manager::State;
 
-/// How long a promise may take, all noise included; the timeline shows how long it took.
-const PATIENCE: Duration = Duration::from_secs(8);
 const SERVES: &str = "The scheduler serves.";
 
 type Playing<'a> = Pin<Box<dyn Future<Output = Result<String, String>> + 'a>>;
@@ -62,7 +60,7 @@ async fn stop(stage: &mut Stage, broken: bool) -> Result<&'static str, Failure> 
         stage.cast()?.stop().await;
         stage.agent_exits(0).await?;
     }
-    stage.expect(&key, State::Inactive, PATIENCE).await?;
+    stage.expect(&key, State::Inactive).await?;
     Ok("the table says inactive, the agent's exit code is 0")
 }
 
@@ -80,11 +78,11 @@ async fn outage(stage: &mut Stage, broken: bool) -> Result<&'static str, Failure
         stage.ask_is_on_disk(&key).await?;
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
-    stage.expect(&key, State::Active, PATIENCE).await?;
+    stage.expect(&key, State::Active).await?;
     stage.view.line("table", "still says active, though nobody is there: peers would dial it");
     stage.view.line("manager", "is back");
     stage.manager.restart().await?;
-    stage.expect(&key, State::Inactive, PATIENCE).await?;
+    stage.expect(&key, State::Inactive).await?;
     stage.agent_exits(0).await?;
     Ok("the table says inactive, the agent's exit code is 0")
 }
@@ -100,11 +98,11 @@ async fn replay(stage: &mut Stage, broken: bool) -> Result<&'static str, Failure
     stage.kill_agent().await?;
     stage.view.line("manager", "is back");
     stage.manager.restart().await?;
-    stage.expect(&key, State::Active, PATIENCE).await?;
+    stage.expect(&key, State::Active).await?;
     if !broken {
         stage.agent(&key, "Found sign-offs").await?;
     }
-    stage.expect(&key, State::Inactive, PATIENCE).await?;
+    stage.expect(&key, State::Inactive).await?;
     Ok("the table says inactive")
 }
 
@@ -112,12 +110,12 @@ async fn restart(stage: &mut Stage, broken: bool) -> Result<&'static str, Failur
     let key = stage.scheduler("scheduler-3").await?;
     stage.agent(&key, SERVES).await?;
     stage.pre_stop(&key).await?;
-    stage.expect(&key, State::Inactive, PATIENCE).await?;
+    stage.expect(&key, State::Inactive).await?;
     stage.view.line("scheduler", "is restarted in place");
     stage.cast()?.stop().await;
     if !broken {
         stage.cast()?.restart().await?;
     }
-    stage.expect(&key, State::Active, PATIENCE).await?;
-    Ok("drained, then active again, under the same key")
+    stage.comes_to_stay(&key, State::Active, Duration::from_secs(2)).await?;
+    Ok("drained, then active again, and it stays so")
 }

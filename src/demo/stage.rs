@@ -1,7 +1,6 @@
 //! The stage: one mock manager for all scenes, and in each a scheduler of its own with its agents.
 
 use std::{
-    path::PathBuf,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -11,7 +10,10 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::view::View;
+use super::{
+    parts::{Part, Workshop},
+    view::View,
+};
 use crate::{
     key::SchedulerKey,
     manager::State,
@@ -25,6 +27,17 @@ use crate::{
 /// The schedulers' keep-alive interval: a tenth of the real one, so that the demo is short.
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long a promise may take, all noise included; the timeline shows how long it took.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// A state as the table shows it.
+fn word(state: State) -> &'static str {
+    match state {
+        State::Active => "active",
+        State::Inactive => "inactive",
+    }
+}
+
 /// An error as text.
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -34,7 +47,7 @@ pub(super) struct Stage {
     pub view: View,
     /// The one manager.
     pub manager: MockManager,
-    dir: PathBuf,
+    workshop: Workshop,
     watcher: tokio::task::JoinHandle<()>,
     agents: Vec<Child>,
     scheduler: Option<MockScheduler>,
@@ -43,8 +56,7 @@ pub(super) struct Stage {
 impl Stage {
     /// Starts the manager.
     pub(super) async fn set(view: View) -> Result<Self, Failure> {
-        let dir = std::env::temp_dir().join(format!("signoff-demo-{:08x}", fastrand::u32(..)));
-        std::fs::create_dir(&dir)?;
+        let workshop = Workshop::open().await?;
         let manager =
             MockManager::start(Config { latency: Duration::from_millis(2), ..Config::default() }).await?;
         let (table, shown) = (manager.table().clone(), view.clone());
@@ -54,29 +66,28 @@ impl Stage {
             while changes.changed().await.is_ok() {
                 for change in table.history().into_iter().skip(said) {
                     said += 1;
-                    let name = |state| if state == State::Active { "active" } else { "inactive" };
                     let by = match change.by {
                         By::Register => "registered",
-                        By::FirstMessage => "a KeepAlive stream's first message",
-                        By::StreamEnd => "a KeepAlive stream's end",
-                        By::Rest => "REST",
+                        By::FirstMessage => "a KeepAlive stream began",
+                        By::StreamEnd => "a KeepAlive stream ended",
+                        By::Rest => "a change over REST",
                         By::Collection => "the manager's own collection",
                         By::Hand => "by hand",
                     };
-                    let to = change.to.map_or("deleted", name);
-                    shown.line("table", &format!("{}/{} is {to} ({by})", change.host_name, change.ip));
+                    let to = change.to.map_or("deleted", word);
+                    shown.line("table", &format!("{} is {to}: {by}", change.host_name));
                 }
                 shown.table(table.rows().unwrap_or_default());
             }
         });
         view.line(
             "manager",
-            &format!("serves gRPC on {}, REST on {}", manager.grpc_addr(), manager.rest_addr()),
+            &format!("serves gRPC on {} and REST on {}", manager.grpc_addr(), manager.rest_addr()),
         );
         if let Some(page) = manager.admin_addr() {
             view.line("manager", &format!("its table, live: http://{page}/"));
         }
-        Ok(Self { view, manager, dir, watcher, agents: Vec::new(), scheduler: None })
+        Ok(Self { view, manager, workshop, watcher, agents: Vec::new(), scheduler: None })
     }
 
     /// A scheduler registers and becomes active.
@@ -86,7 +97,7 @@ impl Stage {
         let scheduler = MockScheduler::start(config).await?;
         self.view.line("scheduler", &format!("{hostname} starts on {}", scheduler.addr()));
         self.scheduler = Some(scheduler);
-        self.expect(&key, State::Active, Duration::from_secs(10)).await?;
+        self.expect(&key, State::Active).await?;
         Ok(key)
     }
 
@@ -95,24 +106,23 @@ impl Stage {
         self.scheduler.as_mut().ok_or_else(|| "there is no scheduler on stage".into())
     }
 
-    fn command(&self, subcommand: &str, key: &SchedulerKey) -> Result<Command, Failure> {
-        let home = self.dir.join(key.hostname.as_str());
+    /// A process with nothing in its environment but what the demo gives it.
+    fn command(&self, part: Part, key: &SchedulerKey) -> Result<Command, Failure> {
+        let home = self.workshop.dir.join(key.hostname.as_str());
         std::fs::create_dir_all(&home)?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = part.command()?;
         command
-            .arg(subcommand)
             .env_clear()
             .env("SIGNOFF_RUN_DIR", home.join("run"))
             .env("SIGNOFF_SPOOL", home.join("spool"))
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+            .stdin(Stdio::null());
         Ok(command)
     }
 
     /// An agent process starts beside the scheduler, and has seen it when this returns.
     pub(super) async fn agent(&mut self, key: &SchedulerKey, sees: &str) -> Result<(), Failure> {
         let scheduler = self.cast()?.addr();
-        let mut command = self.command("agent", key)?;
+        let mut command = self.command(Part::Agent, key)?;
         command
             .env("SIGNOFF_HOSTNAME", key.hostname.as_str())
             .env("SIGNOFF_IP", key.ip.to_string())
@@ -172,7 +182,7 @@ impl Stage {
 
     /// Runs `signoff pre-stop` beside the agent.
     pub(super) async fn pre_stop(&mut self, key: &SchedulerKey) -> Result<(), Failure> {
-        let output = self.command("pre-stop", key)?.output().await?;
+        let output = self.command(Part::PreStop, key)?.output().await?;
         let said = String::from_utf8_lossy(&output.stdout);
         self.view.line("pre-stop", said.trim());
         Ok(())
@@ -180,9 +190,9 @@ impl Stage {
 
     /// Waits for an ask in the spool of this key's agent.
     pub(super) async fn ask_is_on_disk(&self, key: &SchedulerKey) -> Result<(), Failure> {
-        let spool = self.dir.join(key.hostname.as_str()).join("spool");
+        let spool = self.workshop.dir.join(key.hostname.as_str()).join("spool");
         let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(10) {
+        while began.elapsed() < PATIENCE {
             let asks = std::fs::read_dir(&spool)?.flatten();
             let ask = asks
                 .map(|entry| entry.file_name())
@@ -197,17 +207,12 @@ impl Stage {
     }
 
     /// The row is, or becomes, what it should be.
-    pub(super) async fn expect(
-        &self,
-        key: &SchedulerKey,
-        state: State,
-        within: Duration,
-    ) -> Result<(), Failure> {
-        if self.manager.table().eventually_state(key, Some(state), within).await {
+    pub(super) async fn expect(&self, key: &SchedulerKey, state: State) -> Result<(), Failure> {
+        if self.manager.table().eventually_state(key, Some(state), PATIENCE).await {
             return Ok(());
         }
-        let is = self.manager.table().state(key)?;
-        Err(format!("the row of {key} is {is:?} after {} s, not {state:?}", within.as_secs()).into())
+        let is = self.manager.table().state(key)?.map_or("absent", word);
+        Err(format!("the row of {key} is {is} after {} s, not {}", PATIENCE.as_secs(), word(state)).into())
     }
 
     /// Ends what a scene left running.
@@ -223,25 +228,45 @@ impl Stage {
         let _ = self.manager.restart().await;
     }
 
-    /// Leaves it all running until interrupted.
+    /// The row comes to this state and stays in it so long. (A sign-off of an inactive row passes through active.)
+    pub(super) async fn comes_to_stay(
+        &self,
+        key: &SchedulerKey,
+        state: State,
+        long: Duration,
+    ) -> Result<(), Failure> {
+        let table = self.manager.table();
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            self.expect(key, state).await?;
+            if !table.eventually(long, |_| table.state(key).ok() != Some(Some(state))).await {
+                return Ok(());
+            }
+        }
+        Err(format!("the row of {key} did not stay {}", word(state)).into())
+    }
+
+    /// Leaves it all running, with a scheduler and its agent, until this future is dropped.
     pub(super) async fn keep(&mut self) -> Result<(), Failure> {
+        self.view.scene("a scheduler and its agent to look at");
         let key = self.scheduler("scheduler-9").await?;
         self.agent(&key, "The scheduler serves.").await?;
-        if let Some(page) = self.manager.admin_addr() {
-            self.view.end(&format!("Still running: http://{page}/ . Interrupt to end."));
-        }
-        let mut signals =
-            signal_hook_tokio::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
-        futures_util::StreamExt::next(&mut signals).await;
+        let page = self.manager.admin_addr().map(|page| format!("http://{page}/")).unwrap_or_default();
+        self.view.end(&format!("Still running: {page} shows the table. Ctrl-C ends it."));
+        std::future::pending().await
+    }
+
+    /// Ends everything; nothing of the demo stays.
+    pub(super) async fn strike(mut self) {
         self.clear().await;
-        Ok(())
+        self.watcher.abort();
+        self.manager.stop().await;
+        self.workshop.close().await;
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
         self.watcher.abort();
-        // Nothing of the demo stays; what can't be removed is only a temporary directory.
-        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }

@@ -1,6 +1,7 @@
 //! What the audience sees: a timeline, and on a terminal the manager's table below it.
 
 use std::{
+    fmt::Write as _,
     io::{IsTerminal, Write},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -8,13 +9,22 @@ use std::{
 
 use crate::{manager::State, mock::table::TableRow};
 
-/// A timeline on stdout.
+const BOLD: &str = "\x1b[1m";
+const DIM: &str = "\x1b[2m";
+const RED: &str = "\x1b[1;31m";
+const GREEN: &str = "\x1b[32m";
+const CYAN: &str = "\x1b[36m";
+
+/// A timeline on stdout. Clones share it.
 #[derive(Clone)]
 pub(super) struct View(Arc<Mutex<Screen>>);
 
 struct Screen {
     began: Instant,
+    /// A terminal that can paint over what is there.
     live: bool,
+    /// Colours too, which NO_COLOR forbids.
+    colours: bool,
     rows: Vec<TableRow>,
     /// Lines of the table on the screen, to be painted over.
     painted: usize,
@@ -23,14 +33,17 @@ struct Screen {
 impl View {
     /// Begins the timeline.
     pub(super) fn new(began: Instant) -> Self {
-        let live = std::io::stdout().is_terminal();
-        Self(Arc::new(Mutex::new(Screen { began, live, rows: Vec::new(), painted: 0 })))
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let dumb = set("TERM").is_none_or(|term| term == "dumb");
+        let live = std::io::stdout().is_terminal() && !dumb;
+        let colours = live && set("NO_COLOR").is_none();
+        Self(Arc::new(Mutex::new(Screen { began, live, colours, rows: Vec::new(), painted: 0 })))
     }
 
     /// A scene begins.
     pub(super) fn scene(&self, title: &str) {
         self.with(|screen| {
-            let title = if screen.live { format!("\x1b[1m{title}\x1b[0m") } else { title.to_owned() };
+            let title = screen.coloured(BOLD, title);
             screen.print(&format!("\n{title}"));
         });
     }
@@ -38,27 +51,31 @@ impl View {
     /// Somebody did something.
     pub(super) fn line(&self, who: &str, what: &str) {
         self.with(|screen| {
-            let at = screen.began.elapsed().as_secs_f32();
-            screen.print(&format!("{at:7.2} s  {who:<10} {what}"));
+            let at = screen.coloured(DIM, &format!("{:7.2} s", screen.began.elapsed().as_secs_f32()));
+            let padded = format!("{who:<9}");
+            let who = if who == "table" { screen.coloured(CYAN, &padded) } else { padded };
+            screen.print(&format!("{at}  {who}  {what}"));
         });
     }
 
-    /// How a scene ended.
-    pub(super) fn verdict(&self, good: bool, text: &str) {
+    /// How a scene ended: as it promised, or why not.
+    pub(super) fn verdict(&self, outcome: &Result<String, String>) {
         self.with(|screen| {
-            let word = match (good, screen.live) {
-                (true, true) => "\x1b[32mas promised\x1b[0m",
-                (true, false) => "as promised",
-                (false, true) => "\x1b[31mNOT AS PROMISED\x1b[0m",
-                (false, false) => "NOT AS PROMISED",
+            let text = match outcome {
+                Ok(promise) => format!("{}: {promise}", screen.coloured(GREEN, "AS PROMISED")),
+                Err(why) => format!("{}: {why}", screen.coloured(RED, "NOT AS PROMISED")),
             };
-            screen.print(&format!("{:>12}{word}: {text}", ""));
+            screen.print(&format!("{:11}{text}", ""));
         });
     }
 
-    /// The last line.
+    /// A last line, below the table.
     pub(super) fn end(&self, text: &str) {
-        self.with(|screen| screen.print(&format!("\n{text}")));
+        self.with(|screen| {
+            let text = screen.coloured(BOLD, text);
+            screen.painted = 0;
+            screen.write(&format!("\n{text}\n"));
+        });
     }
 
     /// The manager's table changed.
@@ -77,6 +94,10 @@ impl View {
 }
 
 impl Screen {
+    fn coloured(&self, colour: &str, text: &str) -> String {
+        if self.colours { format!("{colour}{text}\x1b[0m") } else { text.to_owned() }
+    }
+
     fn print(&mut self, line: &str) {
         if self.live {
             self.repaint(Some(line));
@@ -88,8 +109,9 @@ impl Screen {
     /// Replaces the painted table by a line and the table below it.
     fn repaint(&mut self, line: Option<&str>) {
         let mut text = String::new();
+        // Writing to a String doesn't fail.
         if self.painted > 0 {
-            text.push_str(&format!("\x1b[{}A\x1b[J", self.painted));
+            let _ = write!(text, "\x1b[{}A\x1b[J", self.painted);
         }
         if let Some(line) = line {
             text.push_str(line);
@@ -97,18 +119,20 @@ impl Screen {
         }
         self.painted = 0;
         if !self.rows.is_empty() {
-            text.push_str("\n  id  hostname       ip           port   state\n");
-            self.painted = 2 + self.rows.len();
+            let head = format!("  {:>2}  {:<13}  {:<11}  {:<5}  state", "id", "hostname", "ip", "port");
+            let _ = write!(text, "\n{}\n", self.coloured(DIM, &head));
             for row in &self.rows {
                 let (colour, state) = match row.state {
-                    State::Active => ("\x1b[32m", "active"),
-                    State::Inactive => ("\x1b[2m", "inactive"),
+                    State::Active => (GREEN, "active"),
+                    State::Inactive => (DIM, "inactive"),
                 };
-                text.push_str(&format!(
-                    "{colour}{:>4}  {:<13}  {:<11}  {:<5}  {state}\x1b[0m\n",
+                let row = format!(
+                    "  {:>2}  {:<13}  {:<11}  {:<5}  {state}",
                     row.id, row.host_name, row.ip, row.port
-                ));
+                );
+                let _ = writeln!(text, "{}", self.coloured(colour, &row));
             }
+            self.painted = 2 + self.rows.len();
         }
         self.write(&text);
     }

@@ -34,12 +34,13 @@ pub struct MockManagerArgs {
     /// Where REST listens
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub rest_listen: SocketAddr,
-    /// Where the page and the fault switches listen; whoever reaches them may switch
+    /// Where the page and the fault switches listen, for whoever reaches them
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
     pub admin_listen: SocketAddr,
     /// Keep the table in this file; several managers may share one
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
+    /// What goes wrong from the start.
     #[arg(long, value_name = "FAULT", help = FAULT_HELP)]
     pub fault: Vec<Fault>,
     /// What a call takes when all is well
