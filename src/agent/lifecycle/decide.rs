@@ -224,7 +224,7 @@ impl Lifecycle {
                 }
             }
             Ended::Settled { covers, absent } => {
-                self.inactive_proven = true;
+                self.inactive_proven = self.target(now.at) == Target::Inactive;
                 if !absent {
                     self.is_listed(now, out);
                 }
@@ -261,7 +261,7 @@ impl Lifecycle {
             return;
         }
         if let Some((covers, absent)) = self.attempts.row_was_read(!active) {
-            self.inactive_proven = true;
+            self.inactive_proven = self.target(now.at) == Target::Inactive;
             self.settle(&covers, if absent { Verdict::Absent } else { Verdict::Confirmed }, now, out);
         } else if active {
             for pending in &mut self.pending {

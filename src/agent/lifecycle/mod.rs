@@ -375,7 +375,7 @@ pub struct Lifecycle {
     ours: bool,
     restoring: bool,
     would_restore_said: bool,
-    /// The row is known to be inactive, and nothing that was seen since may have changed that.
+    /// The row is known to be inactive, as it should be, and nothing that was seen since may have changed that.
     inactive_proven: bool,
     row: Option<SeenRow>,
     freshness: Freshness,

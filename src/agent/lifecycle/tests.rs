@@ -244,6 +244,16 @@ fn after_sigterm_the_schedulers_going_down_ends_it_with_one_attempt() {
 }
 
 #[test]
+fn sigterm_asks_although_an_attempt_was_confirmed_after_the_scheduler_came_back() {
+    let mut bench = Bench::serving();
+    let id = attempt(&bench.step(refused())).unwrap();
+    bench.step(serving());
+    bench.end(id, Outcome::Confirmed);
+    let effects = bench.step(Event::Terminate);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Persist(_))), "{effects:?}");
+}
+
+#[test]
 fn out_of_time_the_ask_stays_and_the_exit_says_queued() {
     let mut bench = Bench::serving();
     bench.step(Event::Terminate);
@@ -593,11 +603,8 @@ fn dropped_by_hand_is_settled_and_the_hook_hears_of_it() {
 fn waking_at_the_said_time_always_leads_on() {
     // No wake-up may be due at once again without an effect: that would spin.
     let mut bench = Bench::serving();
-    for event in [
-        Event::PreStop { hook: 1, wait: Some(Duration::from_secs(3)) },
-        refused(),
-        Event::Terminate,
-    ] {
+    for event in [Event::PreStop { hook: 1, wait: Some(Duration::from_secs(3)) }, refused(), Event::Terminate]
+    {
         bench.step(event);
         for _ in 0..200 {
             let Some(wake) = bench.core.wake_at(Moment(bench.at)) else { break };

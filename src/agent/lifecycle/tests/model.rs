@@ -82,6 +82,10 @@ struct World {
     terminated: bool,
     exited: Option<Exit>,
     run: u32,
+    /// The disk refused, or somebody dropped asks: what is on it does not tell all.
+    records_lost: bool,
+    /// The agent can't know of what may still be applied.
+    amnesia: bool,
 }
 
 impl World {
@@ -112,6 +116,8 @@ impl World {
             terminated: false,
             exited: None,
             run: 0,
+            records_lost: false,
+            amnesia: false,
         };
         world.start();
         world
@@ -162,11 +168,20 @@ impl World {
     /// kill -9: what it had under way may still be applied for a minute, and its hold's end as well.
     fn kill(&mut self) {
         self.due.retain(|(_, _, due)| matches!(due, Due::Applied(_) | Due::Closed));
+        let last = self.at + Duration::from_secs(59);
+        for (at, _, _) in &mut self.due {
+            *at = last.min(*at);
+        }
         for _ in std::mem::take(&mut self.open) {
             self.applied_late();
         }
         if self.hold.take().is_some() {
             self.hold_ends_late();
+        }
+        let known = !self.asks.is_empty() || self.marks.iter().any(|mark| mark.what != What::Seen);
+        if self.not_applied > 0 && !known {
+            assert!(self.records_lost, "a record is kept until nothing can be applied any more");
+            self.amnesia = true;
         }
         self.start();
     }
@@ -377,7 +392,10 @@ impl World {
                 }
             }
             Due::Applied(active) => self.becomes(active),
-            Due::Closed => self.not_applied -= 1,
+            Due::Closed => {
+                self.not_applied -= 1;
+                self.amnesia &= self.not_applied > 0;
+            }
             Due::Read { asked, row } => {
                 let state = |active| match (active, self.freshness) {
                     (true, _) => RowState::Active,
@@ -472,8 +490,12 @@ impl World {
                     self.step(Event::HoldLost);
                 }
             }
-            Act::Disk(works) => self.disk_works = works,
+            Act::Disk(works) => {
+                self.records_lost |= !works;
+                self.disk_works = works;
+            }
             Act::DropByHand => {
+                self.records_lost = true;
                 let all: Vec<RecordId> = std::mem::take(&mut self.asks).into_keys().collect();
                 self.step(Event::Dropped(all));
             }
@@ -521,11 +543,17 @@ impl World {
 
     /// G6: nothing of ours can change the row after it is settled.
     fn check_settled(&self) {
+        if self.amnesia {
+            return;
+        }
         assert_eq!((self.not_applied, self.open.len()), (0, 0), "settled too soon: {:?}", self.core);
     }
 
     /// A mark is dropped only when the row was read active with no attempt open.
     fn check_marks_may_go(&self) {
+        if self.amnesia {
+            return;
+        }
         assert_eq!((self.not_applied, self.open.len()), (0, 0), "marks dropped too soon: {:?}", self.core);
     }
 
