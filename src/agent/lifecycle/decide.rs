@@ -87,7 +87,9 @@ impl Lifecycle {
             }
             Event::Dropped(asks) => {
                 self.finish(&asks, Verdict::Dropped, now, out);
-                self.attempts.forget_watch();
+                if self.pending.is_empty() {
+                    self.attempts.forget_watch();
+                }
             }
             Event::Tick => {}
         }
@@ -210,9 +212,7 @@ impl Lifecycle {
 
     fn learn_ended(&mut self, attempt: u64, outcome: &Outcome, now: Now, out: &mut Vec<Effect>) {
         let ended = self.attempts.ended(attempt, outcome, self.urgency(now.at), now);
-        if self.releasing == Some(attempt) {
-            self.releasing = None;
-        }
+        self.releasing = self.releasing.filter(|id| *id != attempt);
         self.read_after_change(now.at);
         match ended {
             Ended::Settled { absent: true, .. } | Ended::Watched { absent: true, .. } if !self.listed => {

@@ -600,6 +600,20 @@ fn dropped_by_hand_is_settled_and_the_hook_hears_of_it() {
 }
 
 #[test]
+fn dropping_one_ask_by_hand_leaves_the_other_ones_confirmation_as_it_is() {
+    let mut bench = Bench::serving();
+    let first = attempt(&bench.step(refused())).unwrap();
+    let hedge = attempt(&bench.after(Duration::from_millis(500))).unwrap();
+    bench.step(Event::PreStop { hook: 1, wait: None });
+    let later = bench.core.pending()[1].record.id.clone();
+    bench.end(hedge, Outcome::Confirmed);
+    bench.end(first, unknown());
+    bench.step(Event::Dropped(vec![later]));
+    bench.secs(61);
+    assert_eq!(settled(&bench.read(RowState::Inactive)), Some(Verdict::Confirmed));
+}
+
+#[test]
 fn waking_at_the_said_time_always_leads_on() {
     // No wake-up may be due at once again without an effect: that would spin.
     let mut bench = Bench::serving();
