@@ -117,7 +117,6 @@ pub async fn run(resolve: Resolve) -> Exit {
 pub fn core_config(settings: &Settings, key: SchedulerKey, freshness: Freshness) -> Config {
     Config {
         key,
-        watched: settings.scheduler_addr.as_ref().and_then(|addr| addr.socket_addr()),
         advertised: settings.advertised(),
         grace: settings.grace,
         interval: settings.keep_alive_interval,
@@ -328,8 +327,8 @@ impl Agent {
         tokio::spawn(async move {
             loop {
                 let sight = match watcher.next().await {
-                    Observation::Serving(_) => Sight::Serving,
-                    Observation::Refused(_) => Sight::Refused,
+                    Observation::Serving(at) => Sight::Serving(at),
+                    Observation::Refused(at) => Sight::Refused(at),
                     Observation::Unclear(why) => {
                         info!(scheduler.address = %addr, reason = why, "Can't tell whether the scheduler serves.");
                         Sight::Unclear

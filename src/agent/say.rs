@@ -27,13 +27,13 @@ const TERMINATION_LOG: &str = "/dev/termination-log";
 pub fn event(core: &Lifecycle, event: &Event) {
     let key = core.key();
     match event {
-        Event::Scheduler(Sight::Serving) if !matches!(core.scheduler(), Scheduler::Serving(_)) => {
+        Event::Scheduler(Sight::Serving(_)) if !matches!(core.scheduler(), Scheduler::Serving(_)) => {
             info!(scheduler.key = %key, "The scheduler serves.");
         }
-        Event::Scheduler(Sight::Refused) if !core.seen_serving() => {
+        Event::Scheduler(Sight::Refused(_)) if !core.seen_serving() => {
             info!(scheduler.key = %key, "Nothing serves at the scheduler's address yet: its row is left as it is.");
         }
-        Event::Scheduler(Sight::Refused) if !matches!(core.scheduler(), Scheduler::Down(_)) => {
+        Event::Scheduler(Sight::Refused(_)) if !matches!(core.scheduler(), Scheduler::Down(_)) => {
             info!(scheduler.key = %key, "The scheduler is down.");
         }
         Event::Scheduler(Sight::Unclear) if core.scheduler() != Scheduler::Unknown => {

@@ -7,6 +7,10 @@
 //!
 //! Down means that the connection was refused, and nothing else. A time-out, a TLS error, a health service that says
 //! otherwise or is missing: all of that is unclear.
+//!
+//! A connection that is lost while a new one is served at once is no restart: an idle close looks the same, and a scheduler
+//! that is told to stop closes its listener first, so that a restarted one refuses for a while. One that came back without
+//! a single refusal is taken for the same: a drain it was in then ends by its time-out.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -37,8 +41,8 @@ const UNCLEAR_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 pub enum Observation {
     /// Its health service says SERVING, at this address.
     Serving(SocketAddr),
-    /// The connection was refused at every address (of which this is one).
-    Refused(SocketAddr),
+    /// The connection was refused at every address that it has.
+    Refused(Vec<SocketAddr>),
     /// Anything else, in words.
     Unclear(String),
 }
@@ -110,27 +114,27 @@ impl Target {
         let addresses = net::resolve(&self.peer, LIMIT)
             .await
             .map_err(|e| Unreached::Otherwise(format!("{}: {e}", self.peer)))?;
-        let mut refused = None;
+        let mut refused = Vec::new();
         let (mut cut, mut otherwise) = (None, None);
         for addr in addresses {
             match net::connect(&self.peer, addr, self.tls.as_ref(), LIMIT).await {
                 Ok(connection) => return Ok(connection),
-                Err(ConnectError::Refused(addr)) => refused = Some(addr),
+                Err(ConnectError::Refused(addr)) => refused.push(addr),
                 Err(error @ ConnectError::Http2(..)) => cut = Some(error.to_string()),
                 Err(error) => otherwise = Some(error.to_string()),
             }
         }
-        Err(match (cut, otherwise, refused) {
-            (Some(why), ..) => Unreached::Cut(why),
-            (None, Some(why), _) => Unreached::Otherwise(why),
-            (None, None, Some(addr)) => Unreached::Refused(addr),
-            (None, None, None) => Unreached::Otherwise(format!("{}: the name has no address", self.peer)),
+        Err(match (cut, otherwise) {
+            (Some(why), _) => Unreached::Cut(why),
+            (None, Some(why)) => Unreached::Otherwise(why),
+            (None, None) if !refused.is_empty() => Unreached::Refused(refused),
+            (None, None) => Unreached::Otherwise(format!("{}: the name has no address", self.peer)),
         })
     }
 }
 
 enum Unreached {
-    Refused(SocketAddr),
+    Refused(Vec<SocketAddr>),
     Cut(String),
     Otherwise(String),
 }

@@ -16,6 +16,8 @@ use crate::{
     spool::record::{Cause, Kind, Record, RecordId, What},
 };
 
+/// So many addresses of one scheduler are remembered, the latest ones.
+const SERVED_AT: usize = 4;
 /// How soon an ask that the disk refused is offered to it again.
 const PERSIST_AGAIN: Duration = Duration::from_secs(5);
 /// How often the row is read: over REST, and over gRPC alone.
@@ -85,7 +87,9 @@ impl Lifecycle {
             }
             Event::Dropped(asks) => {
                 self.finish(&asks, Verdict::Dropped, now, out);
-                self.attempts.forget_watch();
+                if self.pending.is_empty() {
+                    self.attempts.forget_watch();
+                }
             }
             Event::Tick => {}
         }
@@ -113,7 +117,7 @@ impl Lifecycle {
                         inherited: true,
                     });
                 }
-                (Kind::Mark, What::Seen) => self.seen_serving |= record.address == self.config.watched,
+                (Kind::Mark, What::Seen) => self.served_at.extend(record.address),
                 (Kind::Mark, What::SignOff { .. } | What::Held) => self.ours = true,
             }
         }
@@ -134,9 +138,14 @@ impl Lifecycle {
     fn learn_sight(&mut self, sight: Sight, now: Now, out: &mut Vec<Effect>) {
         let before = self.scheduler;
         match sight {
-            Sight::Serving => {
-                if !self.seen_serving {
-                    self.seen_serving = true;
+            Sight::Serving(at) => {
+                let known = self.served_at.last() == Some(&at);
+                self.served_at.retain(|other| *other != at);
+                self.served_at.push(at);
+                if self.served_at.len() > SERVED_AT {
+                    self.served_at.remove(0);
+                }
+                if !known {
                     out.push(Effect::Mark(self.record(What::Seen, now)));
                 }
                 if !matches!(before, Scheduler::Serving(_)) {
@@ -156,7 +165,7 @@ impl Lifecycle {
                     }
                 }
             }
-            Sight::Refused if self.seen_serving => {
+            Sight::Refused(at) if at.iter().any(|at| self.served_at.contains(at)) => {
                 if !matches!(before, Scheduler::Down(_)) {
                     self.scheduler = Scheduler::Down(now.at);
                     self.begin_ending(now.at);
@@ -169,7 +178,7 @@ impl Lifecycle {
                     self.identity_due = None;
                 }
             }
-            Sight::Refused | Sight::Unclear => self.scheduler = Scheduler::Unknown,
+            Sight::Refused(_) | Sight::Unclear => self.scheduler = Scheduler::Unknown,
         }
     }
 
@@ -203,9 +212,7 @@ impl Lifecycle {
 
     fn learn_ended(&mut self, attempt: u64, outcome: &Outcome, now: Now, out: &mut Vec<Effect>) {
         let ended = self.attempts.ended(attempt, outcome, self.urgency(now.at), now);
-        if self.releasing == Some(attempt) {
-            self.releasing = None;
-        }
+        self.releasing = self.releasing.filter(|id| *id != attempt);
         self.read_after_change(now.at);
         match ended {
             Ended::Settled { absent: true, .. } | Ended::Watched { absent: true, .. } if !self.listed => {
@@ -217,7 +224,7 @@ impl Lifecycle {
                 }
             }
             Ended::Settled { covers, absent } => {
-                self.inactive_proven = true;
+                self.inactive_proven = self.target(now.at) == Target::Inactive;
                 if !absent {
                     self.is_listed(now, out);
                 }
@@ -259,7 +266,7 @@ impl Lifecycle {
             return;
         }
         if let Some((covers, absent)) = self.attempts.row_was_read(!active) {
-            self.inactive_proven = true;
+            self.inactive_proven = self.target(now.at) == Target::Inactive;
             self.settle(&covers, if absent { Verdict::Absent } else { Verdict::Confirmed }, now, out);
         } else if active {
             for pending in &mut self.pending {
@@ -299,7 +306,7 @@ impl Lifecycle {
         self.key_unknown = false;
         if !self.listed {
             self.listed = true;
-            if self.seen_serving {
+            if self.seen_serving() {
                 out.push(Effect::Mark(self.record(What::Seen, now)));
             }
         }
@@ -452,11 +459,11 @@ impl Lifecycle {
         }
         let reserve = now.at >= self.reserve_at();
         let gone = matches!(self.scheduler, Scheduler::Down(_))
-            || (!self.seen_serving && self.scheduler != Scheduler::Unseen);
+            || (!self.seen_serving() && self.scheduler != Scheduler::Unseen);
         let settled =
             self.target(now.at) == Target::Inactive && !self.unacknowledged() && !self.attempts.under_way();
         let acknowledged = settled || (self.attempts.watching() && !self.unacknowledged());
-        let hopeless = self.key_unknown && !self.seen_serving;
+        let hopeless = self.key_unknown && !self.seen_serving();
         if ((gone || reserve) && acknowledged) || hopeless || now.at >= self.exit_at() {
             self.exit(now, out);
         }
@@ -484,7 +491,7 @@ impl Lifecycle {
         Record {
             id: RecordId(format!("{:08x}{:08x}", self.config.run, self.last_record)),
             key: self.config.key.clone(),
-            address: if what == What::Seen { self.config.watched } else { self.config.advertised },
+            address: if what == What::Seen { self.served_at.last().copied() } else { self.config.advertised },
             what,
             listed: self.listed,
             at: now.wall,

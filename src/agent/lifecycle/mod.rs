@@ -52,8 +52,6 @@ pub const IDENTITY_GRACE: Duration = Duration::from_secs(35);
 pub struct Config {
     /// Whose row.
     pub key: SchedulerKey,
-    /// The address at which the scheduler is watched.
-    pub watched: Option<SocketAddr>,
     /// The address at which others may look at the scheduler.
     pub advertised: Option<SocketAddr>,
     /// `--grace`.
@@ -74,12 +72,12 @@ pub struct Config {
 pub type HookId = u64;
 
 /// What the idle connection to the scheduler said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sight {
-    /// Its health service says that it serves.
-    Serving,
-    /// The connection was refused.
-    Refused,
+    /// Its health service says that it serves, at this address.
+    Serving(SocketAddr),
+    /// The connection was refused at each of these addresses.
+    Refused(Vec<SocketAddr>),
     /// Anything else: it may live.
     Unclear,
 }
@@ -354,8 +352,8 @@ pub struct SeenRow {
 pub struct Lifecycle {
     config: Config,
     scheduler: Scheduler,
-    /// This agent, or a `seen` mark for the same key and address, has seen it serve.
-    seen_serving: bool,
+    /// Where this agent, or a `seen` mark for the same key, has seen it serve; the last is the latest.
+    served_at: Vec<SocketAddr>,
     /// The key was seen in the manager.
     listed: bool,
     /// The manager said `record not found` of a key it never showed.
@@ -377,7 +375,7 @@ pub struct Lifecycle {
     ours: bool,
     restoring: bool,
     would_restore_said: bool,
-    /// The row is known to be inactive, and nothing that was seen since may have changed that.
+    /// The row is known to be inactive, as it should be, and nothing that was seen since may have changed that.
     inactive_proven: bool,
     row: Option<SeenRow>,
     freshness: Freshness,
@@ -395,7 +393,7 @@ impl Lifecycle {
     pub fn new(config: Config, now: Moment) -> Self {
         Self {
             scheduler: Scheduler::Unseen,
-            seen_serving: false,
+            served_at: Vec::new(),
             listed: false,
             key_unknown: false,
             identity_due: None,
@@ -468,7 +466,7 @@ impl Lifecycle {
             return Target::Inactive;
         }
         if self.terminated.is_some() {
-            let wait = self.scheduler == Scheduler::Unseen || serving || self.seen_serving;
+            let wait = self.scheduler == Scheduler::Unseen || serving || self.seen_serving();
             return if wait && now < self.reserve_at() { Target::Leave } else { Target::Inactive };
         }
         match self.scheduler {
@@ -516,9 +514,9 @@ impl Lifecycle {
         self.scheduler
     }
 
-    /// Whether the scheduler was seen serving at the watched address, by this agent or as a mark says.
+    /// Whether the scheduler was ever seen serving, by this agent or as a mark says.
     pub fn seen_serving(&self) -> bool {
-        self.seen_serving
+        !self.served_at.is_empty()
     }
 
     /// The row, as last read.

@@ -59,6 +59,10 @@ impl Lifecycle {
         if self.target(now) != Target::Active || self.releasing.is_some() {
             return false;
         }
+        // An attempt of our own that still runs may end the row under the hold, and over gRPC alone that is seen late.
+        if self.freshness == Freshness::Within30s && self.attempts.under_way() {
+            return false;
+        }
         if self.ours {
             return match self.freshness {
                 // A read tells at once: the row may be right already.

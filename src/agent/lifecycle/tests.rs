@@ -3,6 +3,8 @@
 use super::*;
 use crate::spool::record::WallMillis;
 
+mod model;
+
 const WALL: WallMillis = 1_800_000_000_000;
 
 fn config(freshness: Freshness) -> Config {
@@ -12,7 +14,6 @@ fn config(freshness: Freshness) -> Config {
             "sched-0".parse().unwrap(),
             "10.0.0.1".parse().unwrap(),
         ),
-        watched: Some("127.0.0.1:8002".parse().unwrap()),
         advertised: Some("10.0.0.1:8002".parse().unwrap()),
         grace: Duration::from_secs(30),
         interval: Duration::from_secs(5),
@@ -48,7 +49,7 @@ impl Bench {
     /// One that has settled in: serving, listed, its row read active.
     fn serving() -> Self {
         let mut bench = Self::fresh();
-        bench.step(Event::Scheduler(Sight::Serving));
+        bench.step(serving());
         bench.step(Event::Identity { listed: true });
         bench.read(RowState::Active);
         bench
@@ -122,6 +123,18 @@ fn exited(effects: &[Effect]) -> Option<Exit> {
     })
 }
 
+fn watched() -> SocketAddr {
+    "127.0.0.1:8002".parse().unwrap()
+}
+
+fn serving() -> Event {
+    Event::Scheduler(Sight::Serving(watched()))
+}
+
+fn refused() -> Event {
+    Event::Scheduler(Sight::Refused(vec![watched()]))
+}
+
 fn failed() -> Outcome {
     Outcome::Failed(Failure::new("connection refused"))
 }
@@ -139,6 +152,7 @@ fn ask_of(drain_until: Option<u64>) -> (Kind, Record) {
 
 fn mark_of(what: What) -> (Kind, Record) {
     let mut bench = Bench::fresh();
+    bench.core.served_at.push(watched());
     let now = bench.now();
     (Kind::Mark, bench.core.record(what, now))
 }
@@ -146,7 +160,7 @@ fn mark_of(what: What) -> (Kind, Record) {
 #[test]
 fn a_scheduler_that_goes_down_is_signed_off_at_once_and_the_ask_is_persisted_first() {
     let mut bench = Bench::serving();
-    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    let effects = bench.step(refused());
     let persist = effects.iter().position(|effect| matches!(effect, Effect::Persist(_))).unwrap();
     let tried = effects.iter().position(|effect| matches!(effect, Effect::Attempt { .. })).unwrap();
     assert!(persist < tried, "{effects:?}");
@@ -158,7 +172,7 @@ fn a_scheduler_that_goes_down_is_signed_off_at_once_and_the_ask_is_persisted_fir
 fn a_refused_address_that_never_served_is_not_down() {
     let mut bench = Bench::fresh();
     for _ in 0..100 {
-        bench.step(Event::Scheduler(Sight::Refused));
+        bench.step(refused());
         bench.secs(10);
     }
     assert_eq!(attempt(&bench.all), None);
@@ -170,10 +184,20 @@ fn a_seen_mark_for_another_address_proves_nothing() {
     let mut mark = mark_of(What::Seen);
     mark.1.address = Some("127.0.0.1:9999".parse().unwrap());
     let mut bench = Bench::new(Freshness::Fresh, vec![mark]);
-    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    let effects = bench.step(refused());
     assert_eq!(attempt(&effects), None);
     let mut bench = Bench::new(Freshness::Fresh, vec![mark_of(What::Seen)]);
-    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    let effects = bench.step(refused());
+    assert!(attempt(&effects).is_some());
+}
+
+#[test]
+fn a_scheduler_is_down_only_where_it_has_served() {
+    let other: SocketAddr = "127.0.0.1:9999".parse().unwrap();
+    let mut bench = Bench::serving();
+    let effects = bench.step(Event::Scheduler(Sight::Refused(vec![other])));
+    assert_eq!(attempt(&effects), None, "its name has another address now");
+    let effects = bench.step(Event::Scheduler(Sight::Refused(vec![other, watched()])));
     assert!(attempt(&effects).is_some());
 }
 
@@ -212,7 +236,7 @@ fn after_sigterm_the_schedulers_going_down_ends_it_with_one_attempt() {
     let mut bench = Bench::serving();
     bench.step(Event::Terminate);
     bench.after(Duration::from_millis(7));
-    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    let effects = bench.step(refused());
     let effects = bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
     assert_eq!(exited(&effects), Some(Exit::Done));
     assert_eq!(bench.all.iter().filter(|effect| matches!(effect, Effect::Attempt { .. })).count(), 1);
@@ -220,10 +244,20 @@ fn after_sigterm_the_schedulers_going_down_ends_it_with_one_attempt() {
 }
 
 #[test]
+fn sigterm_asks_although_an_attempt_was_confirmed_after_the_scheduler_came_back() {
+    let mut bench = Bench::serving();
+    let id = attempt(&bench.step(refused())).unwrap();
+    bench.step(serving());
+    bench.end(id, Outcome::Confirmed);
+    let effects = bench.step(Event::Terminate);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Persist(_))), "{effects:?}");
+}
+
+#[test]
 fn out_of_time_the_ask_stays_and_the_exit_says_queued() {
     let mut bench = Bench::serving();
     bench.step(Event::Terminate);
-    let mut effects = bench.step(Event::Scheduler(Sight::Refused));
+    let mut effects = bench.step(refused());
     let began = bench.at;
     while exited(&effects).is_none() {
         if let Some(id) = attempt(&effects) {
@@ -251,7 +285,7 @@ fn a_second_signal_exits_at_once_and_keeps_the_ask() {
 #[test]
 fn a_confirmation_beside_another_attempt_settles_nothing_until_the_row_was_read() {
     let mut bench = Bench::serving();
-    let first = attempt(&bench.step(Event::Scheduler(Sight::Refused))).unwrap();
+    let first = attempt(&bench.step(refused())).unwrap();
     let hedge = attempt(&bench.after(Duration::from_millis(500))).expect("a silent attempt is hedged");
     assert_eq!(attempt(&bench.secs(2)), None, "at most two are open");
     let effects = bench.end(hedge, Outcome::Confirmed);
@@ -268,7 +302,7 @@ fn a_confirmation_beside_another_attempt_settles_nothing_until_the_row_was_read(
 #[test]
 fn beside_a_silent_attempt_others_are_made_one_at_a_time_and_never_in_a_tight_loop() {
     let mut bench = Bench::serving();
-    attempt(&bench.step(Event::Scheduler(Sight::Refused))).expect("the first, which stays silent");
+    attempt(&bench.step(refused())).expect("the first, which stays silent");
     let (mut made, began) = (0, bench.at);
     while bench.at - began < Duration::from_secs(20) {
         let now = Moment(bench.at);
@@ -284,7 +318,7 @@ fn beside_a_silent_attempt_others_are_made_one_at_a_time_and_never_in_a_tight_lo
 #[test]
 fn a_row_found_active_after_the_watch_is_signed_off_again() {
     let mut bench = Bench::serving();
-    let first = attempt(&bench.step(Event::Scheduler(Sight::Refused))).unwrap();
+    let first = attempt(&bench.step(refused())).unwrap();
     let hedge = attempt(&bench.after(Duration::from_millis(500))).unwrap();
     bench.end(hedge, Outcome::Confirmed);
     bench.end(first, unknown());
@@ -297,7 +331,7 @@ fn a_row_found_active_after_the_watch_is_signed_off_again() {
 #[test]
 fn an_ask_made_after_the_attempt_began_is_not_settled_by_it() {
     let mut bench = Bench::serving();
-    let first = attempt(&bench.step(Event::Scheduler(Sight::Refused))).unwrap();
+    let first = attempt(&bench.step(refused())).unwrap();
     bench.step(Event::PreStop { hook: 1, wait: None });
     let effects = bench.end(first, Outcome::Confirmed);
     assert_eq!(bench.core.pending().len(), 1, "the later one is left");
@@ -310,12 +344,12 @@ fn an_ask_made_after_the_attempt_began_is_not_settled_by_it() {
 #[test]
 fn an_ask_that_no_attempt_covers_yet_is_not_doubled() {
     let mut bench = Bench::serving();
-    let mut effects = bench.step(Event::Scheduler(Sight::Refused));
+    let mut effects = bench.step(refused());
     effects = bench.end(attempt(&effects).unwrap(), failed());
     assert_eq!(attempt(&effects), None);
     for _ in 0..20 {
         bench.step(Event::Scheduler(Sight::Unclear));
-        bench.step(Event::Scheduler(Sight::Refused));
+        bench.step(refused());
     }
     assert_eq!(bench.core.pending().len(), 1);
 }
@@ -323,12 +357,12 @@ fn an_ask_that_no_attempt_covers_yet_is_not_doubled() {
 #[test]
 fn record_not_found_settles_only_a_key_that_was_seen() {
     let mut bench = Bench::serving();
-    let id = attempt(&bench.step(Event::Scheduler(Sight::Refused))).unwrap();
+    let id = attempt(&bench.step(refused())).unwrap();
     assert_eq!(settled(&bench.end(id, Outcome::Absent)), Some(Verdict::Absent));
 
     let mut bench = Bench::fresh();
-    bench.step(Event::Scheduler(Sight::Serving));
-    let id = attempt(&bench.step(Event::Scheduler(Sight::Refused))).unwrap();
+    bench.step(serving());
+    let id = attempt(&bench.step(refused())).unwrap();
     let effects = bench.end(id, Outcome::Absent);
     assert_eq!(settled(&effects), None);
     assert!(effects.contains(&Effect::Notice(Notice::IdentityUnknown)));
@@ -338,7 +372,7 @@ fn record_not_found_settles_only_a_key_that_was_seen() {
 #[test]
 fn a_key_that_is_not_listed_35_s_after_its_scheduler_serves_is_said() {
     let mut bench = Bench::fresh();
-    let mut effects = bench.step(Event::Scheduler(Sight::Serving));
+    let mut effects = bench.step(serving());
     let began = bench.at;
     loop {
         if effects.contains(&Effect::CheckIdentity) {
@@ -395,12 +429,12 @@ fn a_liveness_restart_ends_the_drain_and_the_row_is_restored_at_once() {
     let mut bench = Bench::serving();
     let effects = bench.step(Event::PreStop { hook: 1, wait: None });
     bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
-    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    let effects = bench.step(refused());
     bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
     bench.secs(1);
     bench.read(RowState::Inactive);
     bench.after(Duration::from_millis(1));
-    let effects = bench.step(Event::Scheduler(Sight::Serving));
+    let effects = bench.step(serving());
     assert!(effects.contains(&Effect::ReadRow), "{effects:?}");
     let effects = bench.read(RowState::Inactive);
     assert!(effects.contains(&Effect::Hold), "{effects:?}");
@@ -412,7 +446,7 @@ fn over_grpc_alone_what_the_agent_caused_is_restored_without_a_look() {
         Freshness::Within30s,
         vec![mark_of(What::Seen), mark_of(What::SignOff { cause: Cause::Sigterm, drain_until: None })],
     );
-    let effects = bench.step(Event::Scheduler(Sight::Serving));
+    let effects = bench.step(serving());
     assert!(effects.contains(&Effect::Hold), "{effects:?}");
 }
 
@@ -420,7 +454,7 @@ fn over_grpc_alone_what_the_agent_caused_is_restored_without_a_look() {
 fn an_inherited_ask_is_superseded_by_a_serving_scheduler_and_leaves_its_mark() {
     let mut bench = Bench::new(Freshness::Fresh, vec![ask_of(None)]);
     assert_eq!(attempt(&bench.secs(1)), None, "nothing before the first look");
-    let effects = bench.step(Event::Scheduler(Sight::Serving));
+    let effects = bench.step(serving());
     assert_eq!(settled(&effects), Some(Verdict::Superseded));
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Settle { mark: true, .. })));
     assert_eq!(attempt(&bench.all), None);
@@ -429,7 +463,7 @@ fn an_inherited_ask_is_superseded_by_a_serving_scheduler_and_leaves_its_mark() {
 #[test]
 fn an_inherited_ask_of_a_scheduler_that_does_not_serve_is_replayed() {
     let mut bench = Bench::new(Freshness::Fresh, vec![ask_of(None)]);
-    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    let effects = bench.step(refused());
     let id = attempt(&effects).expect("replayed");
     let effects = bench.end(id, Outcome::Confirmed);
     assert_eq!(settled(&effects), None, "the agent before may have left attempts open");
@@ -440,10 +474,10 @@ fn an_inherited_ask_of_a_scheduler_that_does_not_serve_is_replayed() {
 #[test]
 fn an_inherited_drain_is_known_and_one_too_far_ahead_is_over() {
     let mut bench = Bench::new(Freshness::Fresh, vec![ask_of(Some(WALL + 20_000))]);
-    let effects = bench.step(Event::Scheduler(Sight::Serving));
-    assert!(attempt(&effects).is_some());
+    bench.step(serving());
+    assert!(attempt(&bench.all).is_some());
     let mut bench = Bench::new(Freshness::Fresh, vec![ask_of(Some(WALL + 3_600_000))]);
-    let effects = bench.step(Event::Scheduler(Sight::Serving));
+    let effects = bench.step(serving());
     assert_eq!(settled(&effects), Some(Verdict::Superseded));
 }
 
@@ -476,7 +510,7 @@ fn a_held_row_is_signed_off_by_the_holds_half_close() {
     bench.secs(60);
     bench.read(RowState::Inactive);
     bench.step(Event::HoldOpened);
-    let effects = bench.step(Event::Scheduler(Sight::Refused));
+    let effects = bench.step(refused());
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Release { .. })));
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::Attempt { .. })));
     assert_eq!(settled(&bench.end(attempt(&effects).unwrap(), Outcome::Confirmed)), Some(Verdict::Confirmed));
@@ -503,9 +537,9 @@ fn a_hold_is_renewed_by_closing_it_first() {
 #[test]
 fn a_late_application_under_a_scheduler_that_is_back_is_found_and_undone() {
     let mut bench = Bench::serving();
-    let id = attempt(&bench.step(Event::Scheduler(Sight::Refused))).unwrap();
+    let id = attempt(&bench.step(refused())).unwrap();
     bench.secs(1);
-    let effects = bench.step(Event::Scheduler(Sight::Serving));
+    let effects = bench.step(serving());
     assert_eq!(settled(&effects), Some(Verdict::Superseded));
     bench.end(id, unknown());
     let mut reads = 0;
@@ -545,7 +579,7 @@ fn the_deadline_counts_from_the_first_of_the_ends_causes() {
     bench.step(Event::Terminate);
     assert_eq!(bench.core.deadline().unwrap().0, bench.at + Duration::from_secs(20));
     let mut bench = Bench::serving();
-    bench.step(Event::Scheduler(Sight::Refused));
+    bench.step(refused());
     bench.secs(3600);
     bench.step(Event::Terminate);
     assert_eq!(
@@ -566,14 +600,25 @@ fn dropped_by_hand_is_settled_and_the_hook_hears_of_it() {
 }
 
 #[test]
+fn dropping_one_ask_by_hand_leaves_the_other_ones_confirmation_as_it_is() {
+    let mut bench = Bench::serving();
+    let first = attempt(&bench.step(refused())).unwrap();
+    let hedge = attempt(&bench.after(Duration::from_millis(500))).unwrap();
+    bench.step(Event::PreStop { hook: 1, wait: None });
+    let later = bench.core.pending()[1].record.id.clone();
+    bench.end(hedge, Outcome::Confirmed);
+    bench.end(first, unknown());
+    bench.step(Event::Dropped(vec![later]));
+    bench.secs(61);
+    assert_eq!(settled(&bench.read(RowState::Inactive)), Some(Verdict::Confirmed));
+}
+
+#[test]
 fn waking_at_the_said_time_always_leads_on() {
     // No wake-up may be due at once again without an effect: that would spin.
     let mut bench = Bench::serving();
-    for event in [
-        Event::PreStop { hook: 1, wait: Some(Duration::from_secs(3)) },
-        Event::Scheduler(Sight::Refused),
-        Event::Terminate,
-    ] {
+    for event in [Event::PreStop { hook: 1, wait: Some(Duration::from_secs(3)) }, refused(), Event::Terminate]
+    {
         bench.step(event);
         for _ in 0..200 {
             let Some(wake) = bench.core.wake_at(Moment(bench.at)) else { break };

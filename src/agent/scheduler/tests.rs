@@ -25,7 +25,7 @@ async fn a_scheduler_that_closes_its_listener_is_seen_down_within_milliseconds()
     assert_eq!(server.script.count("connection"), 1);
     server.stop().await;
     let begun = std::time::Instant::now();
-    assert_eq!(next(&mut watcher).await, Observation::Refused(server.addr));
+    assert_eq!(next(&mut watcher).await, Observation::Refused(vec![server.addr]));
     // Generous for a busy machine, yet less than any interval that something could be polled at.
     assert!(begun.elapsed() < REFUSED_EVERY.mul_f64(0.8), "{:?}", begun.elapsed());
 }
@@ -56,7 +56,7 @@ async fn one_that_comes_back_is_seen_serving() {
     let mut watcher = watcher(server.addr);
     next(&mut watcher).await;
     server.kill().await;
-    assert_eq!(next(&mut watcher).await, Observation::Refused(server.addr));
+    assert_eq!(next(&mut watcher).await, Observation::Refused(vec![server.addr]));
     let again = Server::on(server.addr, Script::new(Answer::Ok), None).await;
     assert_eq!(next(&mut watcher).await, Observation::Serving(again.addr));
 }
@@ -65,7 +65,7 @@ async fn one_that_comes_back_is_seen_serving() {
 async fn one_that_never_came_up_is_refused_until_it_does() {
     let addr = free().await;
     let mut watcher = watcher(addr);
-    assert_eq!(next(&mut watcher).await, Observation::Refused(addr));
+    assert_eq!(next(&mut watcher).await, Observation::Refused(vec![addr]));
     let _server = Server::on(addr, Script::new(Answer::Ok), None).await;
     assert_eq!(next(&mut watcher).await, Observation::Serving(addr));
 }
@@ -114,7 +114,7 @@ async fn a_scheduler_that_wants_a_client_certificate_is_never_taken_for_down() {
     assert!(matches!(&seen, Observation::Unclear(why) if why.contains("/nonexistent/c")), "{seen:?}");
     // Refused is refused all the same: TCP comes first.
     let addr = refusing().await;
-    assert_eq!(Target::new(addr.into(), Some(gone)).observe().await, Observation::Refused(addr));
+    assert_eq!(Target::new(addr.into(), Some(gone)).observe().await, Observation::Refused(vec![addr]));
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn a_listener_that_accepts_and_closes_is_unclear_until_it_refuses() {
     assert!(matches!(seen, Observation::Unclear(_)), "{seen:?}");
     accepting.abort();
     loop {
-        if next(&mut watcher).await == Observation::Refused(addr) {
+        if next(&mut watcher).await == Observation::Refused(vec![addr]) {
             break;
         }
     }
