@@ -32,9 +32,9 @@ pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
             let how = if configured { " over TLS" } else { "" };
             ok(NAME, format!("its health service says that it serves, at {at}{how}"))
         }
-        Observation::Refused(at) => failed(
+        Observation::Refused(_) => failed(
             NAME,
-            format!("nobody listens at {at}"),
+            format!("nobody listens at {peer}"),
             "start the scheduler, or give --scheduler-addr the address it listens at (server.listenIP and server.port)",
         ),
         Observation::Unclear(why) if wants_certificate(&peer, configured, &why).await => failed(
