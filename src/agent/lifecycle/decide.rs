@@ -89,6 +89,7 @@ impl Lifecycle {
                 self.finish(&asks, Verdict::Dropped, now, out);
                 if self.pending.is_empty() {
                     self.attempts.forget_watch();
+                    self.drop_drain(out);
                 }
             }
             Event::Tick => {}
@@ -483,6 +484,16 @@ impl Lifecycle {
     fn end_drain(&mut self, out: &mut Vec<Effect>) {
         if self.drain.take().is_some() {
             out.push(Effect::Notice(Notice::Drain(false)));
+        }
+    }
+
+    /// Whoever drops what a drain asked for wants no drain: with one on, the row would be signed off again at the next look.
+    fn drop_drain(&mut self, out: &mut Vec<Effect>) {
+        if matches!(self.scheduler, Scheduler::Serving(_)) {
+            self.end_drain(out);
+            self.ending = self.ending.filter(|_| self.terminated.is_some());
+        } else {
+            self.drain = None;
         }
     }
 
