@@ -1,6 +1,6 @@
 //! Many agents on one manager, and the queue beside a running agent.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
 use signoff::{
     manager::State,
@@ -119,7 +119,7 @@ async fn the_queue_of_a_running_agent_is_listed_and_shown_during_an_outage() {
 async fn an_ask_dropped_by_hand_is_not_made_and_its_hook_hears_so() {
     let mut world = World::new().await;
     let address = own_address();
-    let mut command = world.agent();
+    let mut command = world.agent_with_rest();
     command.env("SIGNOFF_LISTEN", address.to_string());
     let agent = Process::watching(command).await;
     world.manager.stop().await;
@@ -148,8 +148,12 @@ async fn an_ask_dropped_by_hand_is_not_made_and_its_hook_hears_so() {
     };
     let before = attempts().await;
     world.manager.restart().await.unwrap();
-    agent.says("The manager answers again.").await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // It sees that the row is active, and leaves it so.
+    let reads = agent.log().matches("Read the row.").count();
+    agent.says_times("Read the row.", reads + 1).await;
+    let (code, out, err) = run(world.command(&["status", "-o", "json"])).await;
+    let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, status["pending"].as_array().map(Vec::len)), (0, Some(0)), "{out}{err}");
     assert_eq!(attempts().await, before, "{}", agent.log());
     assert_eq!(world.state(), Some(State::Active), "{}", agent.log());
 }
