@@ -83,6 +83,11 @@ fn completions_name_every_command_in_each_shell() {
         for word in ["agent", "pre-stop", "queue", "flush", "check", "scheduler-addr"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
+        for hidden in ["janitor", "abotage"] {
+            assert!(!script.contains(hidden), "{shell}: {hidden}");
+        }
+        assert!(!cfg!(feature = "mock") || script.contains("keep"), "{shell}");
+        assert!(!script.contains("--break") && !script.contains("-l break"), "{shell}");
     }
 }
 

@@ -65,7 +65,7 @@ fn cut(text: &str, begin: &str, end: char) -> (Option<String>, String) {
 fn the_configuration_table_is_the_agents_flags_and_at_most_25() {
     let command = signoff::cli::command();
     let agent = command.find_subcommand("agent").unwrap();
-    let mut wanted = String::from("| flag | variable | default | |\n|---|---|---|---|\n");
+    let mut wanted = String::from("| flag | variable | default | meaning |\n|---|---|---|---|\n");
     let mut rows = 0;
     for arg in agent.get_arguments().filter(|arg| !arg.is_hide_set()) {
         let Some(long) = arg.get_long().filter(|long| *long != "help") else { continue };
@@ -92,7 +92,7 @@ fn the_metrics_table_is_what_a_scrape_reads() {
     // A reason appears with its first time.
     metrics.set_degraded("spool", true);
     let text = metrics.text().unwrap();
-    let mut wanted = String::from("| metric | type | |\n|---|---|---|\n");
+    let mut wanted = String::from("| metric | type | meaning |\n|---|---|---|\n");
     for help in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
         let (family, meaning) = help.split_once(' ').unwrap();
         let of_it =
@@ -124,7 +124,7 @@ fn the_metrics_table_is_what_a_scrape_reads() {
 fn the_exit_codes_are_those_of_the_code() {
     let code = read("src/exit.rs");
     let body = code.split("pub enum Exit {").nth(1).unwrap().split('}').next().unwrap();
-    let mut wanted = String::from("| code | |\n|---|---|\n");
+    let mut wanted = String::from("| code | meaning |\n|---|---|\n");
     let mut meaning = String::new();
     for line in body.lines().map(str::trim) {
         if let Some(text) = line.strip_prefix("/// ") {

@@ -186,7 +186,7 @@ fn ended(result: Result<(), impl std::fmt::Display>) -> Exit {
 fn completions(args: CompletionsArgs) -> Exit {
     use clap_complete::aot;
     let mut script = Vec::new();
-    let mut command = command();
+    let mut command = command().mut_subcommands(without_hidden);
     match args.shell {
         Shell::Bash => aot::generate(aot::Bash, &mut command, "signoff", &mut script),
         Shell::Zsh => aot::generate(aot::Zsh, &mut command, "signoff", &mut script),
@@ -194,6 +194,16 @@ fn completions(args: CompletionsArgs) -> Exit {
     }
     print(String::from_utf8_lossy(&script).trim_end());
     Exit::Done
+}
+
+/// Completions offer hidden flags too, and a flag can't be taken out of a command: the one that has some is made anew.
+fn without_hidden(command: clap::Command) -> clap::Command {
+    const DEMO: &str = "demo";
+    if command.get_name() != DEMO {
+        return command;
+    }
+    let shown = command.get_arguments().filter(|arg| !arg.is_hide_set()).cloned();
+    clap::Command::new(DEMO).about(command.get_about().cloned().unwrap_or_default()).args(shown)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub struct MockManagerArgs {
     /// Where REST listens
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub rest_listen: SocketAddr,
-    /// Where the page and the fault switches listen, for whoever reaches them
+    /// Where the page and the fault switches listen, open to all
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
     pub admin_listen: SocketAddr,
     /// Keep the table in this file; several managers may share one
@@ -115,7 +115,7 @@ pub struct MockSchedulerArgs {
     /// The manager's gRPC
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:65003")]
     pub manager: String,
-    /// How often it sends a KeepAlive message; the first comes one interval after the start
+    /// Between its KeepAlive messages, and before the first
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub keep_alive_interval: Duration,
 }

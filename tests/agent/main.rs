@@ -1,5 +1,5 @@
 //! The agent as a process, on good days and bad ones. Each verdict is read from the manager's table.
-
+#![cfg(feature = "mock")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 mod check;
