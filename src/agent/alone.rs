@@ -9,10 +9,10 @@ use tracing::warn;
 use super::{
     clock::Clock,
     disk::{Disk, DiskError},
-    lifecycle::{Event, Lifecycle, Verdict},
+    lifecycle::{Lifecycle, Verdict},
     metrics::Metrics,
-    replay::Replay,
-    run::{by_key, core_config},
+    replay::{Backlog, Replay},
+    run::{by_key, core_config, take_own},
     say,
     shell::{Command, Shell},
     socket::{PreStopAnswer, Status},
@@ -46,13 +46,8 @@ pub async fn pre_stop(
     let (commands, inbox) = mpsc::unbounded_channel();
     let clock = Clock::start();
     let mut core = Lifecycle::new(core_config(settings, key.clone(), manager.freshness()), clock.now().at);
-    match disk.take_own(key, |_| ()).await {
-        Ok(taken) => {
-            say::problems(&taken.problems);
-            // The receiver is below.
-            let _ = commands.send(Command::Event(Event::Found(taken.records)));
-        }
-        Err(error) => warn!(reason = %error, "The spool could not be read."),
+    if let Err(error) = take_own(&disk, &key, &commands).await {
+        warn!(reason = %error, "The spool could not be read.");
     }
     let (answer, answered) = oneshot::channel();
     let _ = commands.send(Command::PreStop { wait, answer });
@@ -91,13 +86,17 @@ pub async fn flush(
     let (disk, _reports) = Disk::start(&settings.spool, Limits::default());
     let clock = Clock::start();
     let until = wait.map(|wait| clock.now().at + wait);
-    let replay = Replay { manager, disk: disk.clone(), metrics: Metrics::new(), clock };
+    let metrics = Metrics::new();
+    let backlog = Backlog::new(metrics.clone());
+    let replay = Replay { manager, disk: disk.clone(), metrics, backlog, clock };
     let (mut settled, mut left) = (0, 0);
     loop {
+        // What comes too late is let go of with this process, which then ends with the error.
         let Some(taken) = disk.adopt_foreign(None, |_| ()).await? else { return Err(FlushError::Held) };
         say::problems(&taken.problems);
         let keys = by_key(taken.records);
-        progress.found(keys.len());
+        let found = keys.len();
+        progress.found(found);
         let mut waiting = keys.into_iter();
         let mut running = FuturesUnordered::new();
         loop {
@@ -115,7 +114,7 @@ pub async fn flush(
             progress.settled(&key, verdict);
             *(if verdict == Verdict::Queued { &mut left } else { &mut settled }) += 1;
         }
-        if !taken.more || left > 0 {
+        if !taken.more || found == 0 {
             disk.flush().await;
             return Ok((settled, left));
         }

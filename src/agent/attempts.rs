@@ -24,6 +24,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(200);
 const URGENT_CAP: Duration = Duration::from_secs(1);
 const EXHAUSTED_CAP: Duration = Duration::from_secs(5);
 const BACKGROUND_CAP: Duration = Duration::from_secs(30);
+/// An attempt is made within this once the manager answers again.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Which attempt.
 pub type AttemptId = u64;
@@ -250,6 +252,14 @@ impl Attempts {
     pub fn urge(&mut self, now: Moment) {
         self.relent();
         self.not_before = self.floor_until.max(now);
+    }
+
+    /// The manager answers again: the next attempt needn't wait for a delay of the background, but all agents hear of this at
+    /// once, so it is drawn from the next second.
+    pub fn manager_is_back(&mut self, now: Now) {
+        self.relent();
+        let soon = now.at + SOON.mul_f64(now.fraction());
+        self.not_before = self.not_before.min(soon).max(self.floor_until);
     }
 
     /// All attempts are closed and a read that began after that has said what the row is. Answers what is settled by it, if a

@@ -8,6 +8,7 @@ pub mod degraded;
 pub mod disk;
 pub mod hook;
 pub mod http;
+pub mod last_words;
 pub mod lifecycle;
 pub mod metrics;
 pub mod moment;

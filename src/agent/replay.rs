@@ -3,7 +3,12 @@
 //! Another pod's key is looked at before it is replayed: if something answers at its ip:port and no other row has that
 //! ip:port, it lives and the ask is superseded; if another row has it, the address was reused and the sign-off goes on.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -16,6 +21,7 @@ use super::{
     metrics::Metrics,
     moment::Moment,
     scheduler::{self, Probe},
+    socket::status::PendingStatus,
 };
 use crate::{
     key::SchedulerKey,
@@ -39,8 +45,77 @@ pub struct Replay {
     pub disk: Disk,
     /// Counters.
     pub metrics: Metrics,
+    /// What is being replayed is counted here.
+    pub backlog: Backlog,
     /// The time.
     pub clock: Clock,
+}
+
+/// All asks that this process knows of, its own key's and the replayed ones: what the metrics and `signoff status` show.
+#[derive(Clone)]
+pub struct Backlog {
+    metrics: Metrics,
+    asks: Arc<Mutex<Asks>>,
+}
+
+#[derive(Default)]
+struct Asks {
+    /// How many the own key has, and when the oldest was asked (Unix time in milliseconds).
+    own: (usize, Option<u64>),
+    others: BTreeMap<RecordId, PendingStatus>,
+}
+
+impl Backlog {
+    /// None yet.
+    pub fn new(metrics: Metrics) -> Self {
+        Self { metrics, asks: Arc::default() }
+    }
+
+    /// How many asks of the own key are pending, and when the oldest was asked (Unix time in milliseconds).
+    pub fn own(&self, count: usize, oldest: Option<u64>) {
+        self.change(|asks| asks.own = (count, oldest));
+    }
+
+    /// The asks of other keys.
+    pub fn others(&self) -> Vec<PendingStatus> {
+        self.asks().others.values().cloned().collect()
+    }
+
+    /// How it stands with a key's asks.
+    fn replaying(&self, job: &Job) {
+        self.change(|asks| {
+            for ask in &job.asks {
+                let What::SignOff { cause, .. } = ask.what else { continue };
+                let status = PendingStatus {
+                    id: ask.id.to_string(),
+                    key: ask.key.to_string(),
+                    cause: cause.label().to_owned(),
+                    at: ask.at,
+                    attempts: u64::from(job.attempts.count()),
+                    last_error: job.attempts.last_failure().map(str::to_owned),
+                    watched_until: None,
+                    inherited: true,
+                };
+                asks.others.insert(ask.id.clone(), status);
+            }
+        });
+    }
+
+    fn replayed(&self, job: &Job) {
+        self.change(|asks| asks.others.retain(|id, _| job.asks.iter().all(|ask| ask.id != *id)));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Asks)) {
+        let mut asks = self.asks();
+        change(&mut asks);
+        let (own, oldest) = asks.own;
+        let oldest = oldest.into_iter().chain(asks.others.values().map(|ask| ask.at)).min();
+        self.metrics.set_pending(own + asks.others.len(), oldest);
+    }
+
+    fn asks(&self) -> MutexGuard<'_, Asks> {
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What there is at a key's address.
@@ -86,22 +161,33 @@ impl Replay {
             said_unknown: false,
             said_failure: false,
         };
+        self.backlog.replaying(&job);
+        let verdict = self.settle_job(&mut job, progress).await;
+        self.backlog.replayed(&job);
+        if verdict == Verdict::Queued {
+            // Whoever adopts next may have them.
+            self.disk.release(job.asks.into_iter().map(|ask| ask.id).collect());
+        }
+        verdict
+    }
+
+    async fn settle_job(&self, job: &mut Job, progress: &(dyn Fn(&str) + Send + Sync)) -> Verdict {
         loop {
             let now = self.clock.now().at;
-            if until.is_some_and(|until| now >= until) {
+            if job.until.is_some_and(|until| now >= until) {
                 return Verdict::Queued;
             }
-            match self.look(&job).await {
-                Look::Lives => return self.forget(&job, Verdict::Superseded).await,
+            match self.look(job).await {
+                Look::Lives => return self.forget(job, Verdict::Superseded).await,
                 Look::Unclear(why) => {
                     progress(&why);
                     debug!(scheduler.key = %job.key, reason = why, "Can't tell yet whether a scheduler lives.");
-                    self.pause(&job, now + AGAIN).await;
+                    self.pause(job, now + AGAIN).await;
                     continue;
                 }
                 Look::Gone => {}
             }
-            if let Some(verdict) = self.sign_off(&mut job, progress).await {
+            if let Some(verdict) = self.sign_off(job, progress).await {
                 return verdict;
             }
         }
@@ -110,6 +196,8 @@ impl Replay {
     /// One acknowledged sign-off, and the watch after it. `None`: look again, and once more.
     async fn sign_off(&self, job: &mut Job, progress: &(dyn Fn(&str) + Send + Sync)) -> Option<Verdict> {
         let (done, mut ended) = mpsc::unbounded_channel::<(AttemptId, Outcome)>();
+        let mut contact = self.manager.watch();
+        let mut gains = contact.borrow_and_update().gains;
         loop {
             let now = self.clock.now().at;
             if job.until.is_some_and(|until| now >= until) {
@@ -137,6 +225,12 @@ impl Replay {
                     if !job.attempts.under_way() && self.clock.now().at >= wake {
                         // A new attempt: the scheduler may have come back meanwhile.
                         return None;
+                    }
+                }
+                Ok(()) = contact.changed() => {
+                    let known = std::mem::replace(&mut gains, contact.borrow_and_update().gains);
+                    if gains > known {
+                        job.attempts.manager_is_back(self.clock.now());
                     }
                 }
                 Some((id, outcome)) = ended.recv() => {
@@ -172,6 +266,7 @@ impl Replay {
                         Ended::Again => {
                             let why = job.attempts.last_failure().unwrap_or("no answer").to_owned();
                             progress(&why);
+                            self.backlog.replaying(job);
                             if !std::mem::replace(&mut job.said_failure, true) {
                                 warn!(scheduler.key = %job.key, reason = why, "Can't replay a sign-off yet; it stays queued.");
                             }
@@ -262,5 +357,53 @@ impl Replay {
 
     async fn pause(&self, job: &Job, at: Moment) {
         self.clock.sleep_until(job.until.map_or(at, |until| at.min(until))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::record::Cause;
+
+    #[test]
+    fn the_backlog_counts_the_asks_of_all_keys_and_knows_the_oldest() {
+        let metrics = Metrics::new();
+        let backlog = Backlog::new(metrics.clone());
+        let key =
+            SchedulerKey::new(1.try_into().unwrap(), "s-1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let ask = |at| Record {
+            id: RecordId::random(),
+            key: key.clone(),
+            what: What::SignOff { cause: Cause::Down, drain_until: None },
+            address: None,
+            listed: true,
+            at,
+            pod: None,
+        };
+        let job = Job {
+            asks: vec![ask(3000), ask(2000)],
+            key: key.clone(),
+            attempts: Attempts::new(Moment::default()),
+            listed: true,
+            until: None,
+            said_unknown: false,
+            said_failure: false,
+        };
+        let shown = |count: &str, oldest: &str| {
+            let text = metrics.text().unwrap();
+            assert!(text.contains(&format!("signoff_pending_signoffs {count}\n")), "{text}");
+            let oldest = format!("signoff_oldest_pending_timestamp_seconds {oldest}\n");
+            assert!(text.contains(&oldest), "{text}");
+        };
+        backlog.own(1, Some(5000));
+        shown("1", "5.0");
+        backlog.replaying(&job);
+        backlog.replaying(&job);
+        shown("3", "2.0");
+        assert_eq!(backlog.others().len(), 2);
+        backlog.own(0, None);
+        shown("2", "2.0");
+        backlog.replayed(&job);
+        shown("0", "0.0");
     }
 }

@@ -4,23 +4,27 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
 use tracing::{error, info, warn};
 
 use super::{
     alone, check,
     clock::{Clock, wall_millis},
     degraded::Degraded,
-    disk::{Disk, SpoolState},
+    disk::{Disk, DiskError, SpoolState},
     hook::{
         self, Hook, HookAnswer,
         allow::{AllowList, Network, RouteTables},
         token::TokenFile,
     },
     http::{self, Readiness, Served},
+    last_words::{LastWords, TERMINATION_LOG},
     lifecycle::{Config, Event, Lifecycle, Sight},
     metrics::Metrics,
-    replay::Replay,
+    replay::{Backlog, Replay},
     say,
     scheduler::{Observation, Target, Watcher},
     shell::{Command, Shell},
@@ -36,7 +40,7 @@ use crate::{
     manager::{Freshness, Manager},
     net::{Peer, TlsFiles},
     spool::{
-        Limits, SpoolError, Taken,
+        Limits, Taken,
         record::{Kind, Record},
     },
 };
@@ -47,6 +51,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// The reasons that [`Problem`]s have.
 const PROBLEM_REASONS: [&str; 5] = ["scheduler-config", "hostname", "ip", "manager", "environment"];
+/// How long the answers under way have at the end to reach those who asked.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
 /// How often the spool is looked through for what dead agents left.
 const ADOPT_EVERY: Duration = Duration::from_secs(60);
 
@@ -76,41 +82,53 @@ pub async fn run(resolve: Resolve) -> Exit {
     let mut agent =
         Agent { settings, metrics, degraded, ready: Readiness::default(), clock: Clock::start(), commands };
     agent.report(&problems);
-    agent.serve();
-    if let Err(exit) = agent.complete(&resolve, &mut inbox).await {
-        return exit;
-    }
-    agent.write_settings();
-    let Some(key) = agent.settings.key() else { return Exit::Internal };
-    info!(
-        scheduler.key = %key,
-        scheduler.address = agent.settings.scheduler_addr.as_ref().map(ToString::to_string),
-        manager.endpoints = agent.settings.managers.join(","),
-        spool.dir = %agent.settings.spool.display(),
-        grace.seconds = agent.settings.grace.as_secs(),
-        "Answering for this scheduler."
-    );
-    let manager = match alone::client(&agent.settings) {
-        Ok(manager) => manager,
-        Err(why) => {
-            error!(reason = %why, "The manager's client can't be built.");
-            return Exit::Usage;
-        }
+    let listeners = agent.serve();
+    let exit = match agent.complete(&resolve, &mut inbox).await {
+        Ok(()) => agent.answer_for_its_scheduler(inbox).await,
+        Err(exit) => exit,
     };
-    let (disk, reports) = Disk::start(&agent.settings.spool, Limits::default());
-    agent.watch_disk(&disk, reports);
-    agent.watch_manager(manager.as_ref());
-    agent.watch_scheduler();
-    agent.take_own(&disk, &key).await;
-    agent.replay_others(&disk, &manager, &key);
-    let config = core_config(&agent.settings, key, manager.freshness());
-    let mut core = Lifecycle::new(config, agent.clock.now().at);
-    let status = agent.base_status(&disk, manager.as_ref());
-    let (metrics, clock, commands) = (agent.metrics.clone(), agent.clock, agent.commands.clone());
-    if !agent.settings.ready_after_manager {
-        agent.ready.set(true);
+    listeners.end().await;
+    exit
+}
+
+/// What listens for others. It ends with the agent: the answers under way are written, and the socket's file is removed.
+struct Listeners {
+    end: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Listeners {
+    fn new() -> Self {
+        Self { end: watch::Sender::new(false), tasks: JoinSet::new() }
     }
-    Shell::new(manager, disk, metrics, clock, commands, status).run(&mut core, Vec::new(), inbox).await
+
+    /// Listens as soon as `bound` has something to listen on, and until the end.
+    fn add<T, F>(
+        &mut self,
+        bound: impl Future<Output = T> + Send + 'static,
+        serve: impl FnOnce(T, BoxFuture<'static, ()>) -> F + Send + 'static,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = ()> + Send,
+    {
+        let mut end = self.end.subscribe();
+        self.tasks.spawn(async move {
+            let listener = tokio::select! {
+                listener = bound => listener,
+                _ = end.wait_for(|end| *end) => return,
+            };
+            // A sender that is gone is the end too.
+            let end = async move { drop(end.wait_for(|end| *end).await) };
+            serve(listener, end.boxed()).await;
+        });
+    }
+
+    async fn end(mut self) {
+        self.end.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        // Who doesn't read its answer can't hold up the exit.
+        let _ = tokio::time::timeout(LAST_ANSWERS, ended).await;
+    }
 }
 
 /// What the core has to know of the settings.
@@ -158,6 +176,50 @@ fn listen_for_signals(commands: &mpsc::UnboundedSender<Command>) {
 }
 
 impl Agent {
+    /// From the moment it is known whose row this is, to the end.
+    async fn answer_for_its_scheduler(&self, inbox: mpsc::UnboundedReceiver<Command>) -> Exit {
+        self.write_settings();
+        let Some(key) = self.settings.key() else { return Exit::Internal };
+        info!(
+            scheduler.key = %key,
+            scheduler.address = self.settings.scheduler_addr.as_ref().map(ToString::to_string),
+            manager.endpoints = self.settings.managers.join(","),
+            spool.dir = %self.settings.spool.display(),
+            grace.seconds = self.settings.grace.as_secs(),
+            "Answering for this scheduler."
+        );
+        let manager = match alone::client(&self.settings) {
+            Ok(manager) => manager,
+            Err(why) => {
+                error!(reason = %why, "The manager's client can't be built.");
+                return Exit::Usage;
+            }
+        };
+        let (disk, reports) = Disk::start(&self.settings.spool, Limits::default());
+        self.watch_disk(&disk, reports);
+        self.watch_manager(manager.as_ref());
+        // What a predecessor left comes to the core before anything else, if the disk is quick; else once it wakes.
+        let taken = take_own(&disk, &key, &self.commands).await;
+        if let Err(error) = &taken {
+            self.metrics.spool_error();
+            warn!(reason = %error, "The spool could not be read yet.");
+        }
+        self.watch_scheduler();
+        let backlog = Backlog::new(self.metrics.clone());
+        self.tend_spool(&disk, &manager, &key, &backlog);
+        let config = core_config(&self.settings, key, manager.freshness());
+        let mut core = Lifecycle::new(config, self.clock.now().at);
+        let status = self.base_status(&disk, manager.as_ref());
+        let (metrics, clock, commands) = (self.metrics.clone(), self.clock, self.commands.clone());
+        if !self.settings.ready_after_manager {
+            self.ready.set(true);
+        }
+        let mut shell = Shell::new(manager, disk, metrics, clock, commands, status);
+        shell.last_words = LastWords::to(TERMINATION_LOG);
+        shell.backlog = backlog;
+        shell.run(&mut core, Vec::new(), inbox).await
+    }
+
     fn report(&self, problems: &[Problem]) {
         for reason in PROBLEM_REASONS {
             let found: Vec<&str> = problems
@@ -184,7 +246,8 @@ impl Agent {
                     Some(command) = inbox.recv() => match command {
                         Command::Event(Event::Terminate) => {
                             error!("Stopping before it was known whose row this agent answers for: nothing was signed off.");
-                            return Err(Exit::Usage);
+                            // Not the usage: what was missing is in the surroundings. And it is not done either.
+                            return Err(Exit::Unavailable);
                         }
                         Command::Event(_) => {}
                         Command::Status(answer) => {
@@ -210,16 +273,16 @@ impl Agent {
     }
 
     /// Everything that can be asked of the agent, from the start.
-    fn serve(&self) {
+    fn serve(&self) -> Listeners {
         let settings = &self.settings;
+        let mut listeners = Listeners::new();
         let served = Served::new(self.metrics.clone(), self.ready.clone());
-        let (degraded, address) = (self.degraded.clone(), settings.listen);
-        tokio::spawn(async move {
-            let listener = bind("listen", degraded, move || http::listen("--listen", address)).await;
-            http::run(listener, served, std::future::pending()).await;
-        });
+        let address = settings.listen;
+        listeners.add(
+            bind("listen", self.degraded.clone(), move || http::listen("--listen", address)),
+            move |listener, end| http::run(listener, served, end),
+        );
         if let Some(address) = settings.hook_listen {
-            let (degraded, pre_stop) = (self.degraded.clone(), self.pre_stop(None));
             match settings
                 .hook_allow
                 .iter()
@@ -229,31 +292,35 @@ impl Agent {
                 Ok(networks) => {
                     let allow = AllowList::new(settings.host_ips.clone(), networks, RouteTables::default());
                     let hook = Hook::new(allow, settings.hook_token_file.as_ref().map(TokenFile::new));
-                    tokio::spawn(async move {
-                        let listener =
-                            bind("hook-listen", degraded, move || http::listen("--hook-listen", address))
-                                .await;
-                        let answer = move || {
-                            let answer = pre_stop();
-                            async move {
-                                HookAnswer(answer.await.map_or_else(|why| why, |answer| answer.to_string()))
-                            }
-                            .boxed()
-                        };
-                        hook::run(listener, hook, answer, std::future::pending()).await;
-                    });
+                    let pre_stop = self.pre_stop(None);
+                    let answer = move || {
+                        let answer = pre_stop();
+                        async move {
+                            HookAnswer(answer.await.map_or_else(|why| why, |answer| answer.to_string()))
+                        }
+                        .boxed()
+                    };
+                    listeners.add(
+                        bind("hook-listen", self.degraded.clone(), move || {
+                            http::listen("--hook-listen", address)
+                        }),
+                        move |listener, end| hook::run(listener, hook, answer, end),
+                    );
                 }
                 Err(why) => self.degraded.set("hook-allow", Some(why.to_string())),
             }
         }
-        let (degraded, run_dir) = (self.degraded.clone(), settings.run_dir.clone());
-        let (commands, agent_ready) = (self.commands.clone(), self.ready.clone());
-        tokio::spawn(async move {
-            let socket = bind("socket", degraded, move || socket::bind(&run_dir)).await;
-            info!(socket.path = %socket.path().display(), "Listening for hooks.");
-            let handler = move |request| answer(request, commands.clone(), agent_ready.clone()).boxed();
-            socket::serve(socket, socket::server::limits(), handler, std::future::pending()).await;
-        });
+        let run_dir = settings.run_dir.clone();
+        let (commands, ready) = (self.commands.clone(), self.ready.clone());
+        listeners.add(
+            bind("socket", self.degraded.clone(), move || socket::bind(&run_dir)),
+            move |socket, end| {
+                info!(socket.path = %socket.path().display(), "Listening for hooks.");
+                let handler = move |request| answer(request, commands.clone(), ready.clone()).boxed();
+                socket::serve(socket, socket::server::limits(), handler, end)
+            },
+        );
+        listeners
     }
 
     /// What a pre-stop call does.
@@ -295,7 +362,7 @@ impl Agent {
         let mut contact = manager.watch();
         let (commands, ready, degraded) = (self.commands.clone(), self.ready.clone(), self.degraded.clone());
         tokio::spawn(async move {
-            let mut losses = 0;
+            let (mut losses, mut gains) = (0, 0);
             loop {
                 let now = *contact.borrow_and_update();
                 if now.answered {
@@ -306,6 +373,10 @@ impl Agent {
                     losses = now.losses;
                     // The shell is gone only when the process ends.
                     let _ = commands.send(Command::Event(Event::ManagerLost));
+                }
+                if now.gains > gains {
+                    gains = now.gains;
+                    let _ = commands.send(Command::Event(Event::ManagerBack));
                 }
                 if contact.changed().await.is_err() {
                     return;
@@ -341,61 +412,76 @@ impl Agent {
         });
     }
 
-    /// What a predecessor left for this key comes to the core before anything else, if the disk is quick; else once it wakes.
-    async fn take_own(&self, disk: &Disk, key: &SchedulerKey) {
-        let (commands, late_commands) = (self.commands.clone(), self.commands.clone());
-        let found = move |taken: Taken| {
-            say::problems(&taken.problems);
-            let _ = commands.send(Command::Event(Event::Found(taken.records)));
-        };
-        let late = move |taken: Result<Taken, SpoolError>| {
-            if let Ok(taken) = taken {
-                say::problems(&taken.problems);
-                let _ = late_commands.send(Command::Event(Event::Found(taken.records)));
-            }
-        };
-        match disk.take_own(key.clone(), late).await {
-            Ok(taken) => found(taken),
-            Err(error) => {
-                self.metrics.spool_error();
-                warn!(reason = %error, "The spool could not be read yet.");
-                let (disk, key) = (disk.clone(), key.clone());
-                tokio::spawn(async move {
-                    let mut state = disk.state();
-                    let open = state.wait_for(|state| *state == SpoolState::Open).await.is_ok();
-                    if open && let Ok(taken) = disk.take_own(key, |_| ()).await {
-                        found(taken);
-                    }
-                });
-            }
-        }
-    }
-
-    fn replay_others(&self, disk: &Disk, manager: &Arc<dyn Manager>, key: &SchedulerKey) {
+    /// Takes over what dead processes leave on the spool, for as long as the agent lives: the own key's goes to the core (a
+    /// pre-stop that found no agent leaves such), the others' are replayed.
+    fn tend_spool(&self, disk: &Disk, manager: &Arc<dyn Manager>, key: &SchedulerKey, backlog: &Backlog) {
         let replay = Replay {
             manager: Arc::clone(manager),
             disk: disk.clone(),
             metrics: self.metrics.clone(),
+            backlog: backlog.clone(),
             clock: self.clock,
         };
         let (disk, key, metrics) = (disk.clone(), key.clone(), self.metrics.clone());
+        let commands = self.commands.clone();
         tokio::spawn(async move {
+            let mut state = disk.state();
+            let (late, mut came_late) = mpsc::unbounded_channel();
+            let mut replays = JoinSet::new();
+            let mut failed = false;
             loop {
-                match disk.adopt_foreign(Some(key.clone()), |_| ()).await {
-                    Ok(Some(taken)) => {
+                let late = late.clone();
+                let adopted = disk
+                    .adopt_foreign(Some(key.clone()), move |taken| {
+                        // The other end is this task.
+                        drop(taken.map(|taken| late.send(taken)));
+                    })
+                    .await;
+                let own = take_own(&disk, &key, &commands).await;
+                let taken = match (adopted, own) {
+                    (Ok(taken), Ok(())) => {
+                        failed = false;
+                        taken
+                    }
+                    (Err(error), _) | (_, Err(error)) => {
+                        if !std::mem::replace(&mut failed, true) {
+                            warn!(reason = %error, "The spool could not be looked through; it is tried again.");
+                        }
+                        None
+                    }
+                };
+                let mut more = false;
+                let mut next = taken;
+                let pause = tokio::time::sleep(ADOPT_EVERY.mul_f64(0.9 + 0.1 * fastrand::f64()));
+                tokio::pin!(pause);
+                loop {
+                    if let Some(taken) = next.take() {
+                        more |= taken.more;
                         say::problems(&taken.problems);
                         for (key, asks) in by_key(taken.records) {
                             info!(scheduler.key = %key, signoff.pending = asks.len(), "Found sign-offs of another scheduler in the spool.");
                             metrics.inherited(asks.len() as u64);
                             let replay = replay.clone();
-                            tokio::spawn(async move { replay.settle(key, asks, None, &|_| ()).await });
+                            replays.spawn(async move { replay.settle(key, asks, None, &|_| ()).await });
                         }
                     }
-                    // Another agent does it.
-                    Ok(None) => {}
-                    Err(error) => warn!(reason = %error, "The spool could not be looked through."),
+                    tokio::select! {
+                        () = &mut pause => break,
+                        // It was opened, at last.
+                        Ok(()) = state.changed() => {
+                            if *state.borrow_and_update() == SpoolState::Open {
+                                break;
+                            }
+                        }
+                        Some(_) = replays.join_next(), if !replays.is_empty() => {
+                            // There is room for some of those that were left.
+                            if more {
+                                break;
+                            }
+                        }
+                        Some(taken) = came_late.recv() => next = taken,
+                    }
                 }
-                tokio::time::sleep(ADOPT_EVERY.mul_f64(0.9 + 0.1 * fastrand::f64())).await;
             }
         });
     }
@@ -441,6 +527,26 @@ impl Agent {
     }
 }
 
+/// Takes what dead processes left for this key and tells the core of it: now, or once a slow disk has it.
+pub async fn take_own(
+    disk: &Disk,
+    key: &SchedulerKey,
+    commands: &mpsc::UnboundedSender<Command>,
+) -> Result<(), DiskError> {
+    let tell = |commands: mpsc::UnboundedSender<Command>| {
+        move |taken: Taken| {
+            say::problems(&taken.problems);
+            if !taken.records.is_empty() {
+                // The shell is gone only when the process ends.
+                let _ = commands.send(Command::Event(Event::Found(taken.records)));
+            }
+        }
+    };
+    let late = tell(commands.clone());
+    // What fails late is tried again, and said then.
+    disk.take_own(key.clone(), move |taken| drop(taken.map(late))).await.map(tell(commands.clone()))
+}
+
 /// Other keys' asks, by key; their marks stay held, and go with the asks.
 pub fn by_key(records: Vec<(Kind, Record)>) -> BTreeMap<SchedulerKey, Vec<Record>> {
     let mut keys: BTreeMap<SchedulerKey, Vec<Record>> = BTreeMap::new();
@@ -477,9 +583,9 @@ async fn pre_stop(
     let (answer, answered) = oneshot::channel();
     let stopping = "the agent is stopping";
     commands.send(Command::PreStop { wait, answer }).map_err(|_| stopping.to_owned())?;
-    answered
-        .await
-        .map_err(|_| "the agent does not know yet whose row it answers for: see signoff status".to_owned())
+    answered.await.map_err(|_| {
+        "the agent is stopping, or does not know yet whose row it answers for: see signoff status".to_owned()
+    })
 }
 
 async fn answer(request: Request, commands: mpsc::UnboundedSender<Command>, ready: Readiness) -> Response {

@@ -1,6 +1,6 @@
 //! What the agent says, in logs, answers, status and the termination message: one place, so that the words stay the same.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
@@ -19,9 +19,6 @@ use crate::{
     manager::{AttemptOptions, Failure, Freshness, Outcome, Row, RowRead},
     spool::{Problem, record::WallMillis, volume::Durability},
 };
-
-/// Where Kubernetes reads a container's last words.
-const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// An event that a person may want to see.
 pub fn event(core: &Lifecycle, event: &Event) {
@@ -191,21 +188,16 @@ pub fn pre_stop_answer(answer: &Answer, durability: Durability, wall: WallMillis
 }
 
 /// Last words while an ask is pending.
-pub fn termination_message(core: &Lifecycle, on_disk: bool) {
+pub fn pending_words(core: &Lifecycle, on_disk: bool) -> String {
     let where_to = if on_disk { "queued in the spool" } else { "not on disk" };
-    last_words(format!("sign-off of {} pending, {where_to}\n", core.key()));
+    format!("sign-off of {} pending, {where_to}\n", core.key())
 }
 
-/// Last words once it is settled.
-pub fn termination_message_settled(core: &Lifecycle, verdict: Verdict) {
-    last_words(format!("sign-off of {}: {}\n", core.key(), verdict.label()));
-}
-
-fn last_words(text: String) {
-    let path = Path::new(TERMINATION_LOG);
-    if path.exists() {
-        // A disk that hangs must not hold the shell; nobody else reads this, so an error has nowhere to go.
-        tokio::task::spawn_blocking(move || std::fs::write(path, text));
+/// Last words once one is settled: of those that still are not, if there are any.
+pub fn settled_words(core: &Lifecycle, verdict: Verdict) -> String {
+    match core.pending() {
+        [] => format!("sign-off of {}: {}\n", core.key(), verdict.label()),
+        left => pending_words(core, left.iter().all(|ask| ask.on_disk)),
     }
 }
 

@@ -5,7 +5,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,9 +18,11 @@ use super::{
     attempts::AttemptId,
     clock::Clock,
     disk::Disk,
+    last_words::LastWords,
     lifecycle::{Answer, Effect, Event, HookId, Lifecycle, Notice, Scheduler},
     metrics::Metrics,
     moment::Moment,
+    replay::Backlog,
     say,
     socket::{PreStopAnswer, Status},
 };
@@ -60,6 +65,10 @@ pub struct Shell {
     pub clock: Clock,
     /// Comes back to this shell.
     pub commands: mpsc::UnboundedSender<Command>,
+    /// The container's termination message.
+    pub last_words: LastWords,
+    /// The asks of all keys.
+    pub backlog: Backlog,
     /// Fills in what the core doesn't know.
     pub base_status: Box<dyn Fn() -> Status + Send>,
     hooks: HashMap<HookId, oneshot::Sender<PreStopAnswer>>,
@@ -75,15 +84,21 @@ struct HoldTask {
 }
 
 /// Ends the process at the deadline, whatever blocks.
-struct Watchdog;
+struct Watchdog {
+    /// What the core said of the exit, if it did.
+    code: Arc<AtomicU8>,
+}
 
 impl Watchdog {
     fn start(left: Duration) -> Self {
-        std::thread::spawn(move || {
+        let code = Arc::new(AtomicU8::new(Exit::Queued.code()));
+        let decided = Arc::clone(&code);
+        // Where no thread can be started the deadline is the core's alone.
+        drop(std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
             std::thread::sleep(left);
-            std::process::exit(i32::from(Exit::Queued.code()));
-        });
-        Self
+            std::process::exit(i32::from(decided.load(Ordering::SeqCst)));
+        }));
+        Self { code }
     }
 }
 
@@ -100,6 +115,8 @@ impl Shell {
         Self {
             manager,
             disk,
+            backlog: Backlog::new(metrics.clone()),
+            last_words: LastWords::none(),
             metrics,
             clock,
             commands,
@@ -183,7 +200,7 @@ impl Shell {
                         self.metrics.spool_error();
                         say::not_persisted(core.key(), error);
                     }
-                    say::termination_message(core, written.is_ok());
+                    self.last_words.say(say::pending_words(core, written.is_ok()));
                     let now = self.clock.now();
                     queue.extend(core.step(Event::Written { ask, on_disk: written.is_ok() }, now));
                 }
@@ -206,8 +223,11 @@ impl Shell {
                 Effect::Notice(notice) => self.notice(core, &notice),
                 Effect::Exit(exit) => {
                     say::leaving(core, exit);
+                    if let Some(watchdog) = &self.watchdog {
+                        watchdog.code.store(exit.code(), Ordering::SeqCst);
+                    }
                     // What is queued for the disk is worth waiting for, but not beyond its own limit.
-                    self.disk.flush().await;
+                    tokio::join!(self.disk.flush(), self.last_words.flush());
                     return Some(exit);
                 }
             }
@@ -308,7 +328,7 @@ impl Shell {
         match notice {
             Notice::Settled { verdict, cause, .. } => {
                 self.metrics.settled(*verdict, *cause);
-                say::termination_message_settled(core, *verdict);
+                self.last_words.say(say::settled_words(core, *verdict));
             }
             Notice::Inherited(count) => self.metrics.inherited(*count as u64),
             Notice::Restored => self.metrics.restored(),
@@ -349,11 +369,13 @@ impl Shell {
             Scheduler::Unseen | Scheduler::Unknown => None,
         });
         let oldest = core.pending().iter().map(|ask| ask.record.at).min();
-        metrics.set_pending(core.pending().len(), oldest);
+        self.backlog.own(core.pending().len(), oldest);
     }
 
     fn status(&self, core: &Lifecycle) -> Status {
-        say::status((self.base_status)(), core, self.clock.now())
+        let mut status = say::status((self.base_status)(), core, self.clock.now());
+        status.pending.extend(self.backlog.others());
+        status
     }
 }
 

@@ -213,4 +213,6 @@ pub struct Contact {
     pub answered: bool,
     /// How often a connection to a manager was lost.
     pub losses: u64,
+    /// How often a manager answered on a new connection that is kept.
+    pub gains: u64,
 }

@@ -85,6 +85,7 @@ impl Lifecycle {
                     }
                 }
             }
+            Event::ManagerBack => self.attempts.manager_is_back(now),
             Event::Dropped(asks) => {
                 self.finish(&asks, Verdict::Dropped, now, out);
                 if self.pending.is_empty() {
@@ -125,6 +126,11 @@ impl Lifecycle {
         if asks > 0 {
             out.push(Effect::Notice(Notice::Inherited(asks)));
         }
+        // A slow disk may tell only now that it served where it refuses: nobody says again that it refuses.
+        let refused_at = std::mem::take(&mut self.refused_at);
+        if !refused_at.is_empty() {
+            self.learn_sight(Sight::Refused(refused_at), now, out);
+        }
     }
 
     /// A drain that a predecessor began: over where its end is further ahead than any drain's can be (the clock was set).
@@ -138,6 +144,7 @@ impl Lifecycle {
 
     fn learn_sight(&mut self, sight: Sight, now: Now, out: &mut Vec<Effect>) {
         let before = self.scheduler;
+        self.refused_at.clear();
         match sight {
             Sight::Serving(at) => {
                 let known = self.served_at.last() == Some(&at);
@@ -179,7 +186,11 @@ impl Lifecycle {
                     self.identity_due = None;
                 }
             }
-            Sight::Refused(_) | Sight::Unclear => self.scheduler = Scheduler::Unknown,
+            Sight::Refused(at) => {
+                self.scheduler = Scheduler::Unknown;
+                self.refused_at = at;
+            }
+            Sight::Unclear => self.scheduler = Scheduler::Unknown,
         }
     }
 

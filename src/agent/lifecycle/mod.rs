@@ -135,6 +135,8 @@ pub enum Event {
     },
     /// A connection to a manager was lost: a stream of the scheduler's may have broken too.
     ManagerLost,
+    /// A manager answers on a new connection.
+    ManagerBack,
     /// These asks' files are gone: somebody dropped them by hand.
     Dropped(Vec<RecordId>),
     /// Time went on.
@@ -354,6 +356,8 @@ pub struct Lifecycle {
     scheduler: Scheduler,
     /// Where this agent, or a `seen` mark for the same key, has seen it serve; the last is the latest.
     served_at: Vec<SocketAddr>,
+    /// Where the last look was refused, as long as it is not known that it served there.
+    refused_at: Vec<SocketAddr>,
     /// The key was seen in the manager.
     listed: bool,
     /// The manager said `record not found` of a key it never showed.
@@ -394,6 +398,7 @@ impl Lifecycle {
         Self {
             scheduler: Scheduler::Unseen,
             served_at: Vec::new(),
+            refused_at: Vec::new(),
             listed: false,
             key_unknown: false,
             identity_due: None,

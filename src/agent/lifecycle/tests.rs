@@ -202,6 +202,14 @@ fn a_scheduler_is_down_only_where_it_has_served() {
 }
 
 #[test]
+fn a_seen_mark_that_comes_late_makes_a_refusing_scheduler_down() {
+    let mut bench = Bench::fresh();
+    assert_eq!(attempt(&bench.step(refused())), None);
+    let effects = bench.step(Event::Found(vec![mark_of(What::Seen)]));
+    assert!(attempt(&effects).is_some());
+}
+
+#[test]
 fn an_unclear_scheduler_is_left_alone_until_sigterm() {
     let mut bench = Bench::fresh();
     bench.step(Event::Scheduler(Sight::Unclear));
@@ -597,6 +605,25 @@ fn dropped_by_hand_is_settled_and_the_hook_hears_of_it() {
     let id = bench.core.pending()[0].record.id.clone();
     assert_eq!(answered(&bench.step(Event::Dropped(vec![id]))), Some(Verdict::Dropped));
     assert!(bench.core.pending().is_empty());
+}
+
+#[test]
+fn once_the_manager_is_back_an_ask_of_the_background_is_tried_within_a_second() {
+    let mut bench = Bench::serving();
+    let mut effects = bench.step(refused());
+    let began = bench.at;
+    while bench.at - began < Duration::from_secs(600) {
+        effects = match attempt(&effects) {
+            Some(id) => bench.end(id, failed()),
+            None => bench.secs(1),
+        };
+    }
+    if let Some(id) = attempt(&effects) {
+        bench.end(id, failed());
+    }
+    assert!(bench.core.attempts().wake_at(true, Moment(bench.at)).is_some());
+    let tried = attempt(&bench.step(Event::ManagerBack)).or_else(|| attempt(&bench.secs(1)));
+    assert!(tried.is_some());
 }
 
 #[test]

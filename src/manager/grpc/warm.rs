@@ -31,6 +31,7 @@ pub(super) async fn keep_warm(shared: Arc<Shared>) {
                     away = false;
                     backoff.reset();
                     shared.answered(&connection);
+                    shared.contact.send_modify(|c| c.gains += 1);
                     loop {
                         tokio::select! {
                             why = connection.ended() => {

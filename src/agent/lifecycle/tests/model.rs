@@ -482,7 +482,13 @@ impl World {
                 self.step(Event::Terminate);
                 self.check_asked();
             }
-            Act::Manager(mood) => self.mood = mood,
+            Act::Manager(mood) => {
+                let back = self.mood == Mood::Away && mood != Mood::Away;
+                self.mood = mood;
+                if back {
+                    self.step(Event::ManagerBack);
+                }
+            }
             Act::RowBecomes(active) => self.becomes(active),
             Act::ManagerLost => self.step(Event::ManagerLost),
             Act::HoldLost => {
