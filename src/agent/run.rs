@@ -372,16 +372,11 @@ impl Agent {
     }
 
     fn replay_others(&self, disk: &Disk, manager: &Arc<dyn Manager>, key: &SchedulerKey) {
-        let replay = Replay {
-            manager: Arc::clone(manager),
-            disk: disk.clone(),
-            metrics: self.metrics.clone(),
-            clock: self.clock,
-        };
+        let replay = Replay::new(Arc::clone(manager), disk.clone(), self.metrics.clone(), self.clock);
         let (disk, key, metrics) = (disk.clone(), key.clone(), self.metrics.clone());
         tokio::spawn(async move {
             loop {
-                match disk.adopt_foreign(Some(key.clone()), |_| ()).await {
+                match disk.adopt_foreign(Some(key.clone())).await {
                     Ok(Some(taken)) => {
                         say::problems(&taken.problems);
                         for (key, asks) in by_key(taken.records) {

@@ -102,7 +102,7 @@ async fn the_next_on_the_spool_takes_what_this_one_left() {
     let taken = within(disk.take_own(key(), |_| ())).await.unwrap();
     assert_eq!(taken.records, [(Kind::Ask, ask(1))]);
     disk.release(vec![ask(1).id]);
-    let adopted = within(disk.adopt_foreign(None, |_| ())).await.unwrap().unwrap();
+    let adopted = within(disk.adopt_foreign(None)).await.unwrap().unwrap();
     assert_eq!(adopted.records, [(Kind::Ask, ask(1))]);
     ended(reports, disk).await;
 }
