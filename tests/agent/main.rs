@@ -11,6 +11,7 @@ mod kill;
 mod life;
 mod many;
 mod outage;
+mod spool;
 mod status;
 mod stop;
 mod strace;
