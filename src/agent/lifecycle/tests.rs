@@ -657,8 +657,8 @@ fn a_life(set: impl Fn(WallMillis) -> WallMillis) -> Vec<Effect> {
         }
     };
     let pre_stop = |hook| Some(Event::PreStop { hook, wait: Some(Duration::from_secs(5)) });
-    step(&mut bench, Some(Event::Scheduler(Sight::Refused)), 10);
-    step(&mut bench, Some(Event::Scheduler(Sight::Serving)), 10);
+    step(&mut bench, Some(refused()), 10);
+    step(&mut bench, Some(serving()), 10);
     step(&mut bench, Some(Event::HoldOpened), 1);
     step(&mut bench, pre_stop(1), 60);
     for _ in 0..50 {
@@ -667,7 +667,7 @@ fn a_life(set: impl Fn(WallMillis) -> WallMillis) -> Vec<Effect> {
     step(&mut bench, Some(Event::ManagerLost), 5);
     step(&mut bench, pre_stop(2), 60);
     step(&mut bench, Some(Event::Terminate), 2);
-    step(&mut bench, Some(Event::Scheduler(Sight::Refused)), 3);
+    step(&mut bench, Some(refused()), 3);
     for _ in 0..40 {
         step(&mut bench, None, 1);
     }
