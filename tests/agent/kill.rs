@@ -146,7 +146,7 @@ impl Slaughter {
         let agent = self.agent(&key, &spool, &run);
         agent.says("Read the row.").await;
         agent.says("Listening for hooks.").await;
-        agent.says("refuses connections").await;
+        agent.says("Nothing serves at the scheduler").await;
         let spool_tid = spool_thread(&agent).await;
         let mut recorders = Vec::new();
         let mut killer = None;

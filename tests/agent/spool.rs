@@ -184,7 +184,7 @@ async fn two_hundred_restarts_of_its_scheduler_cost_an_agent_no_file_and_no_memo
     let mut before = None;
     for cycle in 1..=200 {
         world.scheduler.kill().await;
-        agent.says_times("The scheduler's address refuses connections.", cycle).await;
+        agent.says_times("The scheduler is down.", cycle).await;
         world.until(State::Inactive).await;
         world.scheduler.restart().await.unwrap();
         agent.says_times("The scheduler serves.", cycle + 1).await;
