@@ -639,7 +639,7 @@ fn waking_at_the_said_time_always_leads_on() {
 /// A life with a crash, a return, a drain that no stop follows, a drain, a stop; between all events the wall clock is set.
 fn a_life(set: impl Fn(WallMillis) -> WallMillis) -> Vec<Effect> {
     let mut bench = Bench::serving();
-    let mut step = |bench: &mut Bench, event: Option<Event>, secs: u64| {
+    let step = |bench: &mut Bench, event: Option<Event>, secs: u64| {
         bench.wall = set(bench.wall);
         bench.secs(secs);
         let mut effects = event.map_or_else(Vec::new, |event| bench.step(event));
