@@ -24,9 +24,6 @@ use crate::{
     spool::Limits,
 };
 
-/// How many keys are settled at a time.
-const AT_ONCE: usize = 32;
-
 /// The manager of these settings.
 pub fn client(settings: &Settings) -> Result<Arc<dyn Manager>, Failure> {
     Client::new(settings.manager())
@@ -88,29 +85,26 @@ pub async fn flush(
     let until = wait.map(|wait| clock.now().at + wait);
     let metrics = Metrics::new();
     let backlog = Backlog::new(metrics.clone());
-    let replay = Replay { manager, disk: disk.clone(), metrics, backlog, clock };
+    let replay = Replay::new(manager, disk.clone(), metrics, backlog, clock);
     let (mut settled, mut left) = (0, 0);
     loop {
-        // What comes too late is let go of with this process, which then ends with the error.
-        let Some(taken) = disk.adopt_foreign(None, |_| ()).await? else { return Err(FlushError::Held) };
+        let Some(taken) = disk.adopt_foreign(None).await? else { return Err(FlushError::Held) };
         say::problems(&taken.problems);
         let keys = by_key(taken.records);
         let found = keys.len();
         progress.found(found);
-        let mut waiting = keys.into_iter();
-        let mut running = FuturesUnordered::new();
-        loop {
-            while running.len() < AT_ONCE
-                && let Some((key, asks)) = waiting.next()
-            {
+        let mut running: FuturesUnordered<_> = keys
+            .into_iter()
+            .map(|(key, asks)| {
                 let replay = &replay;
-                running.push(async move {
+                async move {
                     let waits = |why: &str| progress.waits(&key, why);
                     let verdict = replay.settle(key.clone(), asks, until, &waits).await;
                     (key.clone(), verdict)
-                });
-            }
-            let Some((key, verdict)) = running.next().await else { break };
+                }
+            })
+            .collect();
+        while let Some((key, verdict)) = running.next().await {
             progress.settled(&key, verdict);
             *(if verdict == Verdict::Queued { &mut left } else { &mut settled }) += 1;
         }

@@ -255,13 +255,16 @@ impl Disk {
         self.run_or_late(move |spool| spool.take_own(&key), late).await
     }
 
-    /// Takes what dead processes left for other keys than `except`: see [`Spool::adopt_foreign`]. `late` gets it where the disk was slow.
-    pub async fn adopt_foreign(
-        &self,
-        except: Option<SchedulerKey>,
-        late: impl FnOnce(Result<Option<Taken>, SpoolError>) + Send + 'static,
-    ) -> Result<Option<Taken>, DiskError> {
-        self.run_or_late(move |spool| spool.adopt_foreign(except.as_ref()), late).await
+    /// Takes what dead processes left for other keys than `except`: see [`Spool::adopt_foreign`]. Waits for as long as that
+    /// takes: thousands of records are no sign of a bad disk, and what was taken must not be lost.
+    pub async fn adopt_foreign(&self, except: Option<SchedulerKey>) -> Result<Option<Taken>, DiskError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue(move |spool| {
+            // Only a process that is ending does not listen.
+            let _ = answer.send(spool.and_then(|spool| spool.adopt_foreign(except.as_ref())));
+        })?;
+        let gone = |_| DiskError::Gone { dir: self.shared.dir.clone() };
+        Ok(answered.await.map_err(gone)??)
     }
 
     /// Lets go of records, without waiting.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -36,7 +36,11 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// A list over gRPC is at most this old.
 const LIST_AGE: Duration = Duration::from_secs(31);
 
-/// What a replay needs.
+/// How many keys are looked at and signed off at a time; the watch after it needs nothing. A look takes a file descriptor, and
+/// one that there is none left for says nothing about the scheduler.
+const AT_ONCE: usize = 32;
+
+/// What a replay needs. Its clones share a bound on how many keys are worked on at a time.
 #[derive(Clone)]
 pub struct Replay {
     /// The manager.
@@ -49,6 +53,7 @@ pub struct Replay {
     pub backlog: Backlog,
     /// The time.
     pub clock: Clock,
+    turns: Arc<Semaphore>,
 }
 
 /// All asks that this process knows of, its own key's and the replayed ones: what the metrics and `signoff status` show.
@@ -140,6 +145,17 @@ struct Job {
 }
 
 impl Replay {
+    /// A replay of nothing yet.
+    pub fn new(
+        manager: Arc<dyn Manager>,
+        disk: Disk,
+        metrics: Metrics,
+        backlog: Backlog,
+        clock: Clock,
+    ) -> Self {
+        Self { manager, disk, metrics, backlog, clock, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
     /// Settles one key's asks, for as long as that takes, at most until `until`. Answers how they were settled; `Queued` if out
     /// of time. `progress` hears why it isn't done yet.
     pub async fn settle(
@@ -177,9 +193,15 @@ impl Replay {
             if job.until.is_some_and(|until| now >= until) {
                 return Verdict::Queued;
             }
+            // The semaphore is never closed.
+            let turn = tokio::select! {
+                turn = self.turns.acquire() => turn.ok(),
+                () = self.pause(job, now + ATTEMPT_LIMIT) => continue,
+            };
             match self.look(job).await {
                 Look::Lives => return self.forget(job, Verdict::Superseded).await,
                 Look::Unclear(why) => {
+                    drop(turn);
                     progress(&why);
                     debug!(scheduler.key = %job.key, reason = why, "Can't tell yet whether a scheduler lives.");
                     self.pause(job, now + AGAIN).await;
@@ -187,14 +209,21 @@ impl Replay {
                 }
                 Look::Gone => {}
             }
-            if let Some(verdict) = self.sign_off(job, progress).await {
+            if let Some(verdict) = self.sign_off(job, turn, progress).await {
                 return verdict;
             }
         }
     }
 
     /// One acknowledged sign-off, and the watch after it. `None`: look again, and once more.
-    async fn sign_off(&self, job: &mut Job, progress: &(dyn Fn(&str) + Send + Sync)) -> Option<Verdict> {
+    /// Whoever only waits lets others have the turn.
+    async fn sign_off(
+        &self,
+        job: &mut Job,
+        turn: Option<SemaphorePermit<'_>>,
+        progress: &(dyn Fn(&str) + Send + Sync),
+    ) -> Option<Verdict> {
+        let mut turn = turn;
         let (done, mut ended) = mpsc::unbounded_channel::<(AttemptId, Outcome)>();
         let mut contact = self.manager.watch();
         let mut gains = contact.borrow_and_update().gains;
@@ -239,6 +268,7 @@ impl Replay {
                     match job.attempts.ended(id, &outcome, urgency, now) {
                         Ended::Settled { absent: true, .. } | Ended::Watched { absent: true, .. } if !job.listed => {
                             let why = format!("the manager has no row {} and never showed one", job.key);
+                            turn = None;
                             job.attempts.unknown_key(&why, urgency, now);
                             progress(&why);
                             if !std::mem::replace(&mut job.said_unknown, true) {
@@ -250,6 +280,7 @@ impl Replay {
                             return Some(self.forget(job, verdict).await);
                         }
                         Ended::Watched { absent, until, .. } => {
+                            drop(turn);
                             let verdict = if absent { Verdict::Absent } else { Verdict::Confirmed };
                             info!(
                                 scheduler.key = %job.key,
@@ -264,6 +295,7 @@ impl Replay {
                             return self.watch(job, verdict, progress).await;
                         }
                         Ended::Again => {
+                            turn = None;
                             let why = job.attempts.last_failure().unwrap_or("no answer").to_owned();
                             progress(&why);
                             self.backlog.replaying(job);

@@ -415,28 +415,16 @@ impl Agent {
     /// Takes over what dead processes leave on the spool, for as long as the agent lives: the own key's goes to the core (a
     /// pre-stop that found no agent leaves such), the others' are replayed.
     fn tend_spool(&self, disk: &Disk, manager: &Arc<dyn Manager>, key: &SchedulerKey, backlog: &Backlog) {
-        let replay = Replay {
-            manager: Arc::clone(manager),
-            disk: disk.clone(),
-            metrics: self.metrics.clone(),
-            backlog: backlog.clone(),
-            clock: self.clock,
-        };
+        let replay =
+            Replay::new(Arc::clone(manager), disk.clone(), self.metrics.clone(), backlog.clone(), self.clock);
         let (disk, key, metrics) = (disk.clone(), key.clone(), self.metrics.clone());
         let commands = self.commands.clone();
         tokio::spawn(async move {
             let mut state = disk.state();
-            let (late, mut came_late) = mpsc::unbounded_channel();
             let mut replays = JoinSet::new();
             let mut failed = false;
             loop {
-                let late = late.clone();
-                let adopted = disk
-                    .adopt_foreign(Some(key.clone()), move |taken| {
-                        // The other end is this task.
-                        drop(taken.map(|taken| late.send(taken)));
-                    })
-                    .await;
+                let adopted = disk.adopt_foreign(Some(key.clone())).await;
                 let own = take_own(&disk, &key, &commands).await;
                 let taken = match (adopted, own) {
                     (Ok(taken), Ok(())) => {
@@ -450,21 +438,19 @@ impl Agent {
                         None
                     }
                 };
-                let mut more = false;
-                let mut next = taken;
+                let more = taken.as_ref().is_some_and(|taken| taken.more);
+                if let Some(taken) = taken {
+                    say::problems(&taken.problems);
+                    for (key, asks) in by_key(taken.records) {
+                        info!(scheduler.key = %key, signoff.pending = asks.len(), "Found sign-offs of another scheduler in the spool.");
+                        metrics.inherited(asks.len() as u64);
+                        let replay = replay.clone();
+                        replays.spawn(async move { replay.settle(key, asks, None, &|_| ()).await });
+                    }
+                }
                 let pause = tokio::time::sleep(ADOPT_EVERY.mul_f64(0.9 + 0.1 * fastrand::f64()));
                 tokio::pin!(pause);
                 loop {
-                    if let Some(taken) = next.take() {
-                        more |= taken.more;
-                        say::problems(&taken.problems);
-                        for (key, asks) in by_key(taken.records) {
-                            info!(scheduler.key = %key, signoff.pending = asks.len(), "Found sign-offs of another scheduler in the spool.");
-                            metrics.inherited(asks.len() as u64);
-                            let replay = replay.clone();
-                            replays.spawn(async move { replay.settle(key, asks, None, &|_| ()).await });
-                        }
-                    }
                     tokio::select! {
                         () = &mut pause => break,
                         // It was opened, at last.
@@ -479,7 +465,6 @@ impl Agent {
                                 break;
                             }
                         }
-                        Some(taken) = came_late.recv() => next = taken,
                     }
                 }
             }

@@ -3,13 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 mod check;
+mod disk;
 mod ending;
 mod harness;
 mod hook;
 mod identity;
+mod kill;
 mod life;
 mod many;
 mod outage;
+mod spool;
 mod status;
 mod stop;
+mod strace;
 mod trust;

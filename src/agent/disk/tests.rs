@@ -102,7 +102,31 @@ async fn the_next_on_the_spool_takes_what_this_one_left() {
     let taken = within(disk.take_own(key(), |_| ())).await.unwrap();
     assert_eq!(taken.records, [(Kind::Ask, ask(1))]);
     disk.release(vec![ask(1).id]);
-    let adopted = within(disk.adopt_foreign(None, |_| ())).await.unwrap().unwrap();
+    let adopted = within(disk.adopt_foreign(None)).await.unwrap().unwrap();
+    assert_eq!(adopted.records, [(Kind::Ask, ask(1))]);
+    ended(reports, disk).await;
+}
+
+#[tokio::test]
+async fn what_takes_longer_than_the_patience_to_be_taken_over_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, reports) = start(dir.path());
+    within(disk.write_ask(ask(1))).await.unwrap();
+    ended(reports, disk).await;
+    let (disk, reports) = start_with(dir.path(), SHORT);
+    until(&disk, |state| *state == SpoolState::Open).await;
+    let gate = Gate::default();
+    let hung = gate.clone();
+    let hung = within(disk.run("hang", move |_| {
+        hung.pass();
+        Ok(())
+    }));
+    assert!(matches!(hung.await, Err(DiskError::Slow { .. })));
+    let mut adopting = Box::pin(disk.adopt_foreign(None));
+    assert!(adopting.as_mut().now_or_never().is_none(), "it waits on");
+    gate.open();
+    let adopted = within(&mut adopting).await.unwrap().unwrap();
+    drop(adopting);
     assert_eq!(adopted.records, [(Kind::Ask, ask(1))]);
     ended(reports, disk).await;
 }

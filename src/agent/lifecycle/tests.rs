@@ -662,3 +662,76 @@ fn waking_at_the_said_time_always_leads_on() {
         }
     }
 }
+
+/// A life with a crash, a return, a drain that no stop follows, a drain, a stop; between all events the wall clock is set.
+fn a_life(set: impl Fn(WallMillis) -> WallMillis) -> Vec<Effect> {
+    let mut bench = Bench::serving();
+    let step = |bench: &mut Bench, event: Option<Event>, secs: u64| {
+        bench.wall = set(bench.wall);
+        bench.secs(secs);
+        let mut effects = event.map_or_else(Vec::new, |event| bench.step(event));
+        // The manager refuses once, and then obeys.
+        for outcome in [failed(), Outcome::Confirmed] {
+            if let Some(id) = attempt(&effects) {
+                bench.wall = set(bench.wall);
+                bench.end(id, outcome);
+                effects = bench.secs(1);
+            }
+        }
+        if bench.core.reading {
+            let inactive = bench.core.inactive_proven;
+            bench.read(if inactive { RowState::Inactive } else { RowState::Active });
+        }
+    };
+    let pre_stop = |hook| Some(Event::PreStop { hook, wait: Some(Duration::from_secs(5)) });
+    step(&mut bench, Some(refused()), 10);
+    step(&mut bench, Some(serving()), 10);
+    step(&mut bench, Some(Event::HoldOpened), 1);
+    step(&mut bench, pre_stop(1), 60);
+    for _ in 0..50 {
+        step(&mut bench, None, 1);
+    }
+    step(&mut bench, Some(Event::ManagerLost), 5);
+    step(&mut bench, pre_stop(2), 60);
+    step(&mut bench, Some(Event::Terminate), 2);
+    step(&mut bench, Some(refused()), 3);
+    for _ in 0..40 {
+        step(&mut bench, None, 1);
+    }
+    assert!(exited(&bench.all).is_some(), "{:?}", bench.all);
+    bench.all
+}
+
+/// Without the wall-clock times, which are written into records for people and for a successor's drain.
+fn without_dates(effects: Vec<Effect>) -> Vec<Effect> {
+    let undated = |mut record: Record| {
+        record.at = 0;
+        if let What::SignOff { drain_until: Some(until), .. } = &mut record.what {
+            *until = 0;
+        }
+        record
+    };
+    let each = effects.into_iter().map(|effect| match effect {
+        Effect::Persist(record) => Effect::Persist(undated(record)),
+        Effect::Mark(record) => Effect::Mark(undated(record)),
+        other => other,
+    });
+    each.collect()
+}
+
+#[test]
+fn setting_the_wall_clock_a_day_back_or_forward_between_any_events_changes_no_effect() {
+    const DAY: WallMillis = 24 * 60 * 60 * 1000;
+    let undisturbed = without_dates(a_life(|wall| wall));
+    let drains =
+        undisturbed.iter().filter(|effect| matches!(effect, Effect::Notice(Notice::Drain(_)))).count();
+    assert!(drains >= 3, "one that ended by time, and another: {undisturbed:?}");
+    let sets: [fn(WallMillis) -> WallMillis; 3] = [
+        |wall| wall - DAY,
+        |wall| wall + DAY,
+        |wall| if wall % 2 == 0 { wall + DAY + 1 } else { wall - DAY - 1 },
+    ];
+    for set in sets {
+        assert_eq!(without_dates(a_life(set)), undisturbed);
+    }
+}
