@@ -142,11 +142,6 @@ impl Attempts {
         self.watch.is_some()
     }
 
-    /// Whether these asks are acknowledged and only watched.
-    pub fn watches(&self, ask: &RecordId) -> bool {
-        self.watch.as_ref().is_some_and(|watch| watch.covers.contains(ask))
-    }
-
     /// How many attempts were made since the last settlement.
     pub fn count(&self) -> u32 {
         self.count
@@ -162,9 +157,9 @@ impl Attempts {
         self.open.iter().any(|open| open.covers.contains(ask))
     }
 
-    /// Whether a first attempt may begin.
+    /// Whether a first attempt may begin, for an ask that no confirmation covers: those that are covered only wait.
     pub fn may_begin(&self, now: Moment) -> bool {
-        self.open.is_empty() && self.watch.is_none() && now >= self.not_before
+        self.open.is_empty() && now >= self.not_before
     }
 
     /// Whether the one attempt under way has been silent for so long that a second is worth it. At most two are open; after a
@@ -175,7 +170,7 @@ impl Attempts {
 
     fn hedge_at(&self) -> Option<Moment> {
         match self.open.as_slice() {
-            [one] if self.watch.is_none() => Some(self.not_before.max(one.began + HEDGE_AFTER)),
+            [one] => Some(self.not_before.max(one.began + HEDGE_AFTER)),
             _ => None,
         }
     }
@@ -285,7 +280,7 @@ impl Attempts {
         if let Some(until) = self.lingers_until.filter(|until| now < *until) {
             sooner(until);
         }
-        if wants && self.watch.is_none() && self.open.is_empty() {
+        if wants && self.open.is_empty() {
             sooner(self.not_before);
         }
         if let Some(hedge) = self.hedge_at().filter(|_| wants) {

@@ -493,6 +493,9 @@ impl Lifecycle {
     }
 
     fn end_drain(&mut self, out: &mut Vec<Effect>) {
+        // From here on a living scheduler's row is made active.
+        self.inactive_proven = false;
+        self.resign_at = None;
         if self.drain.take().is_some() {
             out.push(Effect::Notice(Notice::Drain(false)));
         }

@@ -308,6 +308,19 @@ fn a_confirmation_beside_another_attempt_settles_nothing_until_the_row_was_read(
 }
 
 #[test]
+fn an_ask_made_while_a_confirmation_is_watched_gets_an_attempt_of_its_own() {
+    // An agent restarted just before its pod is deleted: its predecessor's attempts may still be applied for a minute.
+    let mut bench = Bench::new(Freshness::Fresh, vec![mark_of(What::Seen), ask_of(None)]);
+    let effects = bench.step(refused());
+    let first = attempt(&effects).expect("replayed");
+    bench.end(first, Outcome::Confirmed);
+    assert_eq!(attempt(&bench.secs(1)), None, "the one that is covered only waits");
+    let effects = bench.step(Event::Terminate);
+    let second = attempt(&effects).expect("the new one does not");
+    assert_eq!(exited(&bench.end(second, Outcome::Confirmed)), Some(Exit::Done));
+}
+
+#[test]
 fn beside_a_silent_attempt_others_are_made_one_at_a_time_and_never_in_a_tight_loop() {
     let mut bench = Bench::serving();
     attempt(&bench.step(refused())).expect("the first, which stays silent");
@@ -633,9 +646,10 @@ fn dropping_one_ask_by_hand_leaves_the_other_ones_confirmation_as_it_is() {
     let hedge = attempt(&bench.after(Duration::from_millis(500))).unwrap();
     bench.step(Event::PreStop { hook: 1, wait: None });
     let later = bench.core.pending()[1].record.id.clone();
-    bench.end(hedge, Outcome::Confirmed);
+    let for_the_later = attempt(&bench.end(hedge, Outcome::Confirmed)).expect("it is not covered");
     bench.end(first, unknown());
     bench.step(Event::Dropped(vec![later]));
+    bench.end(for_the_later, failed());
     bench.secs(61);
     assert_eq!(settled(&bench.read(RowState::Inactive)), Some(Verdict::Confirmed));
 }

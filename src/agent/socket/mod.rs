@@ -149,9 +149,13 @@ pub struct PreStopAnswer {
     /// How long the spool's volume lives, in words.
     #[serde(default)]
     pub durability: String,
-    /// The ask is on disk.
-    #[serde(default)]
+    /// The ask is on disk; where an agent doesn't say, it is.
+    #[serde(default = "on_disk")]
     pub persisted: bool,
+}
+
+fn on_disk() -> bool {
+    true
 }
 
 impl fmt::Display for PreStopAnswer {
