@@ -15,21 +15,19 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use serde::{Deserialize, Serialize};
-
 use super::{
     attempts::{AttemptId, Attempts, Urgency},
     moment::{Moment, Now},
 };
-use crate::{
-    exit::Exit,
-    identity::Repair,
-    key::SchedulerKey,
-    manager::{Failure, Freshness, Outcome, RowRead, RowState},
-    spool::record::{Cause, Kind, Record, RecordId, What},
-};
+use crate::{key::SchedulerKey, manager::Freshness, spool::record::RecordId};
+
+pub use effect::{Answer, Effect, Notice, Pending, Scheduler, SeenRow, Target, Verdict};
+pub use event::{Config, Event, HookId, Sight};
 
 mod decide;
+mod effect;
+mod event;
+mod learn;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -46,276 +44,6 @@ const LEAST_AFTER_SIGTERM: Duration = Duration::from_secs(2);
 const LIST_AGE: Duration = Duration::from_secs(31);
 /// How long a key may stay unlisted after its scheduler serves.
 pub const IDENTITY_GRACE: Duration = Duration::from_secs(35);
-
-/// What the core has to know from the start.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Whose row.
-    pub key: SchedulerKey,
-    /// The address at which others may look at the scheduler.
-    pub advertised: Option<SocketAddr>,
-    /// `--grace`.
-    pub grace: Duration,
-    /// The scheduler's keep-alive interval.
-    pub interval: Duration,
-    /// `--repair`.
-    pub repair: Repair,
-    /// What a read of the row proves, until a read says otherwise.
-    pub freshness: Freshness,
-    /// The pod's name, for people.
-    pub pod: Option<String>,
-    /// Makes the ids of this process's records its own.
-    pub run: u32,
-}
-
-/// Which hook waits for an answer.
-pub type HookId = u64;
-
-/// What the idle connection to the scheduler said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sight {
-    /// Its health service says that it serves, at this address.
-    Serving(SocketAddr),
-    /// The connection was refused at each of these addresses.
-    Refused(Vec<SocketAddr>),
-    /// Anything else: it may live.
-    Unclear,
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// What a predecessor on this spool left for the same key.
-    Found(Vec<(Kind, Record)>),
-    /// The scheduler was seen.
-    Scheduler(Sight),
-    /// `signoff pre-stop`, or the hook listener.
-    PreStop {
-        /// Whom to answer.
-        hook: HookId,
-        /// How long the hook waits for the confirmation; without it, until the reserve before the deadline.
-        wait: Option<Duration>,
-    },
-    /// SIGTERM or SIGINT.
-    Terminate,
-    /// An ask was written, or the disk refused.
-    Written {
-        /// The ask.
-        ask: RecordId,
-        /// Whether it is on disk.
-        on_disk: bool,
-    },
-    /// An attempt, or the release of a hold, ended.
-    Ended {
-        /// Which.
-        attempt: AttemptId,
-        /// How.
-        outcome: Outcome,
-    },
-    /// The row was read.
-    RowRead {
-        /// When the read was begun.
-        asked: Moment,
-        /// What it said.
-        read: Result<RowRead, Failure>,
-    },
-    /// The hold's first message is on its way.
-    HoldOpened,
-    /// The hold could not be opened, or the manager has no such row (`absent`).
-    HoldFailed {
-        /// The manager has no such row.
-        absent: bool,
-    },
-    /// The hold's stream ended without our asking.
-    HoldLost,
-    /// The key was looked for among all rows of its hostname and cluster.
-    Identity {
-        /// It was found.
-        listed: bool,
-    },
-    /// A connection to a manager was lost: a stream of the scheduler's may have broken too.
-    ManagerLost,
-    /// A manager answers on a new connection.
-    ManagerBack,
-    /// These asks' files are gone: somebody dropped them by hand.
-    Dropped(Vec<RecordId>),
-    /// Time went on.
-    Tick,
-}
-
-/// How an ask was settled, or a hook answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// The manager acknowledged it.
-    Confirmed,
-    /// There is no such row.
-    Absent,
-    /// The scheduler lives.
-    Superseded,
-    /// Dropped by hand.
-    Dropped,
-    /// Not settled yet; it stays in the spool.
-    Queued,
-}
-
-impl Verdict {
-    /// As users read it, and the label of `signoff_settled_total{result}`.
-    pub fn label(self) -> &'static str {
-        match self {
-            Verdict::Confirmed => "confirmed",
-            Verdict::Absent => "absent",
-            Verdict::Superseded => "superseded",
-            Verdict::Dropped => "dropped",
-            Verdict::Queued => "queued",
-        }
-    }
-}
-
-/// A hook's answer, before the shell adds how long the spool lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// How it stands.
-    pub verdict: Verdict,
-    /// The last failure, where there was one and it matters.
-    pub why: Option<String>,
-    /// Acknowledged, and watched for so long from now: another attempt may still be applied.
-    pub watched_for: Option<Duration>,
-    /// The ask is on disk.
-    pub on_disk: bool,
-}
-
-/// Something worth a line in the log, or a metric.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// An ask was accepted.
-    Asked(Cause),
-    /// Asks of a predecessor on this spool were taken over.
-    Inherited(usize),
-    /// An ask is settled.
-    Settled {
-        /// How.
-        verdict: Verdict,
-        /// Why it was asked.
-        cause: Cause,
-        /// How long after it was asked (by this process).
-        after: Duration,
-    },
-    /// Acknowledged, and watched for so long.
-    Watched(Duration),
-    /// A drain began, or is over.
-    Drain(bool),
-    /// The row is inactive though the scheduler serves: it is restored.
-    Restoring,
-    /// The row is inactive though the scheduler serves, and `--repair` forbids the restore.
-    WouldRestore,
-    /// The row was seen active again after a restore.
-    Restored,
-    /// The key isn't listed in the manager, long after its scheduler began to serve, or the manager has no such row.
-    IdentityUnknown,
-    /// The row is `active` though the scheduler is gone or draining: it is signed off again.
-    Revived,
-}
-
-/// What the shell is to do. In order.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Write an ask; answer with [`Event::Written`].
-    Persist(Record),
-    /// Write a mark in place of the older ones of its kind.
-    Mark(Record),
-    /// Remove the marks of this key's sign-offs (`signed_off`) or holds.
-    DropMarks {
-        /// Those of sign-offs; else those of holds.
-        signed_off: bool,
-    },
-    /// These asks are settled: to a mark, or gone.
-    Settle {
-        /// The asks.
-        asks: Vec<RecordId>,
-        /// Leave a mark that this row was signed off.
-        mark: bool,
-    },
-    /// Make one attempt; answer with [`Event::Ended`].
-    Attempt {
-        /// Which.
-        id: AttemptId,
-        /// A second one, on a new connection.
-        hedge: bool,
-        /// When to give it up.
-        limit: Duration,
-    },
-    /// Open a hold; answer with [`Event::HoldOpened`] or [`Event::HoldFailed`].
-    Hold,
-    /// Half-close the hold: an attempt like any other.
-    Release {
-        /// Which attempt that is.
-        id: AttemptId,
-        /// When to give it up.
-        limit: Duration,
-    },
-    /// Drop the hold that is being opened.
-    DropHold,
-    /// Read the row; answer with [`Event::RowRead`].
-    ReadRow,
-    /// Look for the key among all rows of its hostname and cluster; answer with [`Event::Identity`].
-    CheckIdentity,
-    /// Answer a hook.
-    Answer(HookId, Answer),
-    /// Say it.
-    Notice(Notice),
-    /// End the process.
-    Exit(Exit),
-}
-
-/// What is known of the scheduler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheduler {
-    /// Not looked at yet.
-    Unseen,
-    /// It may live: a time-out, a TLS error, never seen serving.
-    Unknown,
-    /// It serves, since then.
-    Serving(Moment),
-    /// It is down, since then.
-    Down(Moment),
-}
-
-/// What the row should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// Active.
-    Active,
-    /// Inactive.
-    Inactive,
-    /// Whatever it is.
-    Leave,
-}
-
-/// An ask not yet settled.
-#[derive(Debug, Clone)]
-pub struct Pending {
-    /// As it is, or should be, on disk.
-    pub record: Record,
-    /// It is on disk.
-    pub on_disk: bool,
-    /// When this process learned of it.
-    pub since: Moment,
-    /// The manager acknowledged it; it is kept because another attempt may still be applied.
-    pub acknowledged: Option<Verdict>,
-    /// It was found in the spool.
-    pub inherited: bool,
-}
-
-impl Pending {
-    /// Why it was asked.
-    pub fn cause(&self) -> Option<Cause> {
-        match self.record.what {
-            What::SignOff { cause, .. } => Some(cause),
-            What::Seen | What::Held => None,
-        }
-    }
-}
 
 #[derive(Debug, Clone, Copy)]
 struct Hook {
@@ -336,17 +64,6 @@ enum Hold {
     None,
     Opening,
     Open { since: Moment, seen_active: bool },
-}
-
-/// The row as last read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SeenRow {
-    /// What it was.
-    pub state: RowState,
-    /// When the read was begun.
-    pub asked: Moment,
-    /// What the read proves.
-    pub freshness: Freshness,
 }
 
 /// The state machine. See the module.

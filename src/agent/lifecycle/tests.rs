@@ -1,7 +1,12 @@
 //! The core, one situation at a time. Time is a number here.
 
-use super::*;
-use crate::spool::record::WallMillis;
+use super::{super::attempts::AttemptId, *};
+use crate::{
+    exit::Exit,
+    identity::Repair,
+    manager::{Failure, Outcome, RowRead, RowState},
+    spool::record::{Cause, Kind, Record, WallMillis, What},
+};
 
 mod model;
 

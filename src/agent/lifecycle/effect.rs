@@ -1,0 +1,200 @@
+//! What the core answers: effects, notices, and what it knows.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    super::{attempts::AttemptId, moment::Moment},
+    HookId,
+};
+use crate::{
+    exit::Exit,
+    manager::{Freshness, RowState},
+    spool::record::{Cause, Record, RecordId, What},
+};
+
+/// How an ask was settled, or a hook answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The manager acknowledged it.
+    Confirmed,
+    /// There is no such row.
+    Absent,
+    /// The scheduler lives.
+    Superseded,
+    /// Dropped by hand.
+    Dropped,
+    /// Not settled yet; it stays in the spool.
+    Queued,
+}
+
+impl Verdict {
+    /// As users read it, and the label of `signoff_settled_total{result}`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Verdict::Confirmed => "confirmed",
+            Verdict::Absent => "absent",
+            Verdict::Superseded => "superseded",
+            Verdict::Dropped => "dropped",
+            Verdict::Queued => "queued",
+        }
+    }
+}
+
+/// A hook's answer, before the shell adds how long the spool lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// How it stands.
+    pub verdict: Verdict,
+    /// The last failure, where there was one and it matters.
+    pub why: Option<String>,
+    /// Acknowledged, and watched for so long from now: another attempt may still be applied.
+    pub watched_for: Option<Duration>,
+    /// The ask is on disk.
+    pub on_disk: bool,
+}
+
+/// Something worth a line in the log, or a metric.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// An ask was accepted.
+    Asked(Cause),
+    /// Asks of a predecessor on this spool were taken over.
+    Inherited(usize),
+    /// An ask is settled.
+    Settled {
+        /// How.
+        verdict: Verdict,
+        /// Why it was asked.
+        cause: Cause,
+        /// How long after it was asked (by this process).
+        after: Duration,
+    },
+    /// Acknowledged, and watched for so long.
+    Watched(Duration),
+    /// A drain began, or is over.
+    Drain(bool),
+    /// The row is inactive though the scheduler serves: it is restored.
+    Restoring,
+    /// The row is inactive though the scheduler serves, and `--repair` forbids the restore.
+    WouldRestore,
+    /// The row was seen active again after a restore.
+    Restored,
+    /// The key isn't listed in the manager, long after its scheduler began to serve, or the manager has no such row.
+    IdentityUnknown,
+    /// The row is `active` though the scheduler is gone or draining: it is signed off again.
+    Revived,
+}
+
+/// What the shell is to do. In order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Write an ask; answer with [`Event::Written`].
+    Persist(Record),
+    /// Write a mark in place of the older ones of its kind.
+    Mark(Record),
+    /// Remove the marks of this key's sign-offs (`signed_off`) or holds.
+    DropMarks {
+        /// Those of sign-offs; else those of holds.
+        signed_off: bool,
+    },
+    /// These asks are settled: to a mark, or gone.
+    Settle {
+        /// The asks.
+        asks: Vec<RecordId>,
+        /// Leave a mark that this row was signed off.
+        mark: bool,
+    },
+    /// Make one attempt; answer with [`Event::Ended`].
+    Attempt {
+        /// Which.
+        id: AttemptId,
+        /// A second one, on a new connection.
+        hedge: bool,
+        /// When to give it up.
+        limit: Duration,
+    },
+    /// Open a hold; answer with [`Event::HoldOpened`] or [`Event::HoldFailed`].
+    Hold,
+    /// Half-close the hold: an attempt like any other.
+    Release {
+        /// Which attempt that is.
+        id: AttemptId,
+        /// When to give it up.
+        limit: Duration,
+    },
+    /// Drop the hold that is being opened.
+    DropHold,
+    /// Read the row; answer with [`Event::RowRead`].
+    ReadRow,
+    /// Look for the key among all rows of its hostname and cluster; answer with [`Event::Identity`].
+    CheckIdentity,
+    /// Answer a hook.
+    Answer(HookId, Answer),
+    /// Say it.
+    Notice(Notice),
+    /// End the process.
+    Exit(Exit),
+}
+
+/// What is known of the scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheduler {
+    /// Not looked at yet.
+    Unseen,
+    /// It may live: a time-out, a TLS error, never seen serving.
+    Unknown,
+    /// It serves, since then.
+    Serving(Moment),
+    /// It is down, since then.
+    Down(Moment),
+}
+
+/// What the row should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Active.
+    Active,
+    /// Inactive.
+    Inactive,
+    /// Whatever it is.
+    Leave,
+}
+
+/// An ask not yet settled.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    /// As it is, or should be, on disk.
+    pub record: Record,
+    /// It is on disk.
+    pub on_disk: bool,
+    /// When this process learned of it.
+    pub since: Moment,
+    /// The manager acknowledged it; it is kept because another attempt may still be applied.
+    pub acknowledged: Option<Verdict>,
+    /// It was found in the spool.
+    pub inherited: bool,
+}
+
+impl Pending {
+    /// Why it was asked.
+    pub fn cause(&self) -> Option<Cause> {
+        match self.record.what {
+            What::SignOff { cause, .. } => Some(cause),
+            What::Seen | What::Held => None,
+        }
+    }
+}
+
+/// The row as last read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenRow {
+    /// What it was.
+    pub state: RowState,
+    /// When the read was begun.
+    pub asked: Moment,
+    /// What the read proves.
+    pub freshness: Freshness,
+}

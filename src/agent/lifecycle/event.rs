@@ -1,0 +1,107 @@
+//! What the core is told: its configuration, and what happened.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::super::{attempts::AttemptId, moment::Moment};
+use crate::{
+    identity::Repair,
+    key::SchedulerKey,
+    manager::{Failure, Freshness, Outcome, RowRead},
+    spool::record::{Kind, Record, RecordId},
+};
+
+/// What the core has to know from the start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Whose row.
+    pub key: SchedulerKey,
+    /// The address at which others may look at the scheduler.
+    pub advertised: Option<SocketAddr>,
+    /// `--grace`.
+    pub grace: Duration,
+    /// The scheduler's keep-alive interval.
+    pub interval: Duration,
+    /// `--repair`.
+    pub repair: Repair,
+    /// What a read of the row proves, until a read says otherwise.
+    pub freshness: Freshness,
+    /// The pod's name, for people.
+    pub pod: Option<String>,
+    /// Makes the ids of this process's records its own.
+    pub run: u32,
+}
+
+/// Which hook waits for an answer.
+pub type HookId = u64;
+
+/// What the idle connection to the scheduler said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight {
+    /// Its health service says that it serves, at this address.
+    Serving(SocketAddr),
+    /// The connection was refused at each of these addresses.
+    Refused(Vec<SocketAddr>),
+    /// Anything else: it may live.
+    Unclear,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// What a predecessor on this spool left for the same key.
+    Found(Vec<(Kind, Record)>),
+    /// The scheduler was seen.
+    Scheduler(Sight),
+    /// `signoff pre-stop`, or the hook listener.
+    PreStop {
+        /// Whom to answer.
+        hook: HookId,
+        /// How long the hook waits for the confirmation; without it, until the reserve before the deadline.
+        wait: Option<Duration>,
+    },
+    /// SIGTERM or SIGINT.
+    Terminate,
+    /// An ask was written, or the disk refused.
+    Written {
+        /// The ask.
+        ask: RecordId,
+        /// Whether it is on disk.
+        on_disk: bool,
+    },
+    /// An attempt, or the release of a hold, ended.
+    Ended {
+        /// Which.
+        attempt: AttemptId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// The row was read.
+    RowRead {
+        /// When the read was begun.
+        asked: Moment,
+        /// What it said.
+        read: Result<RowRead, Failure>,
+    },
+    /// The hold's first message is on its way.
+    HoldOpened,
+    /// The hold could not be opened, or the manager has no such row (`absent`).
+    HoldFailed {
+        /// The manager has no such row.
+        absent: bool,
+    },
+    /// The hold's stream ended without our asking.
+    HoldLost,
+    /// The key was looked for among all rows of its hostname and cluster.
+    Identity {
+        /// It was found.
+        listed: bool,
+    },
+    /// A connection to a manager was lost: a stream of the scheduler's may have broken too.
+    ManagerLost,
+    /// A manager answers on a new connection.
+    ManagerBack,
+    /// These asks' files are gone: somebody dropped them by hand.
+    Dropped(Vec<RecordId>),
+    /// Time went on.
+    Tick,
+}

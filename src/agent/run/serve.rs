@@ -1,0 +1,188 @@
+//! What an agent can be asked: the port, the hook's port, the socket.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
+use tracing::info;
+
+use super::super::{
+    check,
+    degraded::Degraded,
+    hook::{
+        self, Hook, HookAnswer,
+        allow::{AllowList, Network, RouteTables},
+        token::TokenFile,
+    },
+    http::{self, Readiness, Served},
+    shell::Command,
+    socket::{self, Request, Response},
+};
+use super::Agent;
+
+/// How often a port that is taken is tried again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+/// How long the answers under way have at the end to reach those who asked.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
+
+/// What listens for others. It ends with the agent: the answers under way are written, and the socket's file is removed.
+pub(super) struct Listeners {
+    end: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Listeners {
+    pub(super) fn new() -> Self {
+        Self { end: watch::Sender::new(false), tasks: JoinSet::new() }
+    }
+
+    /// Listens as soon as `bound` has something to listen on, and until the end.
+    pub(super) fn add<T, F>(
+        &mut self,
+        bound: impl Future<Output = T> + Send + 'static,
+        serve: impl FnOnce(T, BoxFuture<'static, ()>) -> F + Send + 'static,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = ()> + Send,
+    {
+        let mut end = self.end.subscribe();
+        self.tasks.spawn(async move {
+            let listener = tokio::select! {
+                listener = bound => listener,
+                _ = end.wait_for(|end| *end) => return,
+            };
+            // A sender that is gone is the end too.
+            let end = async move { drop(end.wait_for(|end| *end).await) };
+            serve(listener, end.boxed()).await;
+        });
+    }
+
+    pub(super) async fn end(mut self) {
+        self.end.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        // Who doesn't read its answer can't hold up the exit.
+        let _ = tokio::time::timeout(LAST_ANSWERS, ended).await;
+    }
+}
+
+impl Agent {
+    /// Everything that can be asked of the agent, from the start.
+    pub(super) fn serve(&self) -> Listeners {
+        let settings = &self.settings;
+        let mut listeners = Listeners::new();
+        let served = Served::new(self.metrics.clone(), self.ready.clone());
+        let address = settings.listen;
+        listeners.add(
+            bind("listen", self.degraded.clone(), move || http::listen("--listen", address)),
+            move |listener, end| http::run(listener, served, end),
+        );
+        if let Some(address) = settings.hook_listen {
+            match settings
+                .hook_allow
+                .iter()
+                .map(|text| text.parse::<Network>())
+                .collect::<Result<Vec<_>, _>>()
+            {
+                Ok(networks) => {
+                    let allow = AllowList::new(settings.host_ips.clone(), networks, RouteTables::default());
+                    let hook = Hook::new(allow, settings.hook_token_file.as_ref().map(TokenFile::new));
+                    let pre_stop = self.pre_stop(None);
+                    let answer = move || {
+                        let answer = pre_stop();
+                        async move {
+                            HookAnswer(answer.await.map_or_else(|why| why, |answer| answer.to_string()))
+                        }
+                        .boxed()
+                    };
+                    listeners.add(
+                        bind("hook-listen", self.degraded.clone(), move || {
+                            http::listen("--hook-listen", address)
+                        }),
+                        move |listener, end| hook::run(listener, hook, answer, end),
+                    );
+                }
+                Err(why) => self.degraded.set("hook-allow", Some(why.to_string())),
+            }
+        }
+        let run_dir = settings.run_dir.clone();
+        let (commands, ready) = (self.commands.clone(), self.ready.clone());
+        listeners.add(
+            bind("socket", self.degraded.clone(), move || socket::bind(&run_dir)),
+            move |socket, end| {
+                info!(socket.path = %socket.path().display(), "Listening for hooks.");
+                let handler = move |request| answer(request, commands.clone(), ready.clone()).boxed();
+                socket::serve(socket, socket::server::limits(), handler, end)
+            },
+        );
+        listeners
+    }
+
+    /// What a pre-stop call does.
+    pub(super) fn pre_stop(
+        &self,
+        wait: Option<Duration>,
+    ) -> impl Fn() -> BoxFuture<'static, Result<socket::PreStopAnswer, String>> + Send + Sync + Clone + 'static
+    {
+        let commands = self.commands.clone();
+        move || pre_stop(commands.clone(), wait).boxed()
+    }
+}
+
+/// Tries until it succeeds; what stands in the way is shown meanwhile.
+pub(super) async fn bind<T, E: std::fmt::Display>(
+    reason: &'static str,
+    degraded: Degraded,
+    listen: impl Fn() -> Result<T, E>,
+) -> T {
+    loop {
+        match listen() {
+            Ok(listener) => {
+                degraded.set(reason, None);
+                return listener;
+            }
+            Err(why) => degraded.set(reason, Some(why.to_string())),
+        }
+        tokio::time::sleep(LISTEN_AGAIN).await;
+    }
+}
+
+pub(super) async fn pre_stop(
+    commands: mpsc::UnboundedSender<Command>,
+    wait: Option<Duration>,
+) -> Result<socket::PreStopAnswer, String> {
+    let (answer, answered) = oneshot::channel();
+    let stopping = "the agent is stopping";
+    commands.send(Command::PreStop { wait, answer }).map_err(|_| stopping.to_owned())?;
+    answered.await.map_err(|_| {
+        "the agent is stopping, or does not know yet whose row it answers for: see signoff status".to_owned()
+    })
+}
+
+pub(super) async fn answer(
+    request: Request,
+    commands: mpsc::UnboundedSender<Command>,
+    ready: Readiness,
+) -> Response {
+    if let Request::PreStop { deadline } = request {
+        return match pre_stop(commands, deadline).await {
+            Ok(answer) => Response::PreStop(answer),
+            Err(why) => Response::Refused(why),
+        };
+    }
+    let (send, status) = oneshot::channel();
+    let asked = commands.send(Command::Status(send)).is_ok();
+    match status.await {
+        Ok(mut status) if asked => {
+            status.started = status.started || ready.get();
+            if request == Request::Check {
+                Response::Check(check::of_status(&status))
+            } else {
+                Response::Status(status)
+            }
+        }
+        _ => Response::Refused("the agent is stopping".to_owned()),
+    }
+}

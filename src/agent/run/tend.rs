@@ -1,0 +1,209 @@
+//! What an agent keeps an eye on: the disk, the manager, the scheduler, and the spool.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{sync::mpsc, task::JoinSet};
+use tracing::{info, warn};
+
+use super::super::{
+    disk::{Disk, DiskError, SpoolState},
+    lifecycle::{Event, Sight},
+    replay::{Backlog, Replay},
+    say,
+    scheduler::{Observation, Target, Watcher},
+    shell::Command,
+};
+use super::Agent;
+use crate::{
+    key::SchedulerKey,
+    manager::Manager,
+    net::{Peer, TlsFiles},
+    spool::{
+        Taken,
+        record::{Kind, Record},
+    },
+};
+
+/// How often the spool is looked through for what dead agents left.
+const ADOPT_EVERY: Duration = Duration::from_secs(60);
+
+impl Agent {
+    pub(super) fn watch_disk(
+        &self,
+        disk: &Disk,
+        mut reports: mpsc::UnboundedReceiver<super::super::disk::Report>,
+    ) {
+        let (degraded, metrics) = (self.degraded.clone(), self.metrics.clone());
+        let mut state = disk.state();
+        tokio::spawn(async move {
+            loop {
+                let why = match &*state.borrow_and_update() {
+                    SpoolState::Refused(why) => Some(why.to_string()),
+                    SpoolState::Opening | SpoolState::Open => None,
+                };
+                degraded.set("spool", why);
+                if state.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        tokio::spawn(async move {
+            while let Some(report) = reports.recv().await {
+                if let Err(error) = report.result {
+                    metrics.spool_error();
+                    warn!(spool.operation = report.operation, reason = %error, "The disk refused a write to the spool.");
+                }
+            }
+        });
+    }
+
+    pub(super) fn watch_manager(&self, manager: &dyn Manager) {
+        let mut contact = manager.watch();
+        let (commands, ready, degraded) = (self.commands.clone(), self.ready.clone(), self.degraded.clone());
+        tokio::spawn(async move {
+            let (mut losses, mut gains) = (0, 0);
+            loop {
+                let now = *contact.borrow_and_update();
+                if now.answered {
+                    ready.set(true);
+                    degraded.set("manager", None);
+                }
+                if now.losses > losses {
+                    losses = now.losses;
+                    // The shell is gone only when the process ends.
+                    let _ = commands.send(Command::Event(Event::ManagerLost));
+                }
+                if now.gains > gains {
+                    gains = now.gains;
+                    let _ = commands.send(Command::Event(Event::ManagerBack));
+                }
+                if contact.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    pub(super) fn watch_scheduler(&self) {
+        let Some(addr) = self.settings.scheduler_addr.clone() else { return };
+        let peer = Peer::new(addr.host(), addr.port());
+        let files = self.settings.scheduler_tls.clone().map(|tls| TlsFiles {
+            ca: tls.ca_file,
+            cert: tls.cert_file,
+            key: tls.key_file,
+        });
+        let mut watcher = Watcher::start(Target::new(peer, files));
+        let commands = self.commands.clone();
+        tokio::spawn(async move {
+            loop {
+                let sight = match watcher.next().await {
+                    Observation::Serving(at) => Sight::Serving(at),
+                    Observation::Refused(at) => Sight::Refused(at),
+                    Observation::Unclear(why) => {
+                        info!(scheduler.address = %addr, reason = why, "Can't tell whether the scheduler serves.");
+                        Sight::Unclear
+                    }
+                };
+                if commands.send(Command::Event(Event::Scheduler(sight))).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Takes over what dead processes leave on the spool, for as long as the agent lives: the own key's goes to the core (a
+    /// pre-stop that found no agent leaves such), the others' are replayed.
+    pub(super) fn tend_spool(
+        &self,
+        disk: &Disk,
+        manager: &Arc<dyn Manager>,
+        key: &SchedulerKey,
+        backlog: &Backlog,
+    ) {
+        let replay =
+            Replay::new(Arc::clone(manager), disk.clone(), self.metrics.clone(), backlog.clone(), self.clock);
+        let (disk, key, metrics) = (disk.clone(), key.clone(), self.metrics.clone());
+        let commands = self.commands.clone();
+        tokio::spawn(async move {
+            let mut state = disk.state();
+            let mut replays = JoinSet::new();
+            let mut failed = false;
+            loop {
+                let adopted = disk.adopt_foreign(Some(key.clone())).await;
+                let own = take_own(&disk, &key, &commands).await;
+                let taken = match (adopted, own) {
+                    (Ok(taken), Ok(())) => {
+                        failed = false;
+                        taken
+                    }
+                    (Err(error), _) | (_, Err(error)) => {
+                        if !std::mem::replace(&mut failed, true) {
+                            warn!(reason = %error, "The spool could not be looked through; it is tried again.");
+                        }
+                        None
+                    }
+                };
+                let more = taken.as_ref().is_some_and(|taken| taken.more);
+                if let Some(taken) = taken {
+                    say::problems(&taken.problems);
+                    for (key, asks) in by_key(taken.records) {
+                        info!(scheduler.key = %key, signoff.pending = asks.len(), "Found sign-offs of another scheduler in the spool.");
+                        metrics.inherited(asks.len() as u64);
+                        let replay = replay.clone();
+                        replays.spawn(async move { replay.settle(key, asks, None, &|_| ()).await });
+                    }
+                }
+                let pause = tokio::time::sleep(ADOPT_EVERY.mul_f64(0.9 + 0.1 * fastrand::f64()));
+                tokio::pin!(pause);
+                loop {
+                    tokio::select! {
+                        () = &mut pause => break,
+                        // It was opened, at last.
+                        Ok(()) = state.changed() => {
+                            if *state.borrow_and_update() == SpoolState::Open {
+                                break;
+                            }
+                        }
+                        Some(_) = replays.join_next(), if !replays.is_empty() => {
+                            // There is room for some of those that were left.
+                            if more {
+                                break;
+                            }
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Takes what dead processes left for this key and tells the core of it: now, or once a slow disk has it.
+pub async fn take_own(
+    disk: &Disk,
+    key: &SchedulerKey,
+    commands: &mpsc::UnboundedSender<Command>,
+) -> Result<(), DiskError> {
+    let tell = |commands: mpsc::UnboundedSender<Command>| {
+        move |taken: Taken| {
+            say::problems(&taken.problems);
+            if !taken.records.is_empty() {
+                // The shell is gone only when the process ends.
+                let _ = commands.send(Command::Event(Event::Found(taken.records)));
+            }
+        }
+    };
+    let late = tell(commands.clone());
+    // What fails late is tried again, and said then.
+    disk.take_own(key.clone(), move |taken| drop(taken.map(late))).await.map(tell(commands.clone()))
+}
+
+/// Other keys' asks, by key; their marks stay held, and go with the asks.
+pub fn by_key(records: Vec<(Kind, Record)>) -> BTreeMap<SchedulerKey, Vec<Record>> {
+    let mut keys: BTreeMap<SchedulerKey, Vec<Record>> = BTreeMap::new();
+    for (kind, record) in records {
+        if kind == Kind::Ask {
+            keys.entry(record.key.clone()).or_default().push(record);
+        }
+    }
+    keys
+}
