@@ -346,8 +346,10 @@ impl Replay {
 
     async fn look(&self, job: &Job) -> Look {
         let Some(address) = job.asks.iter().rev().find_map(|ask| ask.address) else { return Look::Gone };
-        if let Probe::Silent(_) = scheduler::probe(address, LOOK).await {
-            return Look::Gone;
+        match scheduler::probe(address, LOOK).await {
+            Probe::Silent(_) => return Look::Gone,
+            Probe::Unclear(why) => return Look::Unclear(why),
+            Probe::Answers => {}
         }
         match self.manager.list(&Filter::Ip(address.ip())).await {
             Err(failure) => Look::Unclear(failure.why),

@@ -19,7 +19,7 @@ pub struct Status {
     pub now: WallMillis,
     /// When the process started.
     pub since: WallMillis,
-    /// `/readyz` says yes.
+    /// It has started: it answers. Never waits for the manager, unlike `/readyz` with `--ready-after-manager`.
     pub started: bool,
     /// Whose row it answers for, once that is known.
     pub key: Option<SchedulerKey>,
