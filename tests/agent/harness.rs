@@ -88,6 +88,29 @@ impl World {
         assert!(reached, "the row never became {state:?}: {:?}", self.manager.table().history());
     }
 
+    /// Waits until the row is active and stays so for some seconds.
+    pub(crate) async fn until_active_for_good(&self) {
+        eventually("the row active for good", async || {
+            if self.state() != Some(State::Active) {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            (self.state() == Some(State::Active)).then_some(())
+        })
+        .await;
+    }
+
+    /// The manager dies, the scheduler stops, and its agent is killed with the ask on disk; then the manager is back.
+    pub(crate) async fn killed_with_an_ask_pending(&mut self) {
+        let agent = Process::watching(self.agent()).await;
+        self.manager.stop().await;
+        self.scheduler.stop().await;
+        agent.says("Signing off.").await;
+        eventually("the ask on disk", async || (self.asks().len() == 1).then_some(())).await;
+        agent.kill().await;
+        self.manager.restart().await.unwrap();
+    }
+
     /// The asks in the spool.
     pub(crate) fn asks(&self) -> Vec<PathBuf> {
         self.spool_files(".ask.json")
@@ -243,6 +266,15 @@ impl Process {
     pub(crate) async fn ended(mut self) -> (i32, String) {
         let status = self.end().await;
         (status.code().unwrap_or(-1), self.log())
+    }
+}
+
+impl Process {
+    /// Waits for its end, which is a good one: exit code 0, and the row inactive. Answers all it printed.
+    pub(crate) async fn ends_signed_off(self, world: &World) -> String {
+        let (code, log) = self.ended().await;
+        assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+        log
     }
 }
 

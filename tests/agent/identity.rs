@@ -149,8 +149,7 @@ async fn a_scheduler_yaml_that_appears_only_later_is_read_then() {
     assert_eq!(metric(address, "signoff_degraded{reason=\"scheduler-config\"}").await, "0");
     agent.term();
     world.scheduler.vanish().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 const REDIS_PASSWORD: &str = "redis-s3cret";

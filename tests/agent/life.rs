@@ -5,7 +5,7 @@ use std::time::Duration;
 use signoff::manager::State;
 use tokio::net::TcpListener;
 
-use crate::harness::{Process, World, eventually, run};
+use crate::harness::{Process, World, run};
 
 #[tokio::test]
 async fn an_agent_stopped_alone_signs_off_at_the_reserve_and_the_next_gives_the_row_back() {
@@ -14,8 +14,7 @@ async fn an_agent_stopped_alone_signs_off_at_the_reserve_and_the_next_gives_the_
     command.arg("--grace=5s");
     let agent = Process::watching(command).await;
     agent.term();
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
     assert!(!world.spool_files(".mark.json").is_empty());
     let _next = Process::watching(world.agent()).await;
     world.until(State::Active).await;
@@ -52,13 +51,7 @@ async fn a_sigterm_while_starting_ends_it_within_the_grace() {
 #[tokio::test]
 async fn an_agent_killed_with_an_ask_pending_is_succeeded_by_one_that_replays_it() {
     let mut world = World::new().await;
-    let agent = Process::watching(world.agent()).await;
-    world.manager.stop().await;
-    world.scheduler.stop().await;
-    agent.says("Signing off.").await;
-    eventually("the ask on disk", async || (world.asks().len() == 1).then_some(())).await;
-    agent.kill().await;
-    world.manager.restart().await.unwrap();
+    world.killed_with_an_ask_pending().await;
     assert_eq!(world.state(), Some(State::Active));
     let _next = Process::start(world.agent());
     world.until(State::Inactive).await;
@@ -67,13 +60,7 @@ async fn an_agent_killed_with_an_ask_pending_is_succeeded_by_one_that_replays_it
 #[tokio::test]
 async fn an_inherited_ask_of_a_scheduler_that_serves_is_superseded() {
     let mut world = World::new().await;
-    let agent = Process::watching(world.agent()).await;
-    world.manager.stop().await;
-    world.scheduler.stop().await;
-    agent.says("Signing off.").await;
-    eventually("the ask on disk", async || (world.asks().len() == 1).then_some(())).await;
-    agent.kill().await;
-    world.manager.restart().await.unwrap();
+    world.killed_with_an_ask_pending().await;
     world.scheduler.restart().await.unwrap();
     let before = world.manager.table().history().len();
     let next = Process::watching(world.agent()).await;
@@ -100,8 +87,7 @@ async fn two_pre_stops_at_once_and_one_after_sigterm_all_hear_the_same() {
     let after = run(world.command(&["pre-stop"])).await;
     assert!(after.1.starts_with("confirmed"), "{after:?}");
     world.scheduler.stop().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
     assert!(world.asks().is_empty());
 }
 
@@ -155,14 +141,7 @@ async fn a_scheduler_back_while_an_attempt_hangs_is_active_in_the_end() {
     world.scheduler.restart().await.unwrap();
     agent.says_times("The scheduler serves.", 2).await;
     agent.says_times("The manager answered.", 1).await;
-    eventually("the row active for good", async || {
-        if world.state() != Some(State::Active) {
-            return None;
-        }
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        (world.state() == Some(State::Active)).then_some(())
-    })
-    .await;
+    world.until_active_for_good().await;
 }
 
 #[tokio::test]
@@ -209,8 +188,7 @@ async fn a_port_that_is_taken_degrades_the_agent_and_nothing_else() {
     agent.says(&taken.local_addr().unwrap().to_string()).await;
     agent.term();
     world.scheduler.stop().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 #[tokio::test]

@@ -54,8 +54,7 @@ async fn a_manager_that_comes_back_in_the_last_second_is_told_in_time() {
     // The grace is five seconds, the last of it the reserve.
     tokio::time::sleep(Duration::from_millis(3_200)).await;
     world.manager.restart().await.unwrap();
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 #[tokio::test]
@@ -72,8 +71,7 @@ async fn a_manager_that_flaps_is_told_in_the_end() {
     }
     world.manager.faults().clear();
     world.manager.restart().await.unwrap();
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 #[tokio::test]
@@ -87,8 +85,7 @@ async fn a_black_hole_ends_with_the_sign_off() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.state(), Some(State::Active));
     world.manager.faults().clear();
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 #[tokio::test]
@@ -99,8 +96,7 @@ async fn a_manager_that_answers_after_seven_seconds_is_waited_for() {
     world.manager.faults().add(stall).unwrap();
     agent.term();
     world.scheduler.vanish().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 #[tokio::test]
@@ -110,8 +106,7 @@ async fn a_manager_without_its_redis_is_waited_for() {
     world.manager.faults().add(Fault::new(Kind::RedisDown)).unwrap();
     agent.term();
     world.scheduler.vanish().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 #[tokio::test]
@@ -128,14 +123,7 @@ async fn an_attempt_applied_late_under_a_scheduler_that_is_back_ends_active() {
     // The late `inactive` lands after the scheduler is back; the agent finds it and gives the row back, for good.
     let before = ends(&world);
     eventually("the late application", async || (ends(&world) > before).then_some(())).await;
-    eventually("the row given back for good", async || {
-        if world.state() != Some(State::Active) {
-            return None;
-        }
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        (world.state() == Some(State::Active)).then_some(())
-    })
-    .await;
+    world.until_active_for_good().await;
 }
 
 #[tokio::test]
@@ -145,8 +133,7 @@ async fn a_manager_that_dies_between_the_two_moments_is_asked_again() {
     world.manager.faults().add(Fault::new(Kind::DieBetween).call("keep-alive").count(2)).unwrap();
     agent.term();
     world.scheduler.vanish().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 #[tokio::test]
@@ -157,8 +144,7 @@ async fn an_answer_cut_after_applying_is_no_acknowledgement() {
     agent.term();
     let before = ends(&world);
     world.scheduler.vanish().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    let log = agent.ends_signed_off(&world).await;
     assert!(ends(&world) - before >= 3, "two were cut: {log}");
 }
 
@@ -193,8 +179,7 @@ async fn a_manager_that_is_stopping_while_its_streams_live_on_is_left_for_the_ne
     world.manager.restart().await.unwrap();
     agent.term();
     world.scheduler.vanish().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 #[tokio::test]
@@ -209,8 +194,7 @@ async fn of_two_managers_one_dead_and_one_slow_the_slow_one_is_told() {
     world.manager.stop().await;
     agent.term();
     world.scheduler.vanish().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 /// A TCP balancer, as a Service is one: each connection goes to the next manager.
@@ -246,8 +230,7 @@ async fn behind_one_balancer_a_dead_and_a_frozen_manager_do_not_keep_the_third_f
     frozen.faults().add(Fault::new(Kind::BlackHole)).unwrap();
     agent.term();
     world.scheduler.vanish().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 #[tokio::test]

@@ -142,8 +142,7 @@ async fn a_name_that_resolves_only_later_gets_the_sign_off_through() {
     assert_eq!((world.state(), world.asks().len()), (Some(State::Active), 1), "{}", agent.log());
     // In place: a new file would not be seen behind the mount.
     std::fs::write(&hosts, "127.0.0.1 localhost manager.invalid\n").unwrap();
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 #[tokio::test]
@@ -160,8 +159,7 @@ async fn with_a_wrong_ca_nothing_is_signed_off_until_the_right_one_is_put_in_pla
     agent.says_times("An attempt did not succeed.", 2).await;
     assert_eq!((world.state(), world.asks().len()), (Some(State::Active), 1), "{}", agent.log());
     right.write(&world.path("ca.pem"));
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 #[tokio::test]
@@ -174,8 +172,7 @@ async fn a_manager_that_asks_for_a_client_certificate_gets_it() {
     let agent = Process::watching(agent_over_mtls(&world, &manager)).await;
     agent.term();
     world.scheduler.vanish().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 #[tokio::test]
@@ -213,8 +210,7 @@ async fn a_client_certificate_rotated_while_the_agent_runs_is_used() {
     agent.says("The manager answers again.").await;
     agent.term();
     world.scheduler.vanish().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 #[tokio::test]
@@ -229,8 +225,7 @@ async fn a_wrong_password_is_said_never_shown_and_keeps_nothing_from_being_signe
     agent.says("The manager refuses the user name or the password.").await;
     agent.term();
     world.scheduler.vanish().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    let log = agent.ends_signed_off(&world).await;
     assert!(!log.contains(wrong), "{log}");
 }
 
@@ -284,8 +279,7 @@ async fn a_million_rows_are_cut_off_and_the_sign_off_goes_on() {
     assert!(cfg!(debug_assertions) || peak < 16 * 1024, "{peak} KiB");
     agent.term();
     world.scheduler.vanish().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{log}");
+    agent.ends_signed_off(&world).await;
 }
 
 /// A TCP proxy before the scheduler that can be made to talk nonsense.
