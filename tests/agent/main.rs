@@ -10,6 +10,7 @@ mod hook;
 mod identity;
 mod kill;
 mod life;
+mod linger;
 mod many;
 mod outage;
 mod spool;
