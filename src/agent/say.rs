@@ -1,6 +1,10 @@
 //! What the agent says, in logs, answers, status and the termination message: one place, so that the words stay the same.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use tracing::{debug, error, info, warn};
 
@@ -242,9 +246,15 @@ fn wall_of(moment: super::moment::Moment, now: Now) -> WallMillis {
     (now.wall + millis(moment - now.at)).saturating_sub(millis(now.at - moment))
 }
 
-/// What was found in the spool beside good records.
+/// What was found in the spool beside good records: each once in a process's life, however often the spool is looked through.
 pub fn problems(problems: &[Problem]) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     for problem in problems {
-        warn!(spool.problem = %problem, "A file in the spool is not used.");
+        let text = problem.to_string();
+        if !said.contains(&text) {
+            warn!(spool.problem = text, "A file in the spool is not used.");
+            said.insert(text);
+        }
     }
 }

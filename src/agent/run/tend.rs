@@ -131,18 +131,17 @@ impl Agent {
             loop {
                 let adopted = disk.adopt_foreign(Some(key.clone())).await;
                 let own = take_own(&disk, &key, &commands).await;
-                let taken = match (adopted, own) {
-                    (Ok(taken), Ok(())) => {
-                        failed = false;
-                        taken
-                    }
-                    (Err(error), _) | (_, Err(error)) => {
-                        if !std::mem::replace(&mut failed, true) {
-                            warn!(reason = %error, "The spool could not be looked through; it is tried again.");
-                        }
-                        None
-                    }
+                // What was taken is held from now on, whatever became of the other.
+                let (taken, refused) = match adopted {
+                    Ok(taken) => (taken, own.err()),
+                    Err(error) => (None, Some(error)),
                 };
+                if let Some(error) = &refused
+                    && !failed
+                {
+                    warn!(reason = %error, "The spool could not be looked through; it is tried again.");
+                }
+                failed = refused.is_some();
                 let more = taken.as_ref().is_some_and(|taken| taken.more);
                 if let Some(taken) = taken {
                     say::problems(&taken.problems);
