@@ -212,5 +212,14 @@ impl Drop for Line<'_> {
     }
 }
 
+/// For tests that listen to their own thread's log. While there is only one dispatcher, tracing takes the interest in an event
+/// from whichever thread comes past it first, and keeps it: another test's thread, which doesn't listen, would silence it for all.
+#[cfg(test)]
+pub(crate) fn listen_on_each_thread() {
+    use tracing::{Dispatch, subscriber::NoSubscriber};
+    static OTHERS: OnceLock<[Dispatch; 2]> = OnceLock::new();
+    OTHERS.get_or_init(|| [(); 2].map(|()| Dispatch::new(NoSubscriber::new())));
+}
+
 #[cfg(test)]
 mod tests;

@@ -43,6 +43,7 @@ impl Write for Gate {
 }
 
 fn logged(lines: impl FnOnce(Queue) -> tracing::subscriber::DefaultGuard, log: impl FnOnce()) -> String {
+    super::listen_on_each_thread();
     let sink = Sink::default();
     let queue = Queue::start(sink.clone());
     let guard = lines(queue.clone());

@@ -265,6 +265,7 @@ impl std::io::Write for Log {
 
 impl Log {
     fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
+        crate::logging::listen_on_each_thread();
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
