@@ -327,7 +327,8 @@ impl Replay {
             self.pause(job, from).await;
             let asked = self.clock.now().at;
             if job.until.is_some_and(|until| asked >= until) {
-                return Some(verdict);
+                // Acknowledged, but its record is kept: whoever opens the spool next watches on.
+                return Some(Verdict::Queued);
             }
             match self.manager.read_row(&job.key).await {
                 Ok(read) if read.freshness == Freshness::Within30s && asked < closed + LIST_AGE => {}

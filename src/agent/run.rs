@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use super::{
@@ -52,6 +52,8 @@ struct Agent {
     ready: Readiness,
     clock: Clock,
     commands: mpsc::UnboundedSender<Command>,
+    /// The socket is bound, and the run directory with it.
+    bound: watch::Sender<bool>,
 }
 
 /// Runs an agent until it was told to stop and has done what there was to do.
@@ -64,8 +66,15 @@ pub async fn run(resolve: Resolve) -> Exit {
         Ok(resolved) => resolved,
         Err(exit) => return exit,
     };
-    let mut agent =
-        Agent { settings, metrics, degraded, ready: Readiness::default(), clock: Clock::start(), commands };
+    let mut agent = Agent {
+        settings,
+        metrics,
+        degraded,
+        ready: Readiness::default(),
+        clock: Clock::start(),
+        commands,
+        bound: watch::Sender::new(false),
+    };
     agent.report(&problems);
     let listeners = agent.serve();
     let exit = match agent.complete(&resolve, &mut inbox).await {
@@ -212,9 +221,15 @@ impl Agent {
         Ok(())
     }
 
+    /// Once the run directory is this agent's: another's settings are not replaced.
     fn write_settings(&self) {
-        let written = self.settings.write();
-        self.degraded.set("settings", written.err().map(|error| error.to_string()));
+        let (settings, degraded, mut bound) =
+            (self.settings.clone(), self.degraded.clone(), self.bound.subscribe());
+        tokio::spawn(async move {
+            if bound.wait_for(|bound| *bound).await.is_ok() {
+                degraded.set("settings", settings.write().err().map(|error| error.to_string()));
+            }
+        });
     }
 
     fn plain_status(&self) -> Status {

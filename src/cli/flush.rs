@@ -1,6 +1,7 @@
 //! `signoff queue flush`: settles all of a spool.
 
 use std::{
+    collections::BTreeMap,
     io::IsTerminal,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -42,7 +43,8 @@ pub async fn run(args: FlushArgs) -> Exit {
 
 struct Shown {
     bar: ProgressBar,
-    last: Mutex<String>,
+    /// Why each key isn't settled yet.
+    last: Mutex<BTreeMap<SchedulerKey, String>>,
 }
 
 impl Shown {
@@ -63,17 +65,21 @@ impl Progress for Shown {
     }
 
     fn waits(&self, key: &SchedulerKey, why: &str) {
-        let text = format!("{key}: {why}");
-        self.bar.set_message(text.clone());
+        self.bar.set_message(format!("{key}: {why}"));
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last != text {
+        if last.get(key).is_none_or(|known| known != why) {
             tracing::info!(scheduler.key = %key, reason = why, "Not settled yet.");
-            *last = text;
+            last.insert(key.clone(), why.to_owned());
         }
     }
 
     fn settled(&self, key: &SchedulerKey, verdict: Verdict) {
-        self.bar.suspend(|| print(&format!("{}: {key}", verdict.label())));
+        let why = match verdict {
+            Verdict::Queued => self.last.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned(),
+            _ => None,
+        };
+        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+        self.bar.suspend(|| print(&format!("{}: {key}{why}", verdict.label())));
         self.bar.inc(1);
     }
 }

@@ -1,12 +1,12 @@
 //! `signoff pre-stop`: asks the agent, or does the whole job alone, and says in one line how that ended.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{args::PreStopArgs, print, settings};
 use crate::{
     agent::{
         alone,
-        lifecycle::Verdict,
+        lifecycle::{RESERVE, Verdict},
         socket::{AskError, PreStopAnswer, Request, Response, ask},
     },
     exit::Exit,
@@ -18,8 +18,12 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// The agent answers by the deadline; this is for the way there and back.
 const MARGIN: Duration = Duration::from_secs(2);
 
+/// What there is for an attempt at the least.
+const LEAST: Duration = Duration::from_millis(500);
+
 /// Drains, prints one line, and lingers.
 pub async fn run(args: PreStopArgs) -> Exit {
+    let began = Instant::now();
     let inputs = args.inputs();
     let deadline = args.deadline.unwrap_or(DEADLINE);
     let request = Request::PreStop { deadline: Some(deadline) };
@@ -33,7 +37,7 @@ pub async fn run(args: PreStopArgs) -> Exit {
         // No agent, or one that died over it.
         Err(error) => {
             tracing::info!(reason = %error, "No agent answers: doing the whole job alone.");
-            match alone(args.clone()).await {
+            match alone(args.clone(), began).await {
                 Ok(answer) => answer,
                 Err(exit) => return exit,
             }
@@ -48,12 +52,15 @@ pub async fn run(args: PreStopArgs) -> Exit {
     if answer.result == Verdict::Queued { Exit::Queued } else { Exit::Done }
 }
 
-async fn alone(args: PreStopArgs) -> Result<PreStopAnswer, Exit> {
+/// One deadline: what the agent didn't answer in is gone.
+async fn alone(args: PreStopArgs, began: Instant) -> Result<PreStopAnswer, Exit> {
     let (found, problems) = settings::resolved(args.inputs()).await?;
     let (Some(key), true) = (found.key(), found.has_grpc()) else {
         return Err(settings::incomplete(&problems));
     };
-    alone::pre_stop(&found, key, args.deadline).await.map_err(|failure| settings::unavailable(&failure))
+    let all = args.deadline.unwrap_or(found.grace - RESERVE);
+    let left = all.saturating_sub(began.elapsed()).max(LEAST);
+    alone::pre_stop(&found, key, Some(left)).await.map_err(|failure| settings::unavailable(&failure))
 }
 
 async fn linger(time: Duration) {

@@ -258,6 +258,7 @@ impl Lifecycle {
         let fresher = self.freshness != Freshness::Fresh && read.freshness == Freshness::Fresh;
         self.freshness = read.freshness;
         self.row = Some(SeenRow { state: read.state, asked, freshness: read.freshness });
+        self.listed_active |= read.state == RowState::Active && read.freshness == Freshness::Within30s;
         if matches!(read.state, RowState::Active | RowState::Inactive) {
             self.is_listed(now, out);
         }

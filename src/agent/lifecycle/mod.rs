@@ -75,6 +75,8 @@ pub struct Lifecycle {
     served_at: Vec<SocketAddr>,
     /// Where the last look was refused, as long as it is not known that it served there.
     refused_at: Vec<SocketAddr>,
+    /// The row was seen in gRPC's list of the active ones: only then does its absence from that list mean anything.
+    listed_active: bool,
     /// The key was seen in the manager.
     listed: bool,
     /// The manager said `record not found` of a key it never showed.
@@ -116,6 +118,7 @@ impl Lifecycle {
             scheduler: Scheduler::Unseen,
             served_at: Vec::new(),
             refused_at: Vec::new(),
+            listed_active: false,
             listed: false,
             key_unknown: false,
             identity_due: None,
@@ -193,9 +196,17 @@ impl Lifecycle {
         }
         match self.scheduler {
             Scheduler::Serving(_) => Target::Active,
-            Scheduler::Unknown if !self.pending.is_empty() => Target::Inactive,
+            Scheduler::Unknown if self.pending.iter().any(|ask| self.pursues(ask)) => Target::Inactive,
             _ => Target::Leave,
         }
+    }
+
+    /// Whether an ask is worth an attempt though it is unknown whether the scheduler lives. One of our own was asked on evidence;
+    /// one that was found needs a refusal, at the very address it was asked for: with another address configured, nobody has
+    /// looked at the scheduler.
+    fn pursues(&self, ask: &Pending) -> bool {
+        let same = ask.record.address.is_none() || ask.record.address == self.config.advertised;
+        !ask.inherited || (same && !self.refused_at.is_empty())
     }
 
     /// The one deadline: `--grace` after the first of pre-stop, the scheduler's going down, SIGTERM; and never sooner after

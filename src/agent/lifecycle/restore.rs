@@ -42,7 +42,10 @@ impl Lifecycle {
             Hold::None => self.say_what_would_be_restored(out),
             Hold::Open { since, seen_active } => {
                 // To renew a hold, close it first and wait for its end: the end of either of two streams ends the row.
-                if self.row_wrong_since(since) && (seen_active || now.at >= since + RENEW_AFTER) {
+                if self.row_wrong_since(since)
+                    && self.renewable()
+                    && (seen_active || now.at >= since + RENEW_AFTER)
+                {
                     let id = self.attempts.begin(Vec::new(), now.at);
                     self.hold = Hold::None;
                     self.releasing = Some(id);
@@ -99,6 +102,13 @@ impl Lifecycle {
                 && row.asked >= self.provable_from(since)
                 && self.proves(row.asked)
         })
+    }
+
+    /// Whether that read may lead to a renewal, which makes the row inactive for a moment. gRPC's list has only the rows with the
+    /// `schedule` feature: one that was never in it may be active all the same, and a renewal would end what is right. Where we
+    /// made it inactive ourselves, that is the likelier cause.
+    fn renewable(&self) -> bool {
+        self.listed_active || self.ours || self.row.is_some_and(|row| row.state == RowState::Inactive)
     }
 
     fn open_hold(&mut self, now: Now, out: &mut Vec<Effect>) {

@@ -498,6 +498,43 @@ fn an_inherited_ask_of_a_scheduler_that_does_not_serve_is_replayed() {
 }
 
 #[test]
+fn an_inherited_ask_is_not_replayed_while_nobody_has_looked_at_its_scheduler() {
+    let (kind, mut record) = ask_of(None);
+    record.address = Some("10.0.0.1:9999".parse().unwrap());
+    let mut bench = Bench::new(Freshness::Fresh, vec![(kind, record)]);
+    bench.step(refused());
+    bench.secs(600);
+    assert_eq!(attempt(&bench.all), None, "another address is configured now");
+    let mut bench = Bench::new(Freshness::Fresh, vec![ask_of(None)]);
+    bench.step(Event::Scheduler(Sight::Unclear));
+    bench.secs(600);
+    assert_eq!(attempt(&bench.all), None, "it may live");
+    assert!(attempt(&bench.step(refused())).is_some());
+}
+
+#[test]
+fn a_hold_on_a_row_that_was_never_in_the_list_of_active_ones_is_not_renewed() {
+    // A row without the schedule feature is in no such list, active or not.
+    let mut bench = Bench::new(Freshness::Within30s, Vec::new());
+    bench.step(serving());
+    bench.step(Event::Identity { listed: true });
+    bench.secs(60);
+    assert!(bench.read(RowState::NotActive).contains(&Effect::Hold));
+    bench.step(Event::HoldOpened);
+    for _ in 0..20 {
+        bench.secs(60);
+        assert_eq!(
+            attempt(&bench.read(RowState::NotActive)),
+            None,
+            "its half-close would end what may be right"
+        );
+    }
+    bench.read(RowState::Active);
+    bench.secs(60);
+    assert!(attempt(&bench.read(RowState::NotActive)).is_some(), "this one was in it");
+}
+
+#[test]
 fn an_inherited_drain_is_known_and_one_too_far_ahead_is_over() {
     let mut bench = Bench::new(Freshness::Fresh, vec![ask_of(Some(WALL + 20_000))]);
     bench.step(serving());

@@ -108,11 +108,12 @@ impl Agent {
             }
         }
         let run_dir = settings.run_dir.clone();
-        let (commands, ready) = (self.commands.clone(), self.ready.clone());
+        let (commands, ready, bound) = (self.commands.clone(), self.ready.clone(), self.bound.clone());
         listeners.add(
             bind("socket", self.degraded.clone(), move || socket::bind(&run_dir)),
             move |socket, end| {
                 info!(socket.path = %socket.path().display(), "Listening for hooks.");
+                bound.send_replace(true);
                 let handler = move |request| answer(request, commands.clone(), ready.clone()).boxed();
                 socket::serve(socket, socket::server::limits(), handler, end)
             },
