@@ -79,12 +79,6 @@ impl Endpoint {
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
-
-    /// The same endpoint over TLS (`host:port` where certificates are configured for the scheduler's own connection).
-    pub fn with_tls(mut self) -> Self {
-        self.tls = true;
-        self
-    }
 }
 
 impl fmt::Display for Endpoint {
