@@ -17,4 +17,5 @@ pub mod manager;
 pub mod mock;
 pub mod net;
 pub mod proto;
+pub mod repair;
 pub mod spool;

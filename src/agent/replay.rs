@@ -20,12 +20,12 @@ use super::{
     lifecycle::Verdict,
     metrics::Metrics,
     moment::Moment,
-    scheduler::{self, Probe},
     socket::status::PendingStatus,
 };
 use crate::{
     key::SchedulerKey,
     manager::{AttemptOptions, Filter, Freshness, Manager, Outcome, RowState, State},
+    net::{self, Probe},
     spool::record::{Record, RecordId, What},
 };
 
@@ -347,7 +347,7 @@ impl Replay {
 
     async fn look(&self, job: &Job) -> Look {
         let Some(address) = job.asks.iter().rev().find_map(|ask| ask.address) else { return Look::Gone };
-        match scheduler::probe(address, LOOK).await {
+        match net::probe(address, LOOK).await {
             Probe::Silent(_) => return Look::Gone,
             Probe::Unclear(why) => return Look::Unclear(why),
             Probe::Answers => {}

@@ -226,33 +226,6 @@ async fn accepts(target: &Target) -> bool {
     false
 }
 
-/// Whether anything lives at an address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Probe {
-    /// A connection was accepted, whatever was said on it.
-    Answers,
-    /// Refused, unreachable or silent, in words.
-    Silent(String),
-    /// It is this machine that can't look: no network, no file descriptor left. In words.
-    Unclear(String),
-}
-
-/// Looks whether anything lives at `addr`, at most `limit` long: before another pod's sign-off is replayed.
-pub async fn probe(addr: SocketAddr, limit: Duration) -> Probe {
-    match timeout(limit, TcpStream::connect(addr)).await {
-        Ok(Ok(_)) => Probe::Answers,
-        Ok(Err(e)) if says_nobody_is_there(&e) => Probe::Silent(format!("{addr}: {e}")),
-        Ok(Err(e)) => Probe::Unclear(format!("{addr} can't be looked at: {e}")),
-        Err(_) => Probe::Silent(format!("{addr}: no connection within {limit:?}")),
-    }
-}
-
-/// Whether an error is the far end's, or its network's: anything else is a fault of our own and proves nothing.
-fn says_nobody_is_there(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, TimedOut};
-    matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | TimedOut)
-}
-
 #[cfg(test)]
 #[cfg(feature = "mock")]
 mod tests;

@@ -7,10 +7,12 @@
 
 mod connection;
 mod dial;
+mod probe;
 mod tls;
 
 pub use connection::{CallError, Connection, ResponseBody};
 pub use dial::{ConnectError, Peer, connect, reach, resolve};
+pub use probe::{Probe, probe};
 pub use tls::{Tls, TlsError, TlsFiles};
 
 #[cfg(test)]

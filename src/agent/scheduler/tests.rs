@@ -136,36 +136,3 @@ async fn a_listener_that_accepts_and_closes_is_unclear_until_it_refuses() {
         }
     }
 }
-
-#[tokio::test]
-async fn a_probe_tells_something_from_nothing() {
-    let hole = BlackHole::start().await;
-    assert_eq!(probe(hole.addr, BOUND).await, Probe::Answers);
-    let addr = refusing().await;
-    let silent = probe(addr, BOUND).await;
-    assert!(matches!(&silent, Probe::Silent(why) if why.contains(&addr.to_string())), "{silent:?}");
-}
-
-#[test]
-fn a_fault_of_our_own_is_no_sign_that_a_scheduler_is_gone() {
-    use std::io::{Error, ErrorKind};
-    for kind in [ErrorKind::ConnectionRefused, ErrorKind::HostUnreachable, ErrorKind::TimedOut] {
-        assert!(says_nobody_is_there(&Error::from(kind)), "{kind}");
-    }
-    // No route from here, no file descriptor left (EMFILE), not allowed to.
-    let ours = [
-        Error::from(ErrorKind::NetworkUnreachable),
-        Error::from_raw_os_error(24),
-        ErrorKind::PermissionDenied.into(),
-    ];
-    for error in ours {
-        assert!(!says_nobody_is_there(&error), "{error}");
-    }
-}
-
-#[tokio::test]
-async fn an_address_that_this_machine_has_no_way_to_is_unclear() {
-    // A multicast-only scope without an interface: the kernel refuses to try.
-    let nowhere = "[fe80::1]:9".parse().unwrap();
-    assert!(matches!(probe(nowhere, BOUND).await, Probe::Unclear(_)));
-}
