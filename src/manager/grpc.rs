@@ -353,5 +353,6 @@ fn row(scheduler: Scheduler) -> Row {
         cluster_id: scheduler.scheduler_cluster_id,
         last_keep_alive_at: None,
         keep_alive_interval: None,
+        updated_at: None,
     }
 }

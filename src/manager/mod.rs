@@ -101,6 +101,8 @@ pub struct Row {
     pub last_keep_alive_at: Option<String>,
     /// `config.manager_keep_alive_interval`, where the API shows it.
     pub keep_alive_interval: Option<Duration>,
+    /// `updated_at`, verbatim, where the API shows it (REST).
+    pub updated_at: Option<String>,
 }
 
 impl Row {

@@ -2,23 +2,51 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use jiff::{Timestamp, civil::DateTime, tz::Offset};
+
 use crate::{
     key::{KeyError, SchedulerIp, SchedulerKey},
     manager::{Row, State},
 };
 
-/// A row's `last_keep_alive_at`, only ever compared with the same row's at another look: what it says of a time depends on
-/// the manager's time zone, whether it moved doesn't.
+/// A time as the table has it. MySQL's and MariaDB's have no zone, and over REST the same value carries that of whichever
+/// manager answers: so it is only ever compared with times of the same table, never with a clock of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Stamp(u64);
+pub struct Stamp {
+    /// The date and the time of day as they are written, without the offset: hashed.
+    digits: u64,
+    /// In milliseconds since 1970, by the offset that is written beside them, else as if it were UTC; none where the text is
+    /// no time.
+    instant: Option<i64>,
+}
 
 impl Stamp {
-    /// Of the value as the source writes it, verbatim. Two values that differ have stamps that differ, but for one case in 2^64.
+    /// Of the value as the source writes it: RFC 3339 (REST), or `2026-11-23 20:54:32.734` (a database).
     pub fn of(verbatim: &str) -> Self {
         use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hasher = DefaultHasher::new();
-        verbatim.hash(&mut hasher);
-        Self(hasher.finish())
+        let text = verbatim.trim();
+        // A date has hyphens too: an offset can only stand behind the time of day.
+        let offset = text.get(11..).and_then(|time| time.find(['Z', 'z', '+', '-'])).map(|at| 11 + at);
+        let mut digits = DefaultHasher::new();
+        text[..offset.unwrap_or(text.len())].hash(&mut digits);
+        let instant = match offset {
+            Some(_) => text.parse::<Timestamp>().ok(),
+            None => text.parse::<DateTime>().ok().and_then(|at| Offset::UTC.to_timestamp(at).ok()),
+        };
+        Self { digits: digits.finish(), instant: instant.map(Timestamp::as_millisecond) }
+    }
+
+    /// Whether this is another time than `before`, the same row's at an earlier look. Managers in different time zones write
+    /// the same time with other digits (PostgreSQL behind them) or with another offset (MySQL): neither is a move.
+    pub fn moved_since(self, before: Self) -> bool {
+        let same_instant = self.instant.is_some() && self.instant == before.instant;
+        self.digits != before.digits && !same_instant
+    }
+
+    /// How much later this is than `earlier`, another time of the same table. None where it isn't, or can't be told.
+    pub fn after(self, earlier: Self) -> Option<Duration> {
+        let millis = self.instant?.checked_sub(earlier.instant?)?;
+        u64::try_from(millis).ok().map(Duration::from_millis)
     }
 }
 
@@ -39,6 +67,8 @@ pub struct Sighting {
     pub state: State,
     /// `last_keep_alive_at`, where the source shows it.
     pub keep_alive: Option<Stamp>,
+    /// `updated_at`, where the source shows it.
+    pub updated: Option<Stamp>,
     /// `config.manager_keep_alive_interval` in milliseconds, where the source shows it.
     pub interval_ms: Option<u32>,
 }
@@ -62,21 +92,28 @@ impl Sighting {
     }
 }
 
+/// An interval as the table's `config` has it, in milliseconds; none where it is no interval.
+pub fn interval_ms(interval: Duration) -> Option<u32> {
+    u32::try_from(interval.as_millis()).ok().filter(|ms| *ms > 0)
+}
+
+/// The address of a row, where it is spelled as Go prints it: a KeepAlive compares strings, and finds no other.
+pub fn canonical(ip: &str) -> Option<IpAddr> {
+    ip.parse::<IpAddr>().ok().map(|ip| ip.to_canonical()).filter(|parsed| parsed.to_string() == ip)
+}
+
 impl From<&Row> for Sighting {
     fn from(row: &Row) -> Self {
-        let ip = row.ip.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
         Self {
             id: row.id,
             cluster_id: row.cluster_id,
             hostname: row.hostname.as_str().into(),
-            ip: ip.filter(|ip| ip.to_string() == row.ip),
+            ip: canonical(&row.ip),
             port: u16::try_from(row.port).unwrap_or(0),
             state: row.state,
             keep_alive: row.last_keep_alive_at.as_deref().map(Stamp::of),
-            interval_ms: row
-                .keep_alive_interval
-                .and_then(|interval| u32::try_from(interval.as_millis()).ok())
-                .filter(|ms| *ms > 0),
+            updated: row.updated_at.as_deref().map(Stamp::of),
+            interval_ms: row.keep_alive_interval.and_then(interval_ms),
         }
     }
 }
@@ -95,6 +132,7 @@ mod tests {
             cluster_id: 1,
             last_keep_alive_at: Some("2026-11-23T20:54:32.734+08:00".to_owned()),
             keep_alive_interval: Some(Duration::from_secs(3)),
+            updated_at: Some("2026-11-23T20:54:32.734+08:00".to_owned()),
         }
     }
 
@@ -116,8 +154,30 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_moves_with_its_text_alone() {
-        assert_eq!(Stamp::of("2026-11-23 20:54:32.734"), Stamp::of("2026-11-23 20:54:32.734"));
-        assert_ne!(Stamp::of("2026-11-23 20:54:32.734"), Stamp::of("2026-11-23 20:54:32.735"));
+    fn a_stamp_moves_with_its_time_and_not_with_the_zone_it_is_shown_in() {
+        for (before, now, moved) in [
+            ("2026-11-23 20:54:32.734", "2026-11-23 20:54:32.734", false),
+            ("2026-11-23 20:54:32.734", "2026-11-23 20:54:32.735", true),
+            // One manager's zone is Shanghai, the other's UTC: MySQL's digits stay, PostgreSQL's instant does.
+            ("2026-11-23T20:54:32.734+08:00", "2026-11-23T20:54:32.734Z", false),
+            ("2026-11-23T20:54:32.734+08:00", "2026-11-23T12:54:32.734Z", false),
+            ("2026-11-23T20:54:32.734+08:00", "2026-11-23T20:54:37.734+08:00", true),
+            // New York sets its clocks back.
+            ("2026-11-01T01:59:58-04:00", "2026-11-01T01:00:03-05:00", true),
+            ("2026-11-01 01:59:58", "2026-11-01 01:00:03", true),
+            ("", "", false),
+            ("what", "ever", true),
+            ("ünïcödë", "ünïcödé", true),
+        ] {
+            assert_eq!(Stamp::of(now).moved_since(Stamp::of(before)), moved, "{before} -> {now}");
+        }
+    }
+
+    #[test]
+    fn an_age_is_the_distance_of_two_times_of_one_table() {
+        let (early, late) = (Stamp::of("2026-11-23 20:54:32.734"), Stamp::of("2026-11-23 21:54:32.735"));
+        assert_eq!(late.after(early), Some(Duration::from_millis(3_600_001)));
+        assert_eq!(early.after(late), None);
+        assert_eq!(late.after(Stamp::of("never")), None);
     }
 }

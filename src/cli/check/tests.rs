@@ -21,6 +21,7 @@ fn row(ip: &str, port: i32, state: State, cluster_id: u64) -> Row {
         cluster_id,
         last_keep_alive_at: None,
         keep_alive_interval: None,
+        updated_at: None,
     }
 }
 

@@ -26,6 +26,7 @@ struct Raw {
     state: Option<Value>,
     scheduler_cluster_id: Option<Value>,
     last_keep_alive_at: Option<Value>,
+    updated_at: Option<Value>,
     config: Option<Config>,
 }
 
@@ -63,6 +64,7 @@ impl TryFrom<Raw> for Row {
             last_keep_alive_at: text("last_keep_alive_at", raw.last_keep_alive_at)?
                 .filter(|at| !at.is_empty()),
             keep_alive_interval,
+            updated_at: text("updated_at", raw.updated_at)?.filter(|at| !at.is_empty()),
         })
     }
 }
@@ -122,7 +124,7 @@ mod tests {
     use super::*;
 
     /// As a v2.5 manager writes it.
-    const ROW: &str = r#"{"id":1,"created_at":"2026-11-23T12:05:43.748Z","is_del":0,
+    const ROW: &str = r#"{"id":1,"created_at":"2026-11-23T12:05:43.748Z","updated_at":"2026-11-23T12:26:28.76Z","is_del":0,
         "config":{"manager_keep_alive_interval":5000000000},"host_name":"sched-0","idc":"","ip":"127.0.0.20","port":8002,
         "state":"active","features":["schedule"],"last_keep_alive_at":"2026-11-23T12:26:28.759Z","scheduler_cluster_id":1,
         "scheduler_cluster":{"id":0,"created_at":"0001-01-01T00:00:00Z","config":null}}"#;
@@ -141,6 +143,7 @@ mod tests {
                 cluster_id: 1,
                 last_keep_alive_at: Some("2026-11-23T12:26:28.759Z".into()),
                 keep_alive_interval: Some(Duration::from_secs(5)),
+                updated_at: Some("2026-11-23T12:26:28.76Z".into()),
             }]
         );
     }

@@ -10,8 +10,18 @@ use crate::{key::ClusterId, manager::Failure};
 pub enum Scope {
     /// All.
     All,
-    /// These.
+    /// These; at least one.
     Clusters(Vec<ClusterId>),
+}
+
+impl Scope {
+    /// Whether rows of this cluster are in it.
+    pub fn holds(&self, cluster_id: u64) -> bool {
+        match self {
+            Scope::All => true,
+            Scope::Clusters(ids) => ids.iter().any(|id| id.get() == cluster_id),
+        }
+    }
 }
 
 /// How the database behind the manager matches hostnames.
@@ -25,27 +35,18 @@ pub enum Names {
     Unknown,
 }
 
-/// What a source can show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shows {
-    /// `last_keep_alive_at`, of managers that have it (v2.3.1 and later).
-    pub keep_alive: bool,
-    /// Rows that are inactive.
-    pub inactive: bool,
-    /// How hostnames match.
-    pub names: Names,
-}
-
 /// One place to read the rows from.
 #[async_trait]
 pub trait Source: Send + Sync {
     /// For people: `REST http://manager:8080`, `database manager on db:3306`. Never a secret.
     fn name(&self) -> String;
-    /// What it can show.
-    fn shows(&self) -> Shows;
+    /// How hostnames match there.
+    fn names(&self) -> Names;
+    /// Whether what it shows is at most a moment old. gRPC's lists may be 30 s old: such a source can't confirm a write.
+    fn fresh(&self) -> bool;
     /// One look: hands each row of the scope over once, page by page. An error means that rows may be missing: the look is of
-    /// no use then.
+    /// no use then. Where the manager pages without an order, a row that is written meanwhile may be missing all the same.
     async fn look(&self, scope: &Scope, each: &mut (dyn FnMut(Sighting) + Send)) -> Result<(), Failure>;
-    /// This one row (by its id), as fresh as the source can; `None` if it is gone.
+    /// This one row (by its id), as fresh as the source can; `None` if it is gone, or isn't shown (gRPC: inactive).
     async fn again(&self, row: &Sighting) -> Result<Option<Sighting>, Failure>;
 }
