@@ -1,0 +1,204 @@
+//! Which of the dead rows may be written. Pure.
+//!
+//! - **blind**: where every probe of a cluster failed it is the prober that may be cut off: nothing is done there.
+//! - **last-live**: where no row of a cluster that would stay active is known to live, nothing is done there: peers fail when
+//!   no scheduler at all is active.
+//! - **share**: more than a set share of the active rows is no accident of some pods: then nothing at all is done.
+//!
+//! What is held back is said, and the run ends with exit code 3.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use super::judge::{Judgement, Probed, Seen, Verdict};
+use crate::manager::State;
+
+#[cfg(test)]
+mod tests;
+
+/// `--max-share`: how many rows one run may sign off.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MaxShare {
+    /// In percent of the active rows in the scope; at least one row.
+    Percent(f64),
+    /// So many.
+    Count(usize),
+}
+
+impl Default for MaxShare {
+    fn default() -> Self {
+        Self::Percent(15.0)
+    }
+}
+
+impl MaxShare {
+    /// How many of `active` rows.
+    pub fn of(self, active: usize) -> usize {
+        match self {
+            Self::Count(count) => count,
+            #[allow(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a share of a table's rows: far below 2^52, and between 0 and all of them"
+            )]
+            Self::Percent(percent) => ((active as f64 * percent / 100.0 + 1e-9).floor() as usize).max(1),
+        }
+    }
+}
+
+impl FromStr for MaxShare {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            "it is neither a share such as 15% (above 0%, at most 100%) nor a count such as 3 (at least 1)"
+                .to_owned()
+        };
+        let text = text.trim();
+        match text.strip_suffix('%') {
+            Some(percent) => {
+                let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
+                if percent > 0.0 && percent <= 100.0 { Ok(Self::Percent(percent)) } else { Err(wrong()) }
+            }
+            None => match text.parse() {
+                Ok(0) | Err(_) => Err(wrong()),
+                Ok(count) => Ok(Self::Count(count)),
+            },
+        }
+    }
+}
+
+impl fmt::Display for MaxShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Percent(percent) => write!(f, "{percent}%"),
+            Self::Count(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+/// Why something is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Held {
+    /// Every probe in this cluster failed.
+    Blind {
+        /// The cluster.
+        cluster_id: u64,
+        /// How many probes there were.
+        probes: usize,
+    },
+    /// No row of this cluster that would stay active is known to live.
+    LastLive {
+        /// The cluster.
+        cluster_id: u64,
+        /// How many rows would be signed off.
+        wanted: usize,
+    },
+    /// Too many at once.
+    Share {
+        /// How many rows would be signed off.
+        wanted: usize,
+        /// How many may be.
+        allowed: usize,
+        /// Of how many active ones.
+        active: usize,
+    },
+}
+
+impl Held {
+    /// The labels of `signoff_reconcile_held_back{guard}`.
+    pub const GUARDS: [&'static str; 3] = ["blind", "last-live", "share"];
+
+    /// Which guard.
+    pub fn guard(&self) -> &'static str {
+        match self {
+            Self::Blind { .. } => Self::GUARDS[0],
+            Self::LastLive { .. } => Self::GUARDS[1],
+            Self::Share { .. } => Self::GUARDS[2],
+        }
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blind { cluster_id, probes } => write!(
+                f,
+                "blind in cluster {cluster_id}: every probe failed ({probes} of {probes}), so it may be this side that is cut off \
+                 (a NetworkPolicy, a node): nothing is done there"
+            ),
+            Self::LastLive { cluster_id, wanted } => write!(
+                f,
+                "no scheduler that would stay active in cluster {cluster_id} is known to live, and peers fail without any: its {wanted} \
+                 dead row(s) are left alone"
+            ),
+            Self::Share { wanted, allowed, active } => write!(
+                f,
+                "{wanted} of {active} active rows would be signed off, and --max-share allows {allowed}: nothing is done; look whether \
+                 that many are gone, then raise it"
+            ),
+        }
+    }
+}
+
+/// What may be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Which rows are to be signed off, by their place in the list.
+    pub sign_off: Vec<usize>,
+    /// What was held back, and why.
+    pub held: Vec<Held>,
+}
+
+#[derive(Default)]
+struct Cluster {
+    probes: usize,
+    answers: usize,
+    /// Active rows that are known to live.
+    live: usize,
+    /// Active rows of which nothing was heard.
+    unheard: usize,
+    dead: Vec<usize>,
+}
+
+/// Which rows may be signed off: the active ones that are dead or replaced and `wanted`, as far as the guards let.
+pub fn plan(
+    rows: &[Seen],
+    judged: &[Judgement],
+    max_share: MaxShare,
+    wanted: impl Fn(&Seen) -> bool,
+) -> Plan {
+    let mut clusters: BTreeMap<u64, Cluster> = BTreeMap::new();
+    let mut active = 0;
+    for (at, (row, judgement)) in rows.iter().zip(judged).enumerate() {
+        let cluster = clusters.entry(row.now.cluster_id).or_default();
+        cluster.probes += usize::from(row.probe != Probed::NotMade);
+        cluster.answers += usize::from(row.probe == Probed::Answers);
+        if row.now.state == State::Inactive {
+            continue;
+        }
+        active += usize::from(wanted(row));
+        cluster.live += usize::from(judgement.alive);
+        cluster.unheard += usize::from(!judgement.alive);
+        if matches!(judgement.verdict, Verdict::Dead | Verdict::Replaced) && wanted(row) {
+            cluster.dead.push(at);
+        }
+    }
+    let mut plan = Plan::default();
+    for (cluster_id, Cluster { probes, answers, live, unheard, dead }) in clusters {
+        if unheard > 0 && probes > 0 && answers == 0 {
+            plan.held.push(Held::Blind { cluster_id, probes });
+        } else if !dead.is_empty() && live == 0 {
+            plan.held.push(Held::LastLive { cluster_id, wanted: dead.len() });
+        } else {
+            plan.sign_off.extend(dead);
+        }
+    }
+    plan.sign_off.sort_unstable();
+    let (wanted, allowed) = (plan.sign_off.len(), max_share.of(active));
+    if wanted > allowed {
+        plan.sign_off.clear();
+        plan.held.push(Held::Share { wanted, allowed, active });
+    }
+    plan
+}

@@ -1,0 +1,133 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::repair::judge::{
+    judge,
+    tests::{GIVEN, any_table, row},
+};
+
+fn planned(rows: &[Seen], max_share: MaxShare) -> Plan {
+    plan(rows, &judge(rows, &GIVEN), max_share, |_| true)
+}
+
+fn dead(id: u64, ip: &str) -> Seen {
+    row(id, &format!("dead-{id}"), ip).silent().probed(Probed::Silent)
+}
+
+fn live(id: u64, ip: &str) -> Seen {
+    row(id, &format!("live-{id}"), ip).heard().probed(Probed::Answers)
+}
+
+const ALL: MaxShare = MaxShare::Percent(100.0);
+
+#[test]
+fn the_dead_are_signed_off_and_the_living_are_not() {
+    let rows = [dead(1, "10.0.0.1"), live(2, "10.0.0.2"), dead(3, "10.0.0.3")];
+    assert_eq!(planned(&rows, ALL), Plan { sign_off: vec![0, 2], held: vec![] });
+}
+
+#[test]
+fn past_the_share_nothing_at_all_is_done() {
+    let rows = [dead(1, "10.0.0.1"), live(2, "10.0.0.2"), dead(3, "10.0.0.3")];
+    let held = planned(&rows, MaxShare::default());
+    assert_eq!(held, Plan { sign_off: vec![], held: vec![Held::Share { wanted: 2, allowed: 1, active: 3 }] });
+    assert!(planned(&rows, MaxShare::Count(1)).sign_off.is_empty());
+    assert_eq!(planned(&rows, MaxShare::Count(2)).sign_off, [0, 2]);
+    assert_eq!(planned(&rows[..2], MaxShare::default()).sign_off, [0], "one row may always be");
+}
+
+#[test]
+fn a_cluster_in_which_every_probe_failed_is_left_alone() {
+    let unreachable = row(2, "live-2", "10.0.0.2").heard().probed(Probed::Silent);
+    let rows = [
+        dead(1, "10.0.0.1"),
+        unreachable,
+        dead(3, "10.0.0.3").in_cluster(2),
+        live(4, "10.0.0.4").in_cluster(2),
+    ];
+    let plan = planned(&rows, ALL);
+    assert_eq!(plan.sign_off, [2], "the other cluster answers");
+    assert_eq!(plan.held, [Held::Blind { cluster_id: 1, probes: 2 }]);
+}
+
+#[test]
+fn a_look_with_no_network_at_all_is_blind_though_nobody_is_judged_dead() {
+    let rows = [
+        row(1, "s-1", "10.0.0.1").silent().probed(Probed::Unclear),
+        row(2, "s-2", "10.0.0.2").heard().probed(Probed::Unclear),
+    ];
+    assert_eq!(planned(&rows, ALL).held, [Held::Blind { cluster_id: 1, probes: 2 }]);
+}
+
+#[test]
+fn a_cluster_without_anybody_known_to_live_keeps_its_rows() {
+    // Something answers there, but nobody hears of it: not known to live.
+    let rows = [
+        dead(1, "10.0.0.1"),
+        row(2, "s-2", "10.0.0.2").silent().probed(Probed::Answers),
+        live(3, "10.0.0.3").in_cluster(2),
+    ];
+    assert_eq!(
+        planned(&rows, ALL),
+        Plan { sign_off: vec![], held: vec![Held::LastLive { cluster_id: 1, wanted: 1 }] }
+    );
+    // A living scheduler whose row is inactive is no help to a peer.
+    let rows = [
+        dead(1, "10.0.0.1"),
+        live(2, "10.0.0.2").inactive(),
+        row(3, "s-3", "10.0.0.3").silent().probed(Probed::Answers),
+    ];
+    assert_eq!(planned(&rows, ALL).held, [Held::LastLive { cluster_id: 1, wanted: 1 }]);
+}
+
+#[test]
+fn only_wanted_rows_are_written_and_counted() {
+    let rows = [dead(1, "10.0.0.1"), live(2, "10.0.0.2"), dead(3, "10.0.0.3"), live(4, "10.0.0.4")];
+    let judged = judge(&rows, &GIVEN);
+    let of_one = plan(&rows, &judged, MaxShare::Percent(15.0), |row| row.now.id == 3);
+    assert_eq!(of_one, Plan { sign_off: vec![2], held: vec![] });
+}
+
+#[test]
+fn a_share_is_a_share_or_a_count_and_nothing_else() {
+    for (text, of, wanted) in [
+        ("15%", 100, 15),
+        ("15%", 3, 1),
+        ("100%", 7, 7),
+        (" 0.5 % ", 1000, 5),
+        ("3", 100, 3),
+        ("29%", 100, 29),
+    ] {
+        assert_eq!(text.parse::<MaxShare>().unwrap().of(of), wanted, "{text}");
+    }
+    for wrong in ["", "0", "0%", "101%", "-1", "-5%", "x", "1.5", "NaN%", "inf%", "%"] {
+        assert!(wrong.parse::<MaxShare>().unwrap_err().contains("15%"), "{wrong}");
+    }
+    assert_eq!("15%".parse::<MaxShare>().unwrap().to_string(), "15%");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_plan_can_make_an_outage(
+        (rows, given) in any_table(),
+        max_share in prop_oneof![Just(MaxShare::Count(1)), Just(MaxShare::Count(3)), Just(MaxShare::Percent(40.0)), Just(ALL)],
+    ) {
+        let judged = judge(&rows, &given);
+        let plan = plan(&rows, &judged, max_share, |_| true);
+        let active = rows.iter().filter(|row| row.now.state == State::Active).count();
+        prop_assert!(plan.sign_off.len() <= max_share.of(active));
+        for at in &plan.sign_off {
+            let cluster = rows[*at].now.cluster_id;
+            prop_assert!(!judged[*at].alive);
+            let of_cluster = || (0..rows.len()).filter(|other| rows[*other].now.cluster_id == cluster);
+            let stays = of_cluster().any(|other| {
+                !plan.sign_off.contains(&other) && judged[other].alive && rows[other].now.state == State::Active
+            });
+            prop_assert!(stays, "cluster {} is left without a living scheduler", cluster);
+            let probes: Vec<_> = of_cluster().map(|other| rows[other].probe).filter(|probe| *probe != Probed::NotMade).collect();
+            prop_assert!(probes.is_empty() || probes.contains(&Probed::Answers), "cluster {} was not seen", cluster);
+        }
+    }
+}

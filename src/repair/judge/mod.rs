@@ -1,0 +1,369 @@
+//! What each row of the table is: live, dead, replaced, contested or undecided; and why, in words. Pure.
+//!
+//! What speaks of a row, each kind by itself:
+//!
+//! | evidence | for life | for death |
+//! |---|---|---|
+//! | its keep-alive time, at two looks | it moved: the scheduler lives, whatever a probe says | it did not, though the looks were three of its intervals apart and some other row's did: *silence* |
+//! | a probe of its ip:port | something answers, and no other active row has that address | nothing answers |
+//! | its hostname, in its cluster | | another row of that name lives: its *namesake* |
+//! | its ip:port, in its cluster | | another row with that address lives: its *neighbour*, whose answer it is then |
+//!
+//! **Dead needs two kinds**, and no answer of its own. `replaced` is dead with a namesake or a neighbour in its place. Two rows of
+//! one hostname that both live are contested; so is one that this process signed off and that is active again; and one that
+//! answers beside a living namesake while the manager hears nothing of it. Whatever else is undecided: it is reported and
+//! left alone. A row that is inactive, and of which nothing was heard, is as it should be; one that lives is wrongly so.
+//!
+//! Managers before v2.3.1 have no keep-alive time, and gRPC's lists show none. There a row lives if it answers at an address
+//! that is its alone, and is dead if nothing answers *and* its hostname lives elsewhere; a row that nobody replaced can't be told
+//! from one that can't be reached, and is not judged dead.
+//!
+//! Silence counts only where something else was heard: a table in which nothing moves is a manager, or a replica, that
+//! stands still. No clock is read, and no time of the table is compared with any but its own row's.
+
+use std::{cmp::Ordering, fmt, net::IpAddr, time::Duration};
+
+use super::{
+    sighting::{Sighting, Stamp},
+    sources::Names,
+};
+use crate::manager::State;
+
+mod reason;
+#[cfg(test)]
+pub(super) mod tests;
+
+pub use reason::{Newness, Reason, Unproven};
+
+/// Two looks that are to show silence are at least so many keep-alive intervals apart.
+pub const INTERVALS_APART: u32 = 3;
+
+/// What a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Its scheduler lives.
+    Live,
+    /// Its scheduler is gone.
+    Dead,
+    /// Its scheduler is gone, and another one has its hostname or its address.
+    Replaced,
+    /// Two claim one name, or it came back after it was signed off.
+    Contested,
+    /// The evidence doesn't reach.
+    Undecided,
+}
+
+impl Verdict {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Live, Self::Dead, Self::Replaced, Self::Contested, Self::Undecided];
+
+    /// As users read it, and the label of `signoff_reconcile_rows{verdict}`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Dead => "dead",
+            Self::Replaced => "replaced",
+            Self::Contested => "contested",
+            Self::Undecided => "undecided",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// What was found at a row's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Probed {
+    /// Nobody looked.
+    #[default]
+    NotMade,
+    /// Something answers: a TLS alert, or another protocol, does too.
+    Answers,
+    /// Refused, unreachable, or without a word.
+    Silent,
+    /// It could not be looked at: a fault on our side.
+    Unclear,
+}
+
+/// What the first look keeps of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Before {
+    /// `last_keep_alive_at`.
+    pub keep_alive: Option<Stamp>,
+    /// `state`.
+    pub state: State,
+    /// `port`: another one at the second look means that the scheduler registered anew.
+    pub port: u16,
+}
+
+impl From<&Sighting> for Before {
+    fn from(row: &Sighting) -> Self {
+        Self { keep_alive: row.keep_alive, state: row.state, port: row.port }
+    }
+}
+
+/// One row, with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// As the second look saw it.
+    pub now: Sighting,
+    /// As the first one did, if it did.
+    pub before: Option<Before>,
+    /// What was found at its address, after the second look.
+    pub probe: Probed,
+    /// This process signed it off earlier.
+    pub ours: bool,
+}
+
+/// What the rows were looked at with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Circumstances {
+    /// How hostnames match.
+    pub names: Names,
+    /// From the end of the first look to the beginning of the second.
+    pub apart: Duration,
+}
+
+/// What a row is, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judgement {
+    /// What it is.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// There is evidence that its scheduler lives: a guard counts on it.
+    pub alive: bool,
+}
+
+impl Judgement {
+    /// Its scheduler lives, and its row says inactive.
+    pub fn wrongly_inactive(&self) -> bool {
+        matches!(self.reason, Reason::WronglyInactive { .. })
+    }
+}
+
+/// What the two looks say of one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Its keep-alive time moved, or it registered anew.
+    Moved,
+    /// It did not, and should have.
+    Silent,
+    /// Nothing follows from it.
+    Unproven(Unproven),
+    /// It is not known what it was before.
+    New,
+}
+
+fn moved(row: &Seen) -> bool {
+    let Some(before) = &row.before else { return false };
+    before.port != row.now.port
+        || match (before.keep_alive, row.now.keep_alive) {
+            (Some(before), Some(now)) => now.moved_since(before),
+            // Two managers of different releases may have answered: only one of them shows times.
+            _ => false,
+        }
+}
+
+/// What the two looks say of each row.
+pub(super) fn hear(rows: &[Seen], given: &Circumstances) -> Vec<Heard> {
+    let anything = rows.iter().any(moved);
+    let times = rows.iter().any(|row| row.now.keep_alive.is_some());
+    let one = |row: &Seen| match &row.before {
+        _ if moved(row) => Heard::Moved,
+        None => Heard::New,
+        Some(before) if before.state == State::Inactive && row.now.state == State::Active => Heard::New,
+        Some(before) if before.keep_alive.is_some() != row.now.keep_alive.is_some() => Heard::New,
+        // A row without a time in a table that has them never sent a second message.
+        Some(_) if !times => Heard::Unproven(Unproven::NoTimes),
+        Some(_) if !anything => Heard::Unproven(Unproven::NothingMoved),
+        Some(_) if given.apart < INTERVALS_APART * row.now.interval() => {
+            Heard::Unproven(Unproven::TooSoon { interval: row.now.interval() })
+        }
+        Some(_) => Heard::Silent,
+    };
+    rows.iter().map(one).collect()
+}
+
+/// Judges all rows of the scope: what a row is depends on the others.
+pub fn judge(rows: &[Seen], given: &Circumstances) -> Vec<Judgement> {
+    let heard = hear(rows, given);
+    let active = |at: usize| rows[at].now.state == State::Active;
+    let addresses = Groups::of(rows, by_address, |row| row.now.ip.is_some() && row.now.port != 0);
+    // Who answers where two active rows have one address is told by what was heard of them.
+    let shared = addresses.others(active);
+    let neighbours = addresses.others(|at| active(at) && heard[at] == Heard::Moved);
+    let answers = |at: usize| rows[at].probe == Probed::Answers && shared[at].is_none();
+    let alive: Vec<bool> = (0..rows.len())
+        .map(|at| match heard[at] {
+            Heard::Moved => true,
+            Heard::Silent => false,
+            Heard::Unproven(_) | Heard::New => answers(at),
+        })
+        .collect();
+    let names = Groups::of(rows, |a, b| by_name(a, b, given.names), |_| true);
+    let namesakes = names.others(|at| active(at) && alive[at]);
+    (0..rows.len())
+        .map(|at| {
+            let id = |other: Option<usize>| other.map(|at| rows[at].now.id);
+            let facts = Facts {
+                row: &rows[at],
+                heard: heard[at],
+                answers_itself: answers(at),
+                shared: id(shared[at]),
+                namesake: id(namesakes[at]),
+                neighbour: id(neighbours[at]),
+            };
+            let (verdict, reason) = if active(at) { facts.of_active() } else { facts.of_inactive() };
+            Judgement { verdict, reason, alive: alive[at] }
+        })
+        .collect()
+}
+
+/// All that speaks of one row.
+struct Facts<'a> {
+    row: &'a Seen,
+    heard: Heard,
+    /// Something answers at its address, and it is no other active row's.
+    answers_itself: bool,
+    /// Another active row with its address.
+    shared: Option<u64>,
+    /// Another active row of its hostname, which lives.
+    namesake: Option<u64>,
+    /// Another active row with its address, of which the manager hears.
+    neighbour: Option<u64>,
+}
+
+impl Facts<'_> {
+    fn of_active(&self) -> (Verdict, Reason) {
+        match self.heard {
+            Heard::Moved => match self.namesake {
+                Some(with) => (Verdict::Contested, Reason::Twins { with }),
+                None => (Verdict::Live, Reason::Heard),
+            },
+            _ if self.row.ours => (Verdict::Contested, Reason::CameBack),
+            Heard::New => (Verdict::Undecided, Reason::New(self.what_is_new())),
+            Heard::Silent if self.answers_itself => match self.namesake {
+                Some(with) => (Verdict::Contested, Reason::AnswersBeside { with }),
+                None => (Verdict::Undecided, Reason::AnswersUnheard),
+            },
+            Heard::Unproven(why) if self.answers_itself => match self.namesake {
+                Some(with) => (Verdict::Contested, Reason::Twins { with }),
+                None => (Verdict::Live, Reason::Answers { why }),
+            },
+            Heard::Silent | Heard::Unproven(_) => self.of_what_does_not_answer(),
+        }
+    }
+
+    fn what_is_new(&self) -> Newness {
+        match &self.row.before {
+            None => Newness::Row,
+            Some(before) if before.state != self.row.now.state => Newness::State,
+            Some(_) => Newness::Time,
+        }
+    }
+
+    fn of_what_does_not_answer(&self) -> (Verdict, Reason) {
+        let silent = self.heard == Heard::Silent;
+        let mute = self.row.probe == Probed::Silent;
+        let kinds = [silent, mute, self.namesake.is_some(), self.neighbour.is_some()];
+        let unproven = match self.heard {
+            Heard::Unproven(why) => Some(why),
+            _ => None,
+        };
+        let reason = Reason::Evidence {
+            silent,
+            unproven,
+            probe: self.row.probe,
+            shared: self.shared,
+            namesake: self.namesake,
+            neighbour: self.neighbour,
+        };
+        // Something answers there, and it can't be told whether it is this one.
+        let may_answer = self.row.probe == Probed::Answers && self.neighbour.is_none();
+        let verdict = match kinds.iter().filter(|kind| **kind).count() {
+            0 | 1 => Verdict::Undecided,
+            _ if may_answer => Verdict::Undecided,
+            _ if self.namesake.or(self.neighbour).is_some() => Verdict::Replaced,
+            _ => Verdict::Dead,
+        };
+        (verdict, reason)
+    }
+
+    fn of_inactive(&self) -> (Verdict, Reason) {
+        let before = self.row.before.is_some_and(|before| before.state == State::Inactive);
+        match self.heard {
+            // Active at the first look: it ended between the two.
+            _ if !before => (Verdict::Dead, Reason::Ended),
+            Heard::Moved => (Verdict::Live, Reason::WronglyInactive { heard: true }),
+            Heard::Unproven(_) if self.answers_itself => {
+                (Verdict::Live, Reason::WronglyInactive { heard: false })
+            }
+            Heard::Silent | Heard::Unproven(_) | Heard::New => (Verdict::Dead, Reason::Inactive),
+        }
+    }
+}
+
+fn by_address(a: &Seen, b: &Seen) -> Ordering {
+    let key = |row: &Seen| -> (u64, Option<IpAddr>, u16) { (row.now.cluster_id, row.now.ip, row.now.port) };
+    key(a).cmp(&key(b))
+}
+
+fn by_name(a: &Seen, b: &Seen, names: Names) -> Ordering {
+    let (one, other) = (&a.now.hostname, &b.now.hostname);
+    let name = match names {
+        Names::IgnoreCase => {
+            let folded = |byte: u8| byte.to_ascii_lowercase();
+            one.bytes().map(folded).cmp(other.bytes().map(folded))
+        }
+        // Where it isn't known, only the exact name is evidence.
+        Names::Exact | Names::Unknown => one.cmp(other),
+    };
+    a.now.cluster_id.cmp(&b.now.cluster_id).then(name)
+}
+
+/// Rows that are alike, in groups.
+struct Groups {
+    order: Vec<u32>,
+    /// Where in `order` each group ends.
+    ends: Vec<u32>,
+    rows: usize,
+}
+
+impl Groups {
+    fn of(rows: &[Seen], alike: impl Fn(&Seen, &Seen) -> Ordering, counts: impl Fn(&Seen) -> bool) -> Self {
+        let mut order: Vec<u32> =
+            (0u32..).zip(rows).filter(|(_, row)| counts(row)).map(|(at, _)| at).collect();
+        let compare = |a: &u32, b: &u32| alike(&rows[*a as usize], &rows[*b as usize]);
+        order.sort_unstable_by(|a, b| compare(a, b).then(a.cmp(b)));
+        let mut ends: Vec<u32> = (1u32..)
+            .zip(order.windows(2))
+            .filter(|(_, pair)| compare(&pair[0], &pair[1]) != Ordering::Equal)
+            .map(|(end, _)| end)
+            .collect();
+        ends.extend(u32::try_from(order.len()).ok().filter(|end| *end > 0));
+        Self { order, ends, rows: rows.len() }
+    }
+
+    /// For each row the first other one of its group that is `wanted`.
+    fn others(&self, wanted: impl Fn(usize) -> bool) -> Vec<Option<usize>> {
+        let mut others = vec![None; self.rows];
+        let mut start = 0;
+        for end in &self.ends {
+            let group = &self.order[start..*end as usize];
+            start = *end as usize;
+            // The second one is for the first itself.
+            let mut found = group.iter().map(|at| *at as usize).filter(|at| wanted(*at));
+            let (first, second) = (found.next(), found.next());
+            for at in group {
+                let at = *at as usize;
+                others[at] = if first == Some(at) { second } else { first };
+            }
+        }
+        others
+    }
+}
