@@ -13,8 +13,12 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::groups::{
-    GraceArgs, IdentityArgs, LogArgs, ManagerArgs, OutputArgs, OutputFormat, RunDirArgs, SpoolArgs, TlsArgs,
+pub use self::{
+    groups::{
+        GraceArgs, IdentityArgs, LogArgs, ManagerArgs, OutputArgs, OutputFormat, RunDirArgs, SpoolArgs,
+        TlsArgs,
+    },
+    reconcile::{ExplainArgs, LookArgs, ReconcileArgs, ReconcileCommand, SourceName},
 };
 use crate::{
     identity::{Inputs, Repair, address::allowed_peers, duration},
@@ -22,6 +26,7 @@ use crate::{
 };
 
 mod groups;
+mod reconcile;
 
 /// Signs stopped Dragonfly schedulers off in their manager, whatever the manager does meanwhile.
 #[derive(Debug, Clone, Parser)]
@@ -45,6 +50,8 @@ pub enum Command {
     Queue(QueueArgs),
     /// Check identity, manager, scheduler, spool and permissions, and say what to do
     Check(Box<CheckArgs>),
+    /// Find the rows of schedulers that are gone, and repair them
+    Reconcile(Box<ReconcileArgs>),
     /// Run a mock Dragonfly manager: both APIs, faults on demand, a live page
     #[cfg(feature = "mock")]
     MockManager(Box<crate::mock::MockManagerArgs>),
@@ -336,6 +343,11 @@ impl Command {
             Command::Agent(args) => (args.log, Level::Info),
             Command::PreStop(args) => (args.log, Level::Warn),
             Command::Queue(QueueArgs { command: QueueCommand::Flush(args) }) => (args.log, Level::Warn),
+            Command::Reconcile(args) => match &args.command {
+                Some(ReconcileCommand::Explain(args)) => (args.look.log, Level::Warn),
+                // What it does to rows is for the log of a job.
+                None => (args.look.log, Level::Info),
+            },
             _ => (LogArgs::default(), Level::Warn),
         };
         (log.log_format.unwrap_or_default(), log.log_level.unwrap_or(usual))

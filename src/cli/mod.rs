@@ -32,6 +32,7 @@ pub mod environment;
 pub mod flush;
 pub mod pre_stop;
 pub mod queue;
+pub mod reconcile;
 pub mod settings;
 pub mod status;
 pub mod status_view;
@@ -82,6 +83,24 @@ pub fn print(text: &str) {
     }
 }
 
+/// Rows of cells as lines, each column as wide as it must be.
+fn columns(rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
 /// Says on stderr, in one line, what is wrong with the usage or configuration.
 pub fn usage(wrong: &dyn std::fmt::Display) -> Exit {
     let _ = writeln!(io::stderr(), "error: {wrong}");
@@ -120,6 +139,7 @@ async fn dispatch(command: Command) -> Exit {
         Command::PreStop(args) => pre_stop::run(*args).await,
         Command::Status(args) => status::run(args).await,
         Command::Check(args) => check::run(*args).await,
+        Command::Reconcile(args) => reconcile::run(*args).await,
         Command::Queue(QueueArgs { command: QueueCommand::Flush(args) }) => flush::run(*args).await,
         Command::Queue(QueueArgs { command }) => queue(command).await,
         #[cfg(feature = "mock")]
@@ -163,7 +183,6 @@ fn each(ids: &[String], act: impl Fn(&str) -> Result<String, SpoolError>) -> Res
 }
 
 /// Resolves at SIGTERM or SIGINT.
-#[cfg(feature = "mock")]
 async fn told_to_stop() {
     use signal_hook::consts::{SIGINT, SIGTERM};
     match signal_hook_tokio::Signals::new([SIGTERM, SIGINT]) {

@@ -7,6 +7,7 @@ use std::{fmt::Write as _, path::Path};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::columns;
 use crate::spool::{
     self, Entry, Listing, Problem, SpoolError,
     record::{Kind, Record, WallMillis, What},
@@ -138,23 +139,6 @@ fn table(dir: &Path, listing: &Listing, all: bool, now: WallMillis) -> String {
     }
     for path in &listing.corrupt {
         let _ = writeln!(out, "set aside: {}", path.display());
-    }
-    out
-}
-
-fn columns(rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = Vec::new();
-    for row in rows {
-        widths.resize(widths.len().max(row.len()), 0);
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        out.push('\n');
     }
     out
 }

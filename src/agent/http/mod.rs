@@ -47,11 +47,23 @@ impl Readiness {
     }
 }
 
+/// What `/metrics` says.
+pub trait Exposition: std::fmt::Debug + Send + Sync {
+    /// All metrics as OpenMetrics text, to be sent as [`metrics::CONTENT_TYPE`].
+    fn text(&self) -> Result<String, std::fmt::Error>;
+}
+
+impl Exposition for Metrics {
+    fn text(&self) -> Result<String, std::fmt::Error> {
+        Metrics::text(self)
+    }
+}
+
 /// What is served, and within which limits.
 #[derive(Debug, Clone)]
 pub struct Served {
     /// For `/metrics`.
-    pub metrics: Metrics,
+    pub metrics: Arc<dyn Exposition>,
     /// For `/readyz`.
     pub ready: Readiness,
     /// Of all connections.
@@ -62,8 +74,8 @@ pub struct Served {
 
 impl Served {
     /// With the default limits.
-    pub fn new(metrics: Metrics, ready: Readiness) -> Self {
-        Self { metrics, ready, limits: Limits::default(), http: HttpLimits::default() }
+    pub fn new(metrics: impl Exposition + 'static, ready: Readiness) -> Self {
+        Self { metrics: Arc::new(metrics), ready, limits: Limits::default(), http: HttpLimits::default() }
     }
 
     fn answer<B: Body>(&self, request: &Request<B>) -> Answer {

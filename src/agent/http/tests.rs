@@ -28,7 +28,7 @@ async fn server_with(limits: Limits, http: HttpLimits) -> Server {
     let address = listener.local_addr().unwrap();
     let (metrics, ready) = (Metrics::new(), Readiness::default());
     let (stop, stopped) = oneshot::channel::<()>();
-    let served = Served { metrics: metrics.clone(), ready: ready.clone(), limits, http };
+    let served = Served { metrics: std::sync::Arc::new(metrics.clone()), ready: ready.clone(), limits, http };
     let task = tokio::spawn(run(listener, served, async {
         let _ = stopped.await;
     }));

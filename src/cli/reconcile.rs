@@ -1,0 +1,362 @@
+//! `signoff reconcile`: finds the rows of schedulers that are gone, and repairs them.
+
+use std::{sync::Arc, time::Duration};
+
+use tracing::{error, info, warn};
+
+use self::{
+    shown::Shown,
+    view::{Explained, View},
+};
+use super::{
+    args::{ExplainArgs, LookArgs, OutputFormat, ReconcileArgs, ReconcileCommand, SourceName},
+    print, settings, told_to_stop, usage,
+};
+use crate::{
+    agent::{
+        clock::wall_millis,
+        http::{self, Readiness, Served},
+        last_words::{LastWords, TERMINATION_LOG},
+    },
+    exit::Exit,
+    identity::{Inputs, Settings, settings::DEFAULT_LISTEN},
+    manager::{Failure, Manager, client::Client, endpoints::Dialer, grpc::Grpc, rest::Rest},
+    net::{Tls, TlsFiles},
+    repair::{
+        metrics::Metrics,
+        reconcile::{Policy, Reconciler, Report},
+        sources::{Scope, Source, grpc::GrpcSource, rest::RestSource},
+        survey::Options,
+    },
+};
+
+mod shown;
+mod view;
+
+/// A run that doesn't stay ends within this: well inside a CronJob's period.
+const DEADLINE: Duration = Duration::from_secs(240);
+
+/// Runs once, or stays with `--every`; or explains.
+pub async fn run(args: ReconcileArgs) -> Exit {
+    match &args.command {
+        Some(ReconcileCommand::Explain(explain)) => self::explain(explain).await,
+        None => reconcile(&args).await,
+    }
+}
+
+async fn reconcile(args: &ReconcileArgs) -> Exit {
+    let apply = args.apply.unwrap_or(false);
+    let scope = match scope(&args.look, apply) {
+        Ok(scope) => scope,
+        Err(wrong) => return usage(&wrong),
+    };
+    let (source, manager) = match ends(&args.look, apply, args.purge_after.is_some() && apply).await {
+        Ok(ends) => ends,
+        Err(exit) => return exit,
+    };
+    let deadline = args.deadline.unwrap_or_else(|| args.every.map_or(DEADLINE, |every| every.min(DEADLINE)));
+    let policy = Policy {
+        look: Options {
+            scope,
+            recheck_after: args.look.recheck_after,
+            purge_after: args.purge_after,
+            only: None,
+        },
+        pattern: args.hostname_pattern.clone(),
+        max_share: args.max_share.unwrap_or_default(),
+        apply,
+        deadline,
+    };
+    let reconciler = Reconciler::new(source, manager, policy);
+    let words = LastWords::to(TERMINATION_LOG);
+    let output = args.look.output.output.unwrap_or_default();
+    let job = Job { reconciler, output, words };
+    let exit = match args.every {
+        Some(every) => job.stay(every, args).await,
+        None => job.once().await,
+    };
+    exit
+}
+
+/// One process's runs.
+struct Job {
+    reconciler: Reconciler,
+    output: OutputFormat,
+    words: LastWords,
+}
+
+impl Job {
+    async fn once(mut self) -> Exit {
+        let shown = Shown::new();
+        let ended = tokio::select! {
+            ended = self.reconciler.run(&shown) => ended,
+            () = told_to_stop() => {
+                warn!("Stopped before the run was done; the next one does the rest.");
+                return Exit::Unavailable;
+            }
+        };
+        shown.clear();
+        let exit = match ended {
+            Ok(report) => {
+                let view = View::of(&report);
+                print(&match self.output {
+                    OutputFormat::Table => view.table(),
+                    OutputFormat::Json => view.json(true),
+                });
+                self.words.say(format!("{}\n", view.summary()));
+                report.exit()
+            }
+            Err(failure) => {
+                self.words.say(format!("reconcile: the rows could not be read: {failure}\n"));
+                settings::unavailable(&format!("the rows could not be read: {failure}"))
+            }
+        };
+        self.words.flush().await;
+        exit
+    }
+
+    /// Runs again and again until it is told to stop. A run that fails ends nothing.
+    async fn stay(mut self, every: Duration, args: &ReconcileArgs) -> Exit {
+        let (metrics, ready) = (Metrics::new(every), Readiness::default());
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let served = Served::new(metrics.clone(), ready.clone());
+        let server = match http::listen("--listen", args.listen.unwrap_or(DEFAULT_LISTEN)) {
+            Ok(listener) => tokio::spawn(http::run(listener, served, async move {
+                // A sender that is gone is the end too.
+                let _ = stopped.await;
+            })),
+            Err(why) => {
+                // The runs are what it is there for: an alert sees that nobody is scraped.
+                error!(reason = %why, "There are no metrics.");
+                tokio::spawn(std::future::ready(()))
+            }
+        };
+        info!(
+            rows.source = self.reconciler.source.name(),
+            reconcile.apply = self.reconciler.policy.apply,
+            reconcile.every_seconds = every.as_secs_f64(),
+            "Reconciling."
+        );
+        tokio::select! {
+            () = told_to_stop() => info!("Stopping."),
+            () = self.runs(every, &metrics, &ready) => {}
+        }
+        drop(stop);
+        // Who doesn't read its answer can't hold up the exit.
+        let _ = tokio::time::timeout(Duration::from_millis(100), server).await;
+        self.words.flush().await;
+        Exit::Done
+    }
+
+    async fn runs(&mut self, every: Duration, metrics: &Metrics, ready: &Readiness) {
+        let mut begin = tokio::time::interval(every);
+        begin.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            begin.tick().await;
+            match self.reconciler.run(&shown::Quiet).await {
+                Ok(report) => {
+                    ready.set(true);
+                    metrics.ended(&report, wall_millis());
+                    self.say(&report);
+                }
+                Err(failure) => {
+                    metrics.failed();
+                    self.words.say(format!("reconcile: the rows could not be read: {failure}\n"));
+                    warn!(reason = %failure, "The rows could not be read; the next run tries again.");
+                }
+            }
+        }
+    }
+
+    fn say(&self, report: &Report) {
+        let view = View::of(report);
+        let summary = view.summary();
+        self.words.say(format!("{summary}\n"));
+        if self.output == OutputFormat::Json {
+            print(&view.json(false));
+        }
+        for held in &report.plan.held {
+            error!(reconcile.guard = held.guard(), reason = %held, "A guard held something back.");
+        }
+        for finding in view.findings() {
+            warn!(
+                row.id = finding.id,
+                scheduler.cluster = finding.cluster_id,
+                scheduler.hostname = finding.hostname,
+                scheduler.ip = finding.ip,
+                row.verdict = finding.verdict,
+                reason = finding.reason,
+                "A row is not as it should be."
+            );
+        }
+        info!(reconcile.result = report.outcome().label(), reconcile.summary = summary, "A run ended.");
+    }
+}
+
+/// Which clusters. A run that writes has to be told.
+fn scope(look: &LookArgs, apply: bool) -> Result<Scope, String> {
+    match (look.cluster_id.as_slice(), look.all_clusters.unwrap_or(false)) {
+        ([], true) => Ok(Scope::All),
+        ([], false) if apply => Err(
+            "--apply needs to be told where: give --cluster-id (repeatable), or --all-clusters".to_owned(),
+        ),
+        ([], false) => Ok(Scope::All),
+        (_, true) => Err("--cluster-id and --all-clusters exclude each other: give one of them".to_owned()),
+        (ids, false) => Ok(Scope::Clusters(ids.to_vec())),
+    }
+}
+
+type Ends = (Box<dyn Source>, Option<Arc<dyn Manager>>);
+
+/// Where the rows are read, and who writes them, if somebody is to.
+async fn ends(look: &LookArgs, apply: bool, deletes: bool) -> Result<Ends, Exit> {
+    let settings = manager(look, apply).await?;
+    let settings = settings.manager();
+    let wrong = |why: &str| Err(usage(&why));
+    if apply && settings.grpc.is_empty() {
+        return wrong(
+            "--apply needs a gRPC endpoint of the manager: give one with --manager host:port (all sign-offs go over gRPC)",
+        );
+    }
+    let user = settings.username.is_some() && settings.password_file.is_some();
+    if deletes && (settings.rest.is_empty() || !user) {
+        return wrong(
+            "--purge-after deletes through REST: give an http:// or https:// endpoint with --manager, and with --username and \
+             --password-file a user who may delete",
+        );
+    }
+    let tls = Arc::new(Tls::new(TlsFiles {
+        ca: settings.ca_file.clone(),
+        cert: settings.cert_file.clone(),
+        key: settings.key_file.clone(),
+    }));
+    let client = if settings.grpc.is_empty() {
+        None
+    } else {
+        match Client::new(settings.clone()) {
+            Ok(client) => Some(Arc::new(client)),
+            Err(why) => return wrong(&why.to_string()),
+        }
+    };
+    let chosen = look.source.unwrap_or(if look.database_url.is_some() {
+        SourceName::Database
+    } else if settings.rest.is_empty() {
+        SourceName::Grpc
+    } else {
+        SourceName::Rest
+    });
+    let source: Box<dyn Source> = match chosen {
+        SourceName::Rest => {
+            if settings.rest.is_empty() {
+                return wrong("--source rest needs a REST endpoint: give http://host:8080 or https:// with --manager");
+            }
+            if !user {
+                return wrong("REST needs a user: give --username and --password-file (a guest may read)");
+            }
+            let shared = client.as_ref().and_then(|client| client.shared_rest());
+            Box::new(RestSource::new(shared.unwrap_or_else(|| {
+                let credentials = crate::manager::rest::RestCredentials {
+                    username: settings.username.clone(),
+                    password_file: settings.password_file.clone(),
+                };
+                Arc::new(Rest::new(settings.rest.clone(), tls, credentials))
+            })))
+        }
+        SourceName::Grpc => {
+            let Some(client) = &client else {
+                return wrong("--source grpc needs a gRPC endpoint of the manager: give one with --manager host:port");
+            };
+            warn!(
+                "gRPC shows no keep-alive times: only a row whose hostname lives elsewhere can be judged dead. Give a REST endpoint \
+                 with a user (a guest may read), or --database-url."
+            );
+            Box::new(GrpcSource::new(client.shared_grpc(), client.caller_ip()))
+        }
+        SourceName::Database => database(look)?,
+    };
+    Ok((source, client.map(|client| client as Arc<dyn Manager>)))
+}
+
+fn database(look: &LookArgs) -> Result<Box<dyn Source>, Exit> {
+    let Some(_url) = &look.database_url else {
+        return Err(usage(&"--source database needs --database-url mysql://user@host:3306/manager or postgres://…"));
+    };
+    Err(usage(&"not yet"))
+}
+
+/// The manager's endpoints and credentials: flags and environment, then a running agent's, then scheduler.yaml's.
+async fn manager(look: &LookArgs, apply: bool) -> Result<Settings, Exit> {
+    let inputs = Inputs {
+        managers: look.manager.manager.clone(),
+        username: look.manager.username.clone(),
+        password_file: look.manager.password_file.clone(),
+        ca_file: look.tls.ca_file.clone(),
+        cert_file: look.tls.cert_file.clone(),
+        key_file: look.tls.key_file.clone(),
+        scheduler_config: look.scheduler_config.clone(),
+        run_dir: look.run_dir.run_dir.clone(),
+        ..Inputs::default()
+    };
+    let grpc = inputs.managers.iter().any(|endpoint| crate::identity::address::is_grpc(endpoint));
+    let enough = grpc || (!apply && (!inputs.managers.is_empty() || look.database_url.is_some()));
+    if !enough || inputs.scheduler_config.is_some() {
+        return settings::resolved(inputs).await.map(|(settings, _)| settings);
+    }
+    // Whose row the process stands beside doesn't matter here, and finding that out may take seconds.
+    let agents = Settings::read(&inputs.run_dir()).ok().flatten().unwrap_or_default();
+    Ok(Settings {
+        managers: inputs.managers,
+        username: inputs.username.or(agents.username),
+        password_file: inputs.password_file.or(agents.password_file),
+        ca_file: inputs.ca_file.or(agents.ca_file),
+        cert_file: inputs.cert_file.or(agents.cert_file),
+        key_file: inputs.key_file.or(agents.key_file),
+        ..Settings::default()
+    })
+}
+
+async fn explain(args: &ExplainArgs) -> Exit {
+    let scope = match scope(&args.look, false) {
+        Ok(scope) => scope,
+        Err(wrong) => return usage(&wrong),
+    };
+    let (source, _) = match ends(&args.look, false, false).await {
+        Ok(ends) => ends,
+        Err(exit) => return exit,
+    };
+    let policy = Policy {
+        look: Options {
+            scope,
+            recheck_after: args.look.recheck_after,
+            purge_after: None,
+            only: Some(args.id),
+        },
+        pattern: None,
+        max_share: crate::repair::guard::MaxShare::default(),
+        apply: false,
+        deadline: DEADLINE,
+    };
+    let shown = Shown::new();
+    let ended = Reconciler::new(source, None, policy).run(&shown).await;
+    shown.clear();
+    let unread = |failure: &Failure| settings::unavailable(&format!("the rows could not be read: {failure}"));
+    match ended {
+        Err(failure) => unread(&failure),
+        Ok(report) => match Explained::of(&report, args.id) {
+            None => {
+                let _ = std::io::Write::write_all(
+                    &mut std::io::stderr(),
+                    format!("error: {} shows no row with the id {} in this scope\n", report.source, args.id).as_bytes(),
+                );
+                Exit::CheckFailed
+            }
+            Some(explained) => {
+                print(&match args.look.output.output.unwrap_or_default() {
+                    OutputFormat::Table => explained.text(),
+                    OutputFormat::Json => explained.json(),
+                });
+                if explained.wrong() { Exit::Inconsistent } else { Exit::Done }
+            }
+        },
+    }
+}
