@@ -18,4 +18,5 @@ pub mod mock;
 pub mod net;
 pub mod proto;
 pub mod repair;
+mod secret;
 pub mod spool;

@@ -21,6 +21,8 @@ mod keep_alive;
 mod lists;
 #[path = "contract/outages.rs"]
 mod outages;
+#[path = "contract/releases.rs"]
+mod releases;
 #[path = "contract/rest.rs"]
 mod rest;
 #[path = "contract/scheduler.rs"]

@@ -60,7 +60,7 @@ pub enum SettingsError {
 
 /// The client of all managers.
 pub struct Client {
-    grpc: Grpc,
+    grpc: Arc<Grpc>,
     rest: Option<Arc<Rest>>,
     /// What REST did last: see the constants.
     rest_state: AtomicU8,
@@ -102,7 +102,7 @@ impl Client {
             RestCredentials { username: settings.username, password_file: settings.password_file };
         let rest = (!settings.rest.is_empty()).then(|| Arc::new(Rest::new(settings.rest, tls, credentials)));
         Ok(Self {
-            grpc: Grpc::new(dialer),
+            grpc: Arc::new(Grpc::new(dialer)),
             rest,
             rest_state: AtomicU8::new(UNTRIED),
             caller_ip: settings.caller_ip.unwrap_or(Ipv4Addr::LOCALHOST.into()),
@@ -118,6 +118,21 @@ impl Client {
     /// The REST side alone, for checks, where it is configured.
     pub fn rest(&self) -> Option<&Rest> {
         self.rest.as_deref()
+    }
+
+    /// The gRPC side, to read rows from beside this client's own calls.
+    pub fn shared_grpc(&self) -> Arc<Grpc> {
+        self.grpc.clone()
+    }
+
+    /// The REST side, to read rows from beside this client's own calls, where it is configured.
+    pub fn shared_rest(&self) -> Option<Arc<Rest>> {
+        self.rest.clone()
+    }
+
+    /// The address that lists over gRPC are asked as.
+    pub fn caller_ip(&self) -> IpAddr {
+        self.caller_ip
     }
 
     fn rest_worked(&self) {

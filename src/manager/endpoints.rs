@@ -252,6 +252,11 @@ impl Dialer {
         Self { endpoints, tls, start, state: Mutex::default() }
     }
 
+    /// The endpoints, in the order they were given.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().map(Arc::as_ref)
+    }
+
     /// Looks at every address of every endpoint: for checks.
     pub async fn reach(&self) -> Vec<Reach> {
         join_all(self.endpoints.iter().map(|e| reach(e, &self.tls))).await.into_iter().flatten().collect()

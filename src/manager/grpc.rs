@@ -24,7 +24,7 @@ use tonic::Status;
 
 use super::{
     AttemptOptions, Contact, Failure, Freshness, Outcome, Row, RowRead, RowState, State,
-    endpoints::{Dialer, OpenOn, Reach},
+    endpoints::{Dialer, Endpoint, OpenOn, Reach},
     outcome,
 };
 use crate::{
@@ -184,6 +184,11 @@ impl Grpc {
         self.shared.contact.subscribe()
     }
 
+    /// The endpoints, in the order they were given.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.shared.dialer.endpoints()
+    }
+
     /// Looks at every address of every endpoint: for checks.
     pub async fn reach(&self) -> Vec<Reach> {
         self.shared.dialer.reach().await
@@ -314,7 +319,14 @@ impl Grpc {
                     Outcome::Rejected(f) | Outcome::Failed(f) | Outcome::Unknown(f) => f,
                     Outcome::Confirmed | Outcome::Absent => Failure::new(status.message()),
                 };
-                Err((Failure { why: format!("ListSchedulers: {}", failure.why), ..failure }, cut))
+                // tonic's word for an answer over the cap.
+                let hint = match status.code() {
+                    tonic::Code::OutOfRange if status.message().contains("message length too large") => {
+                        "; a list over 4 MiB is not taken: read the rows over REST, or from the manager's database"
+                    }
+                    _ => "",
+                };
+                Err((Failure { why: format!("ListSchedulers: {}{hint}", failure.why), ..failure }, cut))
             }
         }
     }

@@ -17,7 +17,7 @@ use reqwest::{Method, header};
 
 use self::{
     row::Rows,
-    session::{Credentials, Secret, Session},
+    session::{Credentials, Session},
 };
 use super::{
     Failure, Filter, Freshness, Outcome, Row, RowRead, RowState, State,
@@ -25,9 +25,10 @@ use super::{
     grpc::ANSWER_CAP,
     outcome::{self, Class},
 };
-use crate::{key::SchedulerKey, net::Tls};
+use crate::{key::SchedulerKey, net::Tls, secret::Secret};
 
-mod row;
+mod pages;
+pub(crate) mod row;
 mod session;
 
 #[cfg(test)]
@@ -133,8 +134,7 @@ impl Rest {
             Filter::Cluster(id) => ("scheduler_cluster_id", id.to_string()),
             Filter::Ip(ip) => ("ip", ip.to_string()),
         };
-        // A page of rows with their features and configuration stays well below the cap.
-        let per_page = fastrand::usize(400..600);
+        let per_page = pages::size();
         let mut rows: Vec<Row> = Vec::new();
         let mut ids = HashSet::new();
         for page in 1.. {
@@ -163,17 +163,11 @@ impl Rest {
             Class::Confirmed | Class::Absent => {}
             _ => return Err(answer.failure(&at)),
         }
-        let (at, answer) = self.authorized(Method::GET, &path).await?;
-        match answer.class() {
-            Class::Absent => return Ok(()),
-            Class::Confirmed => {}
-            _ => return Err(answer.failure(&at)),
-        }
+        let Some(row) = self.by_id(id).await? else { return Ok(()) };
         // Another manager may answer that from its memory: ask again in a way that none has in memory.
-        let row: row::One = parse(&at, &answer.body)?;
         let query = [
-            ("host_name", row.0.hostname),
-            ("ip", row.0.ip),
+            ("host_name", row.hostname),
+            ("ip", row.ip),
             ("page", "1".to_owned()),
             ("per_page", fastrand::u32(1_000..10_000_000).to_string()),
         ];
@@ -183,6 +177,21 @@ impl Rest {
             )));
         }
         Ok(())
+    }
+
+    /// The endpoints, in the order they were given.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// The row with this id, which a manager may answer from its memory: at most 30 s old.
+    async fn by_id(&self, id: u64) -> Result<Option<Row>, Failure> {
+        let (at, answer) = self.authorized(Method::GET, &format!("{SCHEDULERS}/{id}")).await?;
+        match answer.class() {
+            Class::Absent => Ok(None),
+            Class::Confirmed => parse::<row::One>(&at, &answer.body).map(|row| Some(row.0)),
+            _ => Err(answer.failure(&at)),
+        }
     }
 
     /// Looks at every address of every endpoint: for checks.
@@ -215,13 +224,18 @@ impl Rest {
     }
 
     async fn page(&self, query: &[(&str, String)]) -> Result<Vec<Row>, Failure> {
+        self.page_at(query).await.map(|(_, rows)| rows)
+    }
+
+    /// The rows, and the endpoint that gave them.
+    async fn page_at(&self, query: &[(&str, String)]) -> Result<(String, Vec<Row>), Failure> {
         let mut path = reqwest::Url::parse("http://manager").map_err(|e| Failure::new(e.to_string()))?;
         path.set_path(SCHEDULERS);
         path.query_pairs_mut().extend_pairs(query);
         let path = format!("{SCHEDULERS}?{}", path.query().unwrap_or_default());
         let (at, answer) = self.authorized(Method::GET, &path).await?;
         match answer.class() {
-            Class::Confirmed => parse::<Rows>(&at, &answer.body).map(|rows| rows.0),
+            Class::Confirmed => parse::<Rows>(&at, &answer.body).map(|rows| (at, rows.0)),
             _ => Err(answer.failure(&at)),
         }
     }

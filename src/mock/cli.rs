@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{
     fault::Fault,
-    manager::{Config, MockError, MockManager, User},
+    manager::{Config, MockError, MockManager, Release, User},
     scheduler::{MockScheduler, SchedulerConfig, SchedulerError},
     tls::TlsFiles,
 };
@@ -46,6 +46,9 @@ pub struct MockManagerArgs {
     /// What a call takes when all is well
     #[arg(long, value_name = "DURATION", default_value = "2ms", value_parser = duration)]
     pub latency: Duration,
+    /// Be like a manager of this release: 2.2 or 2.5
+    #[arg(long, value_name = "RELEASE", default_value = "2.5")]
+    pub release: Release,
     /// A REST user, repeatable: NAME:PASSWORD:root|guest [default: root:dragonfly:root]
     #[arg(long, value_name = "USER", hide_default_value = true)]
     pub user: Vec<User>,
@@ -75,6 +78,7 @@ pub async fn run_manager(args: MockManagerArgs, shutdown: impl Future<Output = (
         admin: Some(args.admin_listen),
         state: args.state,
         latency: args.latency,
+        release: args.release,
         users,
         collect_every: Some(Duration::from_secs(3600)),
         tls,
@@ -170,6 +174,7 @@ mod tests {
         for (flag, value, words) in [
             ("--fault", "refused", "black-hole"),
             ("--latency", "fast", "200ms"),
+            ("--release", "1.0", "2.2 or 2.5"),
             ("--user", "me:hunter2hunter2:admin", "root or guest"),
         ] {
             let said = Manager::try_parse_from(["x", flag, value]).unwrap_err().to_string();

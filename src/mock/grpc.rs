@@ -18,6 +18,7 @@ use super::{
     fault::{Fault, Kind, Scope},
     health::HealthService,
     listener::{Body, Phase, boxed, reached},
+    manager::Release,
     million,
     node::Node,
     table::{By, Registration, Selector, TableError, TableRow},
@@ -253,7 +254,10 @@ impl Manager for ManagerService {
         let request = request.into_inner();
         validate::list_schedulers(&request).map_err(Status::invalid_argument)?;
         self.node.database_time(1).await;
-        let cluster = request.scheduler_cluster_id;
+        let cluster = match self.node.release {
+            Release::V2_2 => 0,
+            Release::V2_5 => request.scheduler_cluster_id,
+        };
         let rows = if cluster != 0 {
             self.node.list(
                 &Node::cluster_list_key(cluster),

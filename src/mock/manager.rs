@@ -86,6 +86,33 @@ impl FromStr for User {
     }
 }
 
+/// Which manager it is like, where releases differ in what they show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Release {
+    /// v2.2: no `last_keep_alive_at` and no `config`, times in whole seconds, ListSchedulers knows no cluster id, and silent
+    /// rows are never collected.
+    V2_2,
+    /// v2.5.
+    #[default]
+    V2_5,
+}
+
+/// A `--release` that is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no release {0:?} here; use 2.2 or 2.5")]
+pub struct ReleaseError(String);
+
+impl FromStr for Release {
+    type Err = ReleaseError;
+    fn from_str(text: &str) -> Result<Self, ReleaseError> {
+        match text.trim_start_matches('v') {
+            "2.2" => Ok(Self::V2_2),
+            "2.5" => Ok(Self::V2_5),
+            _ => Err(ReleaseError(text.to_owned())),
+        }
+    }
+}
+
 /// How a mock manager is set up. The default: in memory, ephemeral loopback ports, no latency, `root` alone.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -103,6 +130,10 @@ pub struct Config {
     pub collation: Collation,
     /// What a call takes when all is well (2 to 3 ms on the real one).
     pub latency: Duration,
+    /// Which manager it is like.
+    pub release: Release,
+    /// The zone of the process, in hours east of UTC: REST shows times with that offset. At most 25 either way; beyond, UTC.
+    pub zone_hours: i8,
     /// The REST users.
     pub users: Vec<User>,
     /// How long a token lives.
@@ -126,6 +157,8 @@ impl Default for Config {
             state: None,
             collation: Collation::default(),
             latency: Duration::ZERO,
+            release: Release::default(),
+            zone_hours: 0,
             users: vec![User::root()],
             token_life: Duration::from_secs(14 * 24 * 3600),
             collect_every: None,
@@ -236,13 +269,7 @@ impl MockManager {
         let rest = listen("REST", self.rest).await?;
         self.grpc = grpc.local_addr().unwrap_or(self.grpc);
         self.rest = rest.local_addr().unwrap_or(self.rest);
-        let node = Arc::new(Node::new(
-            self.database.clone(),
-            self.faults.clone(),
-            self.config.latency,
-            self.config.users.clone(),
-            self.config.token_life,
-        ));
+        let node = Arc::new(Node::new(self.database.clone(), self.faults.clone(), &self.config));
         let (phase, serving) = watch::channel(Phase::Serving);
         let mut servers = JoinSet::new();
         let (grpc_closed, grpc_listens) = oneshot::channel();
@@ -263,7 +290,7 @@ impl MockManager {
             faults: self.faults.clone(),
         };
         servers.spawn(port.run(rest, serving.clone(), rest_closed));
-        if let Some(every) = self.config.collect_every {
+        if let Some(every) = self.config.collect_every.filter(|_| self.config.release != Release::V2_2) {
             servers.spawn(collect(self.database.clone(), every, serving));
         }
         self.life = Some(Life { phase, servers, listeners: [grpc_listens, rest_listens] });

@@ -23,7 +23,7 @@ mod validate;
 pub use channel::Channel;
 pub use cli::{MockManagerArgs, MockSchedulerArgs, run_manager, run_scheduler};
 pub use fault::{Fault, Faults, Kind, Scope};
-pub use manager::{Config, MockError, MockManager, Role, User};
+pub use manager::{Config, MockError, MockManager, Release, Role, User};
 pub use scheduler::{MockScheduler, SchedulerConfig, SchedulerError};
 pub use table::{By, Change, Collation, Database, Registration, TableRow};
 pub use tls::{TlsError, TlsFiles};

@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     fault::Faults,
-    manager::{Role, User},
+    manager::{Config, Release, Role, User},
     table::{By, Cached, Database, Millis, Patch, Registration, Selector, TableError, TableRow},
 };
 use crate::manager::State;
@@ -40,6 +40,8 @@ pub(super) struct Node {
     pub(super) latency: Duration,
     pub(super) users: Vec<User>,
     pub(super) token_life: Duration,
+    pub(super) release: Release,
+    pub(super) zone_hours: i8,
     memory: Mutex<Memory>,
 }
 
@@ -48,14 +50,17 @@ fn millis(time: Duration) -> Millis {
 }
 
 impl Node {
-    pub(super) fn new(
-        database: Arc<Database>,
-        faults: Arc<Faults>,
-        latency: Duration,
-        users: Vec<User>,
-        token_life: Duration,
-    ) -> Self {
-        Self { database, faults, latency, users, token_life, memory: Mutex::default() }
+    pub(super) fn new(database: Arc<Database>, faults: Arc<Faults>, config: &Config) -> Self {
+        Self {
+            database,
+            faults,
+            latency: config.latency,
+            users: config.users.clone(),
+            token_life: config.token_life,
+            release: config.release,
+            zone_hours: config.zone_hours,
+            memory: Mutex::default(),
+        }
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -147,7 +152,7 @@ impl Node {
     }
 
     pub(super) fn touch(&self, selector: &Selector) -> Result<(), TableError> {
-        if self.database.touch(selector)? {
+        if self.release != Release::V2_2 && self.database.touch(selector)? {
             self.wrote();
         }
         Ok(())

@@ -38,6 +38,17 @@ enum Config {
     Other(serde::de::IgnoredAny),
 }
 
+impl Config {
+    fn interval(self) -> Option<Duration> {
+        match self {
+            Config::Known { manager_keep_alive_interval: ns } => {
+                u64::try_from(ns).ok().filter(|ns| *ns > 0).map(Duration::from_nanos)
+            }
+            Config::Other(_) => None,
+        }
+    }
+}
+
 impl TryFrom<Raw> for Row {
     type Error = String;
 
@@ -49,10 +60,8 @@ impl TryFrom<Raw> for Row {
             .ok_or("state: it is missing or null; a row has active or inactive there")?;
         let port = number("port", raw.port)?.unwrap_or_default();
         let keep_alive_interval = match raw.config {
-            Some(Config::Known { manager_keep_alive_interval: ns }) => {
-                u64::try_from(ns).ok().filter(|ns| *ns > 0).map(Duration::from_nanos)
-            }
-            Some(Config::Other(_)) | None => None,
+            Some(config) => config.interval(),
+            None => None,
         };
         Ok(Row {
             id,

@@ -6,8 +6,6 @@
 //! doesn't touch.
 
 use std::{
-    fmt,
-    io::Read,
     path::PathBuf,
     sync::atomic::Ordering,
     time::{Duration, SystemTime},
@@ -18,7 +16,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{Rest, joined};
-use crate::manager::Failure;
+use crate::{manager::Failure, secret::Secret};
 
 /// A refusal that lasted longer than this is no fault of the manager's memory (30 s).
 const FALSE_REFUSAL: Duration = Duration::from_secs(35);
@@ -26,24 +24,6 @@ const FALSE_REFUSAL: Duration = Duration::from_secs(35);
 const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
 /// A token's life where the manager's word on it can't be used.
 const UNSURE_LIFE: Duration = Duration::from_secs(3600);
-/// A password file is not longer than this.
-const PASSWORD_CAP: u64 = 4096;
-
-/// A password or token: shown as `***` everywhere.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Secret(String);
-
-impl Secret {
-    pub(super) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// Who signs in. The password is read when it is needed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,15 +46,8 @@ impl Credentials {
                 "REST needs a user: give --username and --password-file (a guest may read)",
             ));
         };
-        let mut text = String::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(PASSWORD_CAP).read_to_string(&mut text))
-            .map_err(|e| Failure::new(format!("password file {}: {e}", path.display())))?;
-        let password = text.trim_end_matches(['\n', '\r']);
-        if password.is_empty() {
-            return Err(Failure::new(format!("password file {}: it is empty", path.display())));
-        }
-        Ok((username, Secret(password.to_owned())))
+        let password = Secret::from_file(path).map_err(|e| Failure::new(e.to_string()))?;
+        Ok((username, password))
     }
 }
 
@@ -118,7 +91,8 @@ impl Session {
         }
         let now = Instant::now();
         let life = given.life();
-        self.token = Some(Token { secret: Secret(given.token), since: now, life, renew_at: now + life / 4 });
+        self.token =
+            Some(Token { secret: Secret::new(given.token), since: now, life, renew_at: now + life / 4 });
     }
 
     /// Every endpoint that answered said 401.
@@ -247,11 +221,6 @@ impl Rest {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_secret_is_never_printed() {
-        assert_eq!(format!("{:?}", Secret("hunter2".to_owned())), "***");
-    }
 
     #[test]
     fn a_life_that_two_clocks_disagree_on_is_guessed() {

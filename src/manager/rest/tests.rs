@@ -44,13 +44,91 @@ async fn a_row_is_read_fresh_by_a_query_that_no_cache_holds() {
     assert_eq!(asked.len(), 4, "no query was asked twice: {asked:?}");
 }
 
+/// The ids that one look hands over, in order.
+async fn look(rest: &Rest, each: &mut (dyn FnMut(usize) + Send)) -> Result<Vec<u64>, Failure> {
+    let mut ids = Vec::new();
+    rest.each(None, &mut |row| {
+        ids.push(row.id);
+        each(ids.len());
+    })
+    .await?;
+    Ok(ids)
+}
+
+#[tokio::test]
+async fn a_look_hands_over_every_row_once_and_no_query_is_asked_twice_by_any_look() {
+    let bench = Bench::start().await;
+    *bench.fake.rows.lock().unwrap() = (0..3000).map(|id| row(id, "s", "10.0.0.7", "active")).collect();
+    // Two clients are one process: neither asks what the other did.
+    let clients = [bench.rest(), bench.rest()];
+    bench.fake.seen.lock().unwrap().clear();
+    for look_at in [0, 1, 0] {
+        assert_eq!(look(&clients[look_at], &mut |_| {}).await.unwrap(), (0..3000).collect::<Vec<_>>());
+        bench.fake.token.store(0, Ordering::Relaxed);
+    }
+    let seen = bench.fake.seen.lock().unwrap().clone();
+    let mut answered: HashSet<_> = seen.iter().filter(|s| s.starts_with("/api/v1/schedulers?")).collect();
+    let sizes: HashSet<_> = answered.iter().map(|q| q.rsplit("per_page=").next().unwrap()).collect();
+    assert_eq!(sizes.len(), 3, "{sizes:?}");
+    answered.retain(|q| q.contains("?page=1&"));
+    assert_eq!(answered.len(), 3, "{answered:?}");
+}
+
+#[tokio::test]
+async fn a_row_that_moves_between_pages_is_handed_over_once() {
+    let bench = Bench::start().await;
+    *bench.fake.rows.lock().unwrap() = (0..3000).map(|id| row(id, "s", "10.0.0.7", "active")).collect();
+    let rest = bench.rest();
+    // At the first row of the first page, its first half moves behind all pages, as PostgreSQL moves what is written.
+    let ids = look(&rest, &mut |n| {
+        if n == 1 {
+            bench.fake.rows.lock().unwrap().rotate_left(150);
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
+    assert_eq!(ids.len(), 3000 - 150, "some moved into the page that was read: nobody can see those");
+}
+
+#[tokio::test]
+async fn a_look_ends_in_an_error_where_every_page_is_the_first() {
+    let bench = Bench::start().await;
+    *bench.fake.rows.lock().unwrap() = (0..3000).map(|id| row(id, "s", "10.0.0.7", "active")).collect();
+    bench.fake.ignores_page.store(true, Ordering::Relaxed);
+    let why = look(&bench.rest(), &mut |_| {}).await.unwrap_err().why;
+    assert!(why.contains("page 2") && why.contains(&bench.addr.to_string()), "{why}");
+    // One short page is all there is.
+    bench.fake.rows.lock().unwrap().truncate(200);
+    assert_eq!(look(&bench.rest(), &mut |_| {}).await.unwrap().len(), 200);
+}
+
+#[tokio::test]
+async fn a_page_that_fails_at_one_endpoint_goes_on_at_another() {
+    let (one, two) = (Bench::start().await, Bench::start().await);
+    for bench in [&one, &two] {
+        *bench.fake.rows.lock().unwrap() = (0..3000).map(|id| row(id, "s", "10.0.0.7", "active")).collect();
+    }
+    // All managers share the key that tokens are signed with.
+    two.fake.token.store(1, Ordering::Relaxed);
+    let rest = rest(&[one.addr, two.addr], one.dir.path());
+    let ids = look(&rest, &mut |n| {
+        if n == 1 {
+            *one.fake.broken.lock().unwrap() = Some((StatusCode::INTERNAL_SERVER_ERROR, json!({})));
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(ids, (0..3000).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn rows_are_listed_page_by_page() {
     let bench = Bench::start().await;
-    *bench.fake.rows.lock().unwrap() = (0..1500).map(|id| row(id, "sched-0", "10.0.0.7", "active")).collect();
+    *bench.fake.rows.lock().unwrap() = (0..3000).map(|id| row(id, "sched-0", "10.0.0.7", "active")).collect();
     let rows = bench.rest().list(&Filter::Hostname("sched-0".parse().unwrap())).await.unwrap();
-    assert_eq!(rows.iter().map(|r| r.id).collect::<HashSet<_>>().len(), 1500);
-    assert_eq!(rows.len(), 1500);
+    assert_eq!(rows.iter().map(|r| r.id).collect::<HashSet<_>>().len(), 3000);
+    assert_eq!(rows.len(), 3000);
     assert!(bench.fake.count("/api/v1/schedulers?host_name=sched-0&page=3&") == 1);
 }
 

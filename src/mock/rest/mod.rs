@@ -19,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower_service::Service;
 
-use self::{query::Query, row::RestRow};
+use self::{
+    query::Query,
+    row::{RestRow, Shown},
+};
 use super::{
     connection::{Control, End},
     fault::{Kind, Scope},
@@ -200,7 +203,7 @@ fn grant(node: &Node, name: &str) -> axum::Json<Granted> {
     let now = node.database.now();
     let life = u64::try_from(node.token_life.as_millis()).unwrap_or(u64::MAX / 4);
     let claims = token::Claims { name: name.to_owned(), issued: now, expires: now + life };
-    axum::Json(Granted { token: claims.to_string(), expire: row::rfc3339(claims.expires) })
+    axum::Json(Granted { token: claims.to_string(), expire: row::rfc3339(claims.expires, 0) })
 }
 
 async fn sign_in(
@@ -234,7 +237,8 @@ async fn list(Shared(node): Shared<Arc<Node>>, RawQuery(text): RawQuery) -> Resu
     let page = node.query(query.statement(), |rows| query.page(rows, node.database.collation()))?;
     let total =
         node.query(query.count_statement(), |rows| query.matching(rows, node.database.collation()))?;
-    let rows: Vec<_> = page.iter().map(RestRow::from).collect();
+    let shown = Shown::by(&node);
+    let rows: Vec<_> = page.iter().map(|row| RestRow::new(row, shown)).collect();
     Ok(([(header::LINK, query.link(total.len()))], axum::Json(rows)).into_response())
 }
 
@@ -260,7 +264,7 @@ async fn one(Shared(node): Shared<Arc<Node>>, Path(text): Path<String>) -> Resul
         })?,
     };
     let row = found.first().ok_or(Refusal::NotFound)?;
-    Ok(axum::Json(RestRow::from(row)).into_response())
+    Ok(axum::Json(RestRow::new(row, Shown::by(&node))).into_response())
 }
 
 async fn patch(
@@ -271,7 +275,7 @@ async fn patch(
     let id = id(&text)?;
     let patch: Patch = serde_json::from_slice(&body).map_err(|e| Refusal::Wrong(e.to_string()))?;
     let row = node.patch(id, patch)?.ok_or(Refusal::NotFound)?;
-    Ok(axum::Json(RestRow::from(&row)).into_response())
+    Ok(axum::Json(RestRow::new(&row, Shown::by(&node))).into_response())
 }
 
 async fn delete(Shared(node): Shared<Arc<Node>>, Path(text): Path<String>) -> Result<StatusCode, Refusal> {

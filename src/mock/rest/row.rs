@@ -1,22 +1,50 @@
 //! A row as JSON, fields in the manager's order.
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::Offset};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
     manager::State,
-    mock::table::{Millis, TableRow},
+    mock::{
+        manager::Release,
+        node::Node,
+        table::{Millis, TableRow},
+    },
 };
 
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
-/// RFC 3339 in UTC, trailing zeros of the fraction left out, as Go writes it.
-pub(super) fn rfc3339(at: Millis) -> String {
-    i64::try_from(at)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-        .map_or_else(|| ZERO_TIME.to_owned(), |t| t.to_string())
+/// RFC 3339 in a zone, trailing zeros of the fraction left out, as Go writes it.
+pub(super) fn rfc3339(at: Millis, zone_hours: i8) -> String {
+    let Some(at) = i64::try_from(at).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()) else {
+        return ZERO_TIME.to_owned();
+    };
+    match Offset::from_hours(zone_hours) {
+        Ok(zone) if zone != Offset::UTC => at.display_with_offset(zone).to_string(),
+        _ => at.to_string(),
+    }
+}
+
+/// What a process shows of a row, and how.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Shown {
+    release: Release,
+    zone_hours: i8,
+}
+
+impl Shown {
+    pub(super) fn by(node: &Node) -> Self {
+        Self { release: node.release, zone_hours: node.zone_hours }
+    }
+
+    fn time(self, at: Millis) -> String {
+        let at = match self.release {
+            Release::V2_2 => at - at % 1000,
+            Release::V2_5 => at,
+        };
+        rfc3339(at, self.zone_hours)
+    }
 }
 
 /// The cluster that a row's JSON holds, and that nothing ever fills.
@@ -45,7 +73,8 @@ pub(super) struct RestRow<'a> {
     created_at: String,
     updated_at: String,
     is_del: u8,
-    config: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<&'a Value>,
     host_name: &'a str,
     idc: &'a str,
     location: &'a str,
@@ -53,19 +82,21 @@ pub(super) struct RestRow<'a> {
     port: i32,
     state: State,
     features: &'a [String],
-    last_keep_alive_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_keep_alive_at: Option<String>,
     scheduler_cluster_id: u64,
     scheduler_cluster: NoCluster,
 }
 
-impl<'a> From<&'a TableRow> for RestRow<'a> {
-    fn from(row: &'a TableRow) -> Self {
+impl<'a> RestRow<'a> {
+    pub(super) fn new(row: &'a TableRow, shown: Shown) -> Self {
+        let new = shown.release != Release::V2_2;
         Self {
             id: row.id,
-            created_at: rfc3339(row.created_at),
-            updated_at: rfc3339(row.updated_at),
+            created_at: shown.time(row.created_at),
+            updated_at: shown.time(row.updated_at),
             is_del: row.is_del,
-            config: &row.config,
+            config: new.then_some(&row.config),
             host_name: &row.host_name,
             idc: &row.idc,
             location: &row.location,
@@ -73,7 +104,7 @@ impl<'a> From<&'a TableRow> for RestRow<'a> {
             port: row.port,
             state: row.state,
             features: &row.features,
-            last_keep_alive_at: rfc3339(row.last_keep_alive_at),
+            last_keep_alive_at: new.then(|| shown.time(row.last_keep_alive_at)),
             scheduler_cluster_id: row.scheduler_cluster_id,
             scheduler_cluster: NoCluster {
                 id: 0,
@@ -113,5 +144,5 @@ pub(super) fn filler(id: u64) -> Vec<u8> {
         last_keep_alive_at: 0,
         scheduler_cluster_id: 1,
     };
-    serde_json::to_vec(&RestRow::from(&row)).unwrap_or_default()
+    serde_json::to_vec(&RestRow::new(&row, Shown::default())).unwrap_or_default()
 }

@@ -39,6 +39,28 @@ pub struct TableRow {
     pub scheduler_cluster_id: u64,
 }
 
+impl TableRow {
+    /// A row of a healthy scheduler at port 8002, to be put into a table ([`super::Database::put`]), all of its times `at`.
+    pub fn sample(hostname: &str, ip: &str, cluster_id: u64, state: State, at: Millis) -> Self {
+        Self {
+            id: 0,
+            created_at: at,
+            updated_at: at,
+            is_del: 0,
+            config: serde_json::json!({ "manager_keep_alive_interval": 5_000_000_000_u64 }),
+            host_name: hostname.to_owned(),
+            idc: String::new(),
+            location: String::new(),
+            ip: ip.to_owned(),
+            port: 8002,
+            state,
+            features: vec!["schedule".to_owned()],
+            last_keep_alive_at: at,
+            scheduler_cluster_id: cluster_id,
+        }
+    }
+}
+
 /// What identifies rows in a `KeepAlive`: an absent ip matches any.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Selector {

@@ -1,5 +1,8 @@
 //! Where the rows are read: the manager's REST API, its gRPC lists, or its own database. Nothing here writes.
 
+pub mod grpc;
+pub mod rest;
+
 use async_trait::async_trait;
 
 use super::sighting::Sighting;

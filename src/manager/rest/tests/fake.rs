@@ -30,6 +30,8 @@ pub(super) struct Fake {
     /// A raw body of so many rows, however many were asked for.
     pub(super) flood: AtomicUsize,
     pub(super) undeletable: AtomicBool,
+    /// Every page is the first.
+    pub(super) ignores_page: AtomicBool,
     /// The token that is valid; a number that goes up with each that is given.
     pub(super) token: AtomicUsize,
     pub(super) expire: Mutex<String>,
@@ -90,7 +92,10 @@ async fn schedulers(
         return format!("[{}]", vec![one; flood].join(",")).into_response();
     }
     let number = |name: &str| query.get(name).map_or(0, |v| v.parse::<usize>().unwrap());
-    let (page, per_page) = (number("page"), number("per_page"));
+    let (mut page, per_page) = (number("page"), number("per_page"));
+    if fake.ignores_page.load(Ordering::Relaxed) {
+        page = 1;
+    }
     let rows = fake.rows.lock().unwrap();
     let matching = rows.iter().filter(|row| {
         query.iter().all(|(name, value)| match row.get(name) {
