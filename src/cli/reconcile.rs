@@ -20,7 +20,7 @@ use crate::{
     },
     exit::Exit,
     identity::{Inputs, Settings, settings::DEFAULT_LISTEN},
-    manager::{Failure, Manager, client::Client, endpoints::Dialer, grpc::Grpc, rest::Rest},
+    manager::{Failure, Manager, client::Client, rest::Rest},
     net::{Tls, TlsFiles},
     repair::{
         metrics::Metrics,
@@ -33,7 +33,7 @@ use crate::{
 mod shown;
 mod view;
 
-/// A run that doesn't stay ends within this: well inside a CronJob's period.
+/// A run ends within this: inside a CronJob's period of five minutes.
 const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Runs once, or stays with `--every`; or explains.
@@ -54,7 +54,6 @@ async fn reconcile(args: &ReconcileArgs) -> Exit {
         Ok(ends) => ends,
         Err(exit) => return exit,
     };
-    let deadline = args.deadline.unwrap_or_else(|| args.every.map_or(DEADLINE, |every| every.min(DEADLINE)));
     let policy = Policy {
         look: Options {
             scope,
@@ -65,17 +64,16 @@ async fn reconcile(args: &ReconcileArgs) -> Exit {
         pattern: args.hostname_pattern.clone(),
         max_share: args.max_share.unwrap_or_default(),
         apply,
-        deadline,
+        deadline: args.deadline.unwrap_or(DEADLINE),
     };
     let reconciler = Reconciler::new(source, manager, policy);
     let words = LastWords::to(TERMINATION_LOG);
     let output = args.look.output.output.unwrap_or_default();
     let job = Job { reconciler, output, words };
-    let exit = match args.every {
+    match args.every {
         Some(every) => job.stay(every, args).await,
         None => job.once().await,
-    };
-    exit
+    }
 }
 
 /// One process's runs.
@@ -197,9 +195,10 @@ impl Job {
 fn scope(look: &LookArgs, apply: bool) -> Result<Scope, String> {
     match (look.cluster_id.as_slice(), look.all_clusters.unwrap_or(false)) {
         ([], true) => Ok(Scope::All),
-        ([], false) if apply => Err(
-            "--apply needs to be told where: give --cluster-id (repeatable), or --all-clusters".to_owned(),
-        ),
+        ([], false) if apply => {
+            Err("--apply needs to be told where: give --cluster-id (repeatable), or --all-clusters"
+                .to_owned())
+        }
         ([], false) => Ok(Scope::All),
         (_, true) => Err("--cluster-id and --all-clusters exclude each other: give one of them".to_owned()),
         (ids, false) => Ok(Scope::Clusters(ids.to_vec())),
@@ -248,7 +247,9 @@ async fn ends(look: &LookArgs, apply: bool, deletes: bool) -> Result<Ends, Exit>
     let source: Box<dyn Source> = match chosen {
         SourceName::Rest => {
             if settings.rest.is_empty() {
-                return wrong("--source rest needs a REST endpoint: give http://host:8080 or https:// with --manager");
+                return wrong(
+                    "--source rest needs a REST endpoint: give http://host:8080 or https:// with --manager",
+                );
             }
             if !user {
                 return wrong("REST needs a user: give --username and --password-file (a guest may read)");
@@ -264,7 +265,9 @@ async fn ends(look: &LookArgs, apply: bool, deletes: bool) -> Result<Ends, Exit>
         }
         SourceName::Grpc => {
             let Some(client) = &client else {
-                return wrong("--source grpc needs a gRPC endpoint of the manager: give one with --manager host:port");
+                return wrong(
+                    "--source grpc needs a gRPC endpoint of the manager: give one with --manager host:port",
+                );
             };
             warn!(
                 "gRPC shows no keep-alive times: only a row whose hostname lives elsewhere can be judged dead. Give a REST endpoint \
@@ -279,7 +282,9 @@ async fn ends(look: &LookArgs, apply: bool, deletes: bool) -> Result<Ends, Exit>
 
 fn database(look: &LookArgs) -> Result<Box<dyn Source>, Exit> {
     let Some(_url) = &look.database_url else {
-        return Err(usage(&"--source database needs --database-url mysql://user@host:3306/manager or postgres://…"));
+        return Err(usage(
+            &"--source database needs --database-url mysql://user@host:3306/manager or postgres://…",
+        ));
     };
     Err(usage(&"not yet"))
 }
@@ -346,7 +351,8 @@ async fn explain(args: &ExplainArgs) -> Exit {
             None => {
                 let _ = std::io::Write::write_all(
                     &mut std::io::stderr(),
-                    format!("error: {} shows no row with the id {} in this scope\n", report.source, args.id).as_bytes(),
+                    format!("error: {} shows no row with the id {} in this scope\n", report.source, args.id)
+                        .as_bytes(),
                 );
                 Exit::CheckFailed
             }

@@ -105,7 +105,9 @@ impl Writer<'_> {
     /// What a last look, and a last probe, before the write say against it.
     async fn look_again(&self, row: &Seen) -> Option<Done> {
         match self.source.again(&row.now).await {
-            Err(failure) => return Some(Done::Failed(format!("it could not be looked at once more: {failure}"))),
+            Err(failure) => {
+                return Some(Done::Failed(format!("it could not be looked at once more: {failure}")));
+            }
             Ok(None) => return Some(Done::Gone),
             Ok(Some(again)) if again.state == State::Inactive => return Some(Done::Gone),
             Ok(Some(again)) => {

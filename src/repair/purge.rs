@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use super::{
-    judge::{Heard, Probed, Seen, hear},
     judge::{Circumstances, Judgement, Reason},
+    judge::{Heard, Probed, Seen, hear},
     sighting::Stamp,
 };
 use crate::manager::State;
@@ -49,7 +49,9 @@ pub fn plan(
             && judged[at].reason == Reason::Inactive
             && (rows[at].probe == Probed::Silent || reused)
     };
-    (0..rows.len()).filter(|at| wanted(&rows[*at]) && is_old(&rows[*at], newest, after) && nobodys(*at)).collect()
+    (0..rows.len())
+        .filter(|at| wanted(&rows[*at]) && is_old(&rows[*at], newest, after) && nobodys(*at))
+        .collect()
 }
 
 fn has_living_neighbour(rows: &[Seen], heard: &[Heard], at: usize) -> bool {

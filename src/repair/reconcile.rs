@@ -34,7 +34,8 @@ impl std::str::FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.trim().is_empty() {
-            return Err("it is empty; write a pattern such as scheduler-* (* is any text, ? one character)".to_owned());
+            return Err("it is empty; write a pattern such as scheduler-* (* is any text, ? one character)"
+                .to_owned());
         }
         Ok(Self(wildmatch::WildMatch::new(text.trim())))
     }
@@ -255,7 +256,8 @@ impl Reconciler {
             ))
         })??;
         let judged = judge(&survey.rows, &survey.given);
-        let wanted = |row: &Seen| policy.pattern.as_ref().is_none_or(|pattern| pattern.0.matches(&row.now.hostname));
+        let wanted =
+            |row: &Seen| policy.pattern.as_ref().is_none_or(|pattern| pattern.0.matches(&row.now.hostname));
         let plan = guard::plan(&survey.rows, &judged, policy.max_share, wanted);
         let purge = match policy.look.purge_after {
             Some(after) => purge::plan(&survey.rows, &judged, &survey.given, after, wanted),
@@ -313,9 +315,13 @@ fn say(row: &super::sighting::Sighting, became: &Done) {
     match became {
         Done::SignedOff => say!(info, None::<&str>, "Signed a dead scheduler's row off."),
         Done::Gone => say!(info, None::<&str>, "A dead scheduler's row was settled by another meanwhile."),
-        Done::Lives(why) | Done::CameBack(why) => say!(error, why.as_str(), "A row shows life: it is contested, and left alone."),
+        Done::Lives(why) | Done::CameBack(why) => {
+            say!(error, why.as_str(), "A row shows life: it is contested, and left alone.")
+        }
         Done::Failed(why) => say!(warn, why.as_str(), "A dead scheduler's row could not be signed off."),
         Done::Deleted => say!(info, None::<&str>, "Deleted a row that was inactive for long."),
-        Done::NotDeleted(why) => say!(warn, why.as_str(), "A row that was inactive for long could not be deleted."),
+        Done::NotDeleted(why) => {
+            say!(warn, why.as_str(), "A row that was inactive for long could not be deleted.")
+        }
     }
 }

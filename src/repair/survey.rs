@@ -202,7 +202,8 @@ impl Survey {
         (0..self.rows.len())
             .filter(|at| {
                 let row = &self.rows[*at].now;
-                let lives = row.state == State::Active && heard[*at] == Heard::Moved && address(row).is_some();
+                let lives =
+                    row.state == State::Active && heard[*at] == Heard::Moved && address(row).is_some();
                 lives
                     && wanted.get_mut(&row.cluster_id).is_some_and(|left| {
                         let any = *left > 0;

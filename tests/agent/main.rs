@@ -13,6 +13,7 @@ mod life;
 mod linger;
 mod many;
 mod outage;
+mod reconcile;
 mod spool;
 mod status;
 mod stop;

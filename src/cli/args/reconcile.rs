@@ -43,7 +43,7 @@ pub struct ReconcileArgs {
     /// Stay, and begin a run this often [default: one run]
     #[arg(long, value_name = "DURATION", value_parser = positive, help_heading = "Repair")]
     pub every: Option<Duration>,
-    /// How long one run may take [default: 4m, or what --every says if that is less]
+    /// How long one run may take: less than a CronJob's period [default: 4m]
     #[arg(long, value_name = "DURATION", value_parser = positive, help_heading = "Repair")]
     pub deadline: Option<Duration>,
     /// With --every: where /livez, /readyz and /metrics are served [default: [::]:9802]
@@ -79,7 +79,13 @@ pub struct LookArgs {
     #[command(flatten)]
     pub tls: TlsArgs,
     /// Where the rows are read [default: database if its URL is given, else rest if an http endpoint is, else grpc]
-    #[arg(long, value_name = "rest|grpc|database", value_enum, hide_possible_values = true, help_heading = "Look")]
+    #[arg(
+        long,
+        value_name = "rest|grpc|database",
+        value_enum,
+        hide_possible_values = true,
+        help_heading = "Look"
+    )]
     pub source: Option<SourceName>,
     /// The manager's own database, only read: mysql://user@host:3306/manager or postgres://…; better given as its variable
     #[arg(long, value_name = "URL", help_heading = "Look")]

@@ -112,8 +112,7 @@ impl<'a> View<'a> {
             };
             odd || report.done.contains_key(at) || report.purge.binary_search(at).is_ok()
         };
-        let findings =
-            (0..report.judged.len()).filter(said).map(|at| Finding::of(report, at)).collect();
+        let findings = (0..report.judged.len()).filter(said).map(|at| Finding::of(report, at)).collect();
         Self { report, findings, counts: report.counts() }
     }
 
@@ -124,9 +123,8 @@ impl<'a> View<'a> {
 
     /// The one line.
     pub(super) fn summary(&self) -> String {
-        let Counts {
-            rows, active, live, dead, replaced, contested, undecided, wrongly_inactive, ..
-        } = self.counts;
+        let Counts { rows, active, live, dead, replaced, contested, undecided, wrongly_inactive, .. } =
+            self.counts;
         let mut text = format!(
             "reconcile: {}: {rows} rows from {}, {active} active: {live} live, {dead} dead, {replaced} replaced, {contested} contested, \
              {undecided} undecided; {wrongly_inactive} wrongly inactive",
@@ -152,7 +150,11 @@ impl<'a> View<'a> {
             let _ = write!(text, "; {} not looked at, there are too many", self.report.survey.not_probed);
         }
         for held in &self.report.plan.held {
-            let _ = write!(text, "; {}: {held}", if self.report.dry { "would be held back" } else { "HELD BACK" });
+            let _ = write!(
+                text,
+                "; {}: {held}",
+                if self.report.dry { "would be held back" } else { "HELD BACK" }
+            );
         }
         text
     }
@@ -301,7 +303,8 @@ fn looks(report: &Report, seen: &Seen, judgement: &Judgement) -> String {
         (None, None) => "no keep-alive time is shown for it",
         _ => "its keep-alive time is shown at one of them only",
     };
-    let came_back = if judgement.reason == Reason::CameBack { ", after this process signed it off" } else { "" };
+    let came_back =
+        if judgement.reason == Reason::CameBack { ", after this process signed it off" } else { "" };
     format!(
         "{apart:.1} s apart, its interval is {interval:.1} s; {} then {}{came_back}; {heard}",
         word(before.state),

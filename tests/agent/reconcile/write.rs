@@ -1,0 +1,282 @@
+//! With `--apply`.
+
+use super::*;
+
+#[tokio::test]
+async fn dead_rows_that_nobody_replaced_are_repaired_by_one_run_and_the_living_one_is_untouched() {
+    let mut fleet = Fleet::of(3).await;
+    fleet.lose(&[0, 1]).await;
+    let before = fleet.history();
+    let (code, said) = ended(fleet.reconcile(&ALL)).await;
+    assert_eq!(code, 0, "{said}");
+    let states = [0, 1, 2].map(|n| fleet.state(&nth(n)));
+    assert_eq!(states, [Some(State::Inactive), Some(State::Inactive), Some(State::Active)], "{said}");
+    let living = fleet.row(&nth(2)).id;
+    assert!(fleet.history()[before.len()..].iter().all(|change| change.id != living), "{said}");
+    assert!(said.contains("reconcile: repaired: 3 rows") && said.contains("2 signed off"), "{said}");
+    // Once more: nothing is left to be done.
+    let before = fleet.history().len();
+    let (code, said) = ended(fleet.reconcile(&ALL)).await;
+    assert_eq!((code, fleet.history().len()), (0, before), "{said}");
+    assert!(said.contains("reconcile: consistent"), "{said}");
+}
+
+#[tokio::test]
+async fn a_time_zone_of_the_manager_is_no_evidence() {
+    for zone_hours in [-5, 8] {
+        let mut fleet = Fleet::with(Config { zone_hours, ..Config::default() }, 2).await;
+        fleet.lose(&[0]).await;
+        let (code, said) = ended(fleet.reconcile(&ALL)).await;
+        assert_eq!(code, 0, "{said}");
+        let states = [0, 1].map(|n| fleet.state(&nth(n)));
+        assert_eq!(states, [Some(State::Inactive), Some(State::Active)], "{zone_hours}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_hung_scheduler_is_dead_though_its_kernel_accepts() {
+    let mut fleet = Fleet::of(2).await;
+    fleet.lose(&[0]).await;
+    let hung = std::net::TcpListener::bind(fleet.schedulers[0].addr()).unwrap();
+    let (code, said) = ended(fleet.reconcile(&ALL)).await;
+    assert_eq!((code, fleet.state(&nth(0))), (0, Some(State::Inactive)), "{said}");
+    drop(hung);
+}
+
+#[tokio::test]
+async fn one_that_answers_though_nothing_is_heard_of_it_is_left_alone() {
+    let mut fleet = Fleet::of(2).await;
+    fleet.lose(&[0]).await;
+    // Whatever says a word there lives, for all that a probe can tell.
+    let listener = tokio::net::TcpListener::bind(fleet.schedulers[0].addr()).await.unwrap();
+    let answering = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(stream);
+        }
+    });
+    let before = fleet.history().len();
+    let (code, report) = json(fleet.reconcile(&ALL)).await;
+    let found = finding(&report, &fleet, &nth(0)).unwrap();
+    assert_eq!((code, &found["verdict"]), (0, &"undecided".into()), "{report}");
+    assert_eq!(fleet.history().len(), before, "{report}");
+    answering.abort();
+}
+
+#[tokio::test]
+async fn an_address_that_another_scheduler_has_now_is_no_sign_of_life() {
+    let mut fleet = Fleet::of(1).await;
+    fleet.lose(&[0]).await;
+    let address = fleet.schedulers[0].addr();
+    let successor = named("another-0", 1, 1);
+    let config = SchedulerConfig {
+        listen: address,
+        ..SchedulerConfig::new(successor.clone(), fleet.manager.grpc_addr())
+    };
+    fleet.add_as(config).await;
+    let (code, report) = json(fleet.reconcile(&ALL)).await;
+    let found = finding(&report, &fleet, &nth(0)).unwrap();
+    assert_eq!((code, &found["verdict"]), (0, &"replaced".into()), "{report}");
+    assert_eq!(fleet.state(&nth(0)), Some(State::Inactive), "{report}");
+    assert_eq!(fleet.state(&successor), Some(State::Active), "{report}");
+}
+
+#[tokio::test]
+async fn past_the_share_nothing_is_done() {
+    let mut fleet = Fleet::of(4).await;
+    fleet.lose(&[0, 1]).await;
+    let before = fleet.history().len();
+    for share in [None, Some("--max-share=1"), Some("--max-share=49%")] {
+        let mut command = fleet.reconcile(&["--apply", "--all-clusters"]);
+        command.args(share);
+        let (code, report) = json(command).await;
+        assert_eq!(code, 3, "{share:?}: {report}");
+        assert_eq!(report["held_back"][0]["guard"], "share", "{report}");
+        assert_eq!(fleet.history().len(), before, "{share:?}: {report}");
+    }
+    let (code, said) = ended(fleet.reconcile(&["--apply", "--all-clusters", "--max-share=2"])).await;
+    assert_eq!(
+        (code, fleet.state(&nth(0)), fleet.state(&nth(1))),
+        (0, Some(State::Inactive), Some(State::Inactive)),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_cluster_in_which_nobody_is_known_to_live_keeps_its_rows() {
+    let mut fleet = Fleet::of(2).await;
+    let elsewhere = named("other-0", 2, 9);
+    fleet.add(elsewhere.clone()).await;
+    fleet.lose(&[2]).await;
+    // Something hangs up there: it lives for all that a probe can tell, but nobody hears of it.
+    let also_there = named("other-1", 2, 10);
+    fleet.add(also_there.clone()).await;
+    fleet.lose(&[3]).await;
+    let listener = tokio::net::TcpListener::bind(fleet.schedulers[3].addr()).await.unwrap();
+    let answering = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(stream);
+        }
+    });
+    let (code, report) = json(fleet.reconcile(&["--apply", "--all-clusters", "--max-share=100%"])).await;
+    assert_eq!((code, &report["held_back"][0]["guard"]), (3, &"last-live".into()), "{report}");
+    assert_eq!(fleet.state(&elsewhere), Some(State::Active), "{report}");
+    answering.abort();
+}
+
+#[tokio::test]
+async fn where_every_probe_fails_reconcile_is_blind_and_does_nothing() {
+    let mut fleet = Fleet::of(0).await;
+    for n in 0..3 {
+        // They live, and are registered with a port that nobody can reach.
+        let config = SchedulerConfig {
+            register_port: Some(1024),
+            ..SchedulerConfig::new(nth(n), fleet.manager.grpc_addr())
+        };
+        fleet.add_as(config).await;
+    }
+    fleet.lose(&[0]).await;
+    let before = fleet.history().len();
+    for apply in [true, false] {
+        let args: &[&str] = if apply { &ALL } else { &[] };
+        let (code, report) = json(fleet.reconcile(args)).await;
+        assert_eq!((code, &report["held_back"][0]["guard"]), (3, &"blind".into()), "{report}");
+        assert!(
+            report["held_back"][0]["reason"].as_str().unwrap().contains("every probe failed (3 of 3)"),
+            "{report}"
+        );
+    }
+    assert_eq!(fleet.history().len(), before);
+}
+
+#[tokio::test]
+async fn only_the_rows_in_the_scope_and_of_the_pattern_are_repaired() {
+    let mut fleet = Fleet::of(3).await;
+    let elsewhere = [named("scheduler-0", 2, 21), named("other-1", 2, 22)];
+    for key in &elsewhere {
+        fleet.add(key.clone()).await;
+    }
+    fleet.lose(&[0, 1, 3]).await;
+    let (code, said) = ended(fleet.reconcile(&[&ALL[..], &["--hostname-pattern=*-0"]].concat())).await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(fleet.state(&nth(0)), Some(State::Inactive), "{said}");
+    assert_eq!(fleet.state(&nth(1)), Some(State::Active), "the pattern leaves it out: {said}");
+    assert_eq!(fleet.state(&elsewhere[0]), Some(State::Active), "another cluster: {said}");
+    let both = ["--apply", "--cluster-id=1", "--cluster-id=2", "--max-share=100%"];
+    let (code, said) = ended(fleet.reconcile(&both)).await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(fleet.state(&nth(1)), Some(State::Inactive), "{said}");
+    assert_eq!(fleet.state(&elsewhere[0]), Some(State::Inactive), "{said}");
+}
+
+#[tokio::test]
+async fn the_living_row_that_says_inactive_is_reported_with_the_remedy_and_not_written() {
+    let fleet = Fleet::of(2).await;
+    fleet.manager.table().set_by_hand(&nth(0), State::Inactive).unwrap();
+    let before = fleet.history().len();
+    for (args, exit) in [(&[][..], 2), (&ALL[..], 0)] {
+        let (code, report) = json(fleet.reconcile(args)).await;
+        let found = finding(&report, &fleet, &nth(0)).unwrap();
+        assert_eq!(
+            (code, &found["verdict"], &found["wrongly_inactive"]),
+            (exit, &"live".into(), &true.into()),
+            "{report}"
+        );
+        assert!(found["reason"].as_str().unwrap().contains("its agent gives it back"), "{report}");
+    }
+    assert_eq!(fleet.history().len(), before);
+}
+
+#[tokio::test]
+async fn two_that_live_under_one_name_are_contested_and_left_alone() {
+    let mut fleet = Fleet::of(1).await;
+    let twin = named("scheduler-0", 1, 31);
+    fleet.add(twin.clone()).await;
+    let before = fleet.history().len();
+    let (code, report) = json(fleet.reconcile(&[])).await;
+    assert_eq!(code, 2, "{report}");
+    for key in [nth(0), twin] {
+        assert_eq!(finding(&report, &fleet, &key).unwrap()["verdict"], "contested", "{report}");
+    }
+    let (_, said) = ended(fleet.reconcile(&ALL)).await;
+    assert_eq!(fleet.history().len(), before, "{said}");
+}
+
+#[tokio::test]
+async fn over_grpc_a_replaced_row_is_repaired_and_one_that_nobody_replaced_is_undecided() {
+    let mut fleet = Fleet::of(2).await;
+    fleet.lose(&[0, 1]).await;
+    let successor = named("scheduler-0", 1, 41);
+    fleet.add(successor.clone()).await;
+    let mut command = fleet.over_grpc(&ALL);
+    command.arg("--recheck-after=100ms");
+    let (code, report) = json(command).await;
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(finding(&report, &fleet, &nth(0)).unwrap()["verdict"], "replaced", "{report}");
+    assert_eq!(finding(&report, &fleet, &nth(1)).unwrap()["verdict"], "undecided", "{report}");
+    let states = [nth(0), nth(1), successor].map(|key| fleet.state(&key));
+    assert_eq!(states, [Some(State::Inactive), Some(State::Active), Some(State::Active)], "{report}");
+}
+
+#[tokio::test]
+async fn a_manager_without_keep_alive_times_is_judged_by_probes_and_names_over_rest_too() {
+    let mut fleet = Fleet::with(Config { release: Release::V2_2, ..Config::default() }, 3).await;
+    fleet.lose(&[0, 1]).await;
+    let successor = named("scheduler-0", 1, 51);
+    fleet.add(successor.clone()).await;
+    fleet.manager.table().set_by_hand(&nth(2), State::Inactive).unwrap();
+    let mut command = fleet.reconcile(&ALL);
+    command.arg("--recheck-after=100ms");
+    let (code, report) = json(command).await;
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(finding(&report, &fleet, &nth(0)).unwrap()["verdict"], "replaced", "{report}");
+    assert_eq!(finding(&report, &fleet, &nth(1)).unwrap()["verdict"], "undecided", "{report}");
+    assert_eq!(finding(&report, &fleet, &nth(2)).unwrap()["wrongly_inactive"], true, "{report}");
+    assert_eq!(
+        (fleet.state(&nth(0)), fleet.state(&nth(1))),
+        (Some(State::Inactive), Some(State::Active)),
+        "{report}"
+    );
+}
+
+#[tokio::test]
+async fn rows_that_are_long_inactive_and_nobodys_are_deleted_and_no_others() {
+    let mut fleet = Fleet::of(4).await;
+    fleet.lose(&[0]).await;
+    let (code, said) = ended(fleet.reconcile(&ALL)).await;
+    assert_eq!((code, fleet.state(&nth(0))), (0, Some(State::Inactive)), "{said}");
+    // It lives, and its row is wrongly inactive: never deleted.
+    fleet.manager.table().set_by_hand(&nth(1), State::Inactive).unwrap();
+    // Not long enough.
+    let (code, said) = ended(fleet.reconcile_as_root(&[&ALL[..], &["--purge-after=1h"]].concat())).await;
+    assert_eq!((code, fleet.manager.table().rows().unwrap().len()), (0, 4), "{said}");
+    // A dry run lists.
+    let (code, said) = ended(fleet.reconcile_as_root(&["--purge-after=1s"])).await;
+    assert_eq!((code, fleet.manager.table().rows().unwrap().len()), (2, 4), "{said}");
+    assert!(said.contains("would be deleted"), "{said}");
+    // A guest may not.
+    let (code, said) = ended(fleet.reconcile(&[&ALL[..], &["--purge-after=1s"]].concat())).await;
+    assert_eq!((code, fleet.manager.table().rows().unwrap().len()), (1, 4), "{said}");
+    assert!(said.contains("not deleted: ") && said.contains("permission deny"), "{said}");
+    let (code, said) = ended(fleet.reconcile_as_root(&[&ALL[..], &["--purge-after=1s"]].concat())).await;
+    let left: Vec<String> =
+        fleet.manager.table().rows().unwrap().into_iter().map(|row| row.host_name).collect();
+    assert_eq!(
+        (code, left),
+        (0, ["scheduler-1", "scheduler-2", "scheduler-3"].map(str::to_owned).to_vec()),
+        "{said}"
+    );
+    assert!(said.contains("1 deleted"), "{said}");
+}
+
+#[tokio::test]
+async fn a_manager_that_is_gone_when_it_comes_to_writing_is_a_failure() {
+    let mut fleet = Fleet::of(2).await;
+    fleet.lose(&[0]).await;
+    let mut command = fleet.reconcile(&ALL);
+    // Reads work; nobody takes the sign-off.
+    command.env("SIGNOFF_MANAGER", format!("127.0.0.1:1,http://{}", fleet.manager.rest_addr()));
+    let before = fleet.history().len();
+    let (code, said) = ended(command).await;
+    assert_eq!((code, fleet.history().len()), (1, before), "{said}");
+    assert!(said.contains("not signed off: ") && said.contains("1 failed"), "{said}");
+}
