@@ -22,7 +22,6 @@ use crate::{
 };
 
 #[cfg(test)]
-#[cfg(feature = "mock")]
 mod tests;
 
 /// Which hostnames may be written: `*` stands for any text, `?` for one character.

@@ -25,7 +25,7 @@ use crate::{
 };
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// How many probes are under way at a time: each takes a file descriptor.
 const AT_ONCE: usize = 64;
