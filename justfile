@@ -17,6 +17,10 @@ lint:
 test filter="":
     cargo test {{ filter }}
 
+# The alert rules, whether each one's test fails without it, and the dashboard (needs promtool, python3-yaml).
+alerts:
+    tests/alerts/run --mutate
+
 # The main job on an embedded mock manager, live.
 demo *args:
     cargo run --release -- demo {{ args }}
