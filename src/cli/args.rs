@@ -77,7 +77,8 @@ pub struct AgentArgs {
     pub run_dir: RunDirArgs,
     #[command(flatten)]
     pub grace: GraceArgs,
-    /// Whether to give a living scheduler's row back unasked; report only says that it would [default: on]
+    /// Whether to sign off dead predecessors (its hostname, another IP) and to give a living scheduler's row back, unasked;
+    /// report only says what it would do [default: on]
     #[arg(
         long,
         value_name = "on|report|off",
