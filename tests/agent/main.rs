@@ -17,4 +17,5 @@ mod spool;
 mod status;
 mod stop;
 mod strace;
+mod succession;
 mod trust;
