@@ -321,3 +321,6 @@ impl Replay {
         self.clock.sleep_until(job.until.map_or(at, |until| at.min(until))).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,8 +77,7 @@ pub struct AgentArgs {
     pub run_dir: RunDirArgs,
     #[command(flatten)]
     pub grace: GraceArgs,
-    /// Whether to sign off dead predecessors (its hostname, another IP) and to give a living scheduler's row back, unasked;
-    /// report only says what it would do [default: on]
+    /// Sign off dead predecessors and give a living scheduler's row back, unasked; report only says so [default: on]
     #[arg(
         long,
         value_name = "on|report|off",
