@@ -185,6 +185,14 @@ pub fn predecessor_answers(key: &SchedulerKey, predecessor: &SchedulerKey) {
     );
 }
 
+/// Whether an earlier incarnation lives can't be told.
+pub fn predecessor_unclear(key: &SchedulerKey, predecessor: &SchedulerKey, why: &str) {
+    warn!(
+        scheduler.key = %key, predecessor.key = %predecessor, reason = why,
+        "Another row of this hostname is active, and it can't be told whether anybody is there: it is left alone until it can."
+    );
+}
+
 /// Another living scheduler has this hostname.
 pub fn contested(key: &SchedulerKey, other: &SchedulerKey, why: &Contested) {
     error!(

@@ -40,6 +40,8 @@ pub use session::Credentials as RestCredentials;
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// More rows than this are not listed: the answer would not fit a sidecar's memory.
 const ROWS_CAP: usize = 40_000;
+/// So many queries of a process differ before one is asked again; and so many rows, and 1,000 more, still fit an answer.
+const FEW_PER_PAGE: usize = 2_000;
 const SCHEDULERS: &str = "/api/v1/schedulers";
 
 /// The REST side of the manager's client.
@@ -47,6 +49,8 @@ pub struct Rest {
     endpoints: Vec<Endpoint>,
     /// The endpoint that answered last is asked first.
     preferred: AtomicUsize,
+    /// Grows with each list of a hostname or an address; begins anywhere, so that no two processes ask the same.
+    lists: AtomicUsize,
     tls: Arc<Tls>,
     http: Mutex<Option<(Arc<rustls::ClientConfig>, reqwest::Client)>>,
     credentials: Credentials,
@@ -93,6 +97,7 @@ impl Rest {
         Self {
             endpoints,
             preferred: AtomicUsize::new(0),
+            lists: AtomicUsize::new(fastrand::usize(..FEW_PER_PAGE)),
             tls: if secured { tls } else { Arc::new(Tls::nobody()) },
             http: Mutex::default(),
             credentials,
@@ -134,8 +139,10 @@ impl Rest {
             Filter::Ip(ip) => ("ip", ip.to_string()),
         };
         let per_page = match filter {
-            // All at once (few schedulers share a name or an address): a number that nobody has asked with.
-            Filter::Hostname(_) | Filter::Ip(_) => fastrand::usize(1_000..10_000_000),
+            // Few share a name or an address. They are asked for again and again: with another number each time.
+            Filter::Hostname(_) | Filter::Ip(_) => {
+                1_000 + self.lists.fetch_add(769, Ordering::Relaxed) % FEW_PER_PAGE
+            }
             // A page of rows with their features and configuration stays well below the cap.
             Filter::Cluster(_) => fastrand::usize(400..600),
         };

@@ -1,6 +1,6 @@
 //! Puts succession together, where it is on.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::sync::{mpsc, watch};
 
@@ -48,7 +48,8 @@ impl Agent {
                 );
                 let pod = self.settings.pod_name.clone();
                 let core = Succession::new(key.clone(), self.settings.keep_alive_interval, standing.mode);
-                tokio::spawn(Task { replay, serves, heirlooms, contested, pod }.run(core));
+                let task = Task { replay, serves, heirlooms, contested, pod, unclear: BTreeSet::new() };
+                tokio::spawn(task.run(core));
             }
         }
         let Standing { mode, why } = standing;

@@ -23,7 +23,10 @@ pub const SECOND_LOOK: Duration = Duration::from_secs(35);
 pub const WATCHED: Duration = Duration::from_secs(15 * 60);
 /// How soon something that failed is tried again, and how often it is looked for the own row.
 const AGAIN: Duration = Duration::from_secs(5);
-/// When the own row is looked for, after one keep-alive interval: its first keep-alive comes then.
+/// When the own row is looked for first, in keep-alive intervals: its first keep-alive comes one after the scheduler's start,
+/// which may have been seen late.
+const EARLY: [f32; 2] = [0.4, 0.7];
+/// And after that interval.
 const SOON: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(500),
@@ -95,7 +98,7 @@ pub enum Decision {
     Answers,
     /// Look again, for this reason.
     Wait(String),
-    /// It was dealt with already.
+    /// Nothing now.
     Nothing,
 }
 
@@ -275,7 +278,7 @@ impl Succession {
             (Fate::Answers(since), Look::Lives) if now - since >= ANSWERS_FOR => {
                 Decision::Contested(Contested::Answers)
             }
-            (Fate::Answers(_), Look::Lives) => Decision::Wait("it answers".to_owned()),
+            (Fate::Answers(_), Look::Lives) => Decision::Nothing,
             (Fate::Open | Fate::Answers(_), Look::Unclear(why)) => Decision::Wait(why.clone()),
             (Fate::Reported | Fate::Asked | Fate::SignedOff(_) | Fate::Contested, _) => Decision::Nothing,
         };
@@ -332,7 +335,8 @@ impl Succession {
     fn look_for_own_row(&self, now: Moment) -> Moment {
         let Some(since) = self.since else { return now + AGAIN };
         let first = since + self.interval;
-        let soon = SOON.iter().map(|after| first + *after).find(|at| *at > now);
+        let early = EARLY.iter().map(|part| since + self.interval.mul_f32(*part));
+        let soon = early.chain(SOON.iter().map(|after| first + *after)).find(|at| *at > now);
         soon.unwrap_or_else(|| now + if now - first < PATIENCE { AGAIN } else { period(self.freshness) })
     }
 

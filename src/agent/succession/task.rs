@@ -1,6 +1,6 @@
 //! Acts: lists, probes, persists before it signs off, and says what came of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use tokio::{
@@ -52,6 +52,8 @@ pub struct Task {
     pub contested: watch::Sender<Vec<String>>,
     /// POD_NAME, for the records.
     pub pod: Option<String>,
+    /// What was said not to be clear.
+    pub unclear: BTreeSet<SchedulerKey>,
 }
 
 impl Task {
@@ -124,7 +126,9 @@ impl Task {
                 Decision::Contested(why) => self.contested(core, &suspect.key, &why),
                 Decision::Answers => say::predecessor_answers(&key, &suspect.key),
                 Decision::Wait(why) => {
-                    debug!(predecessor.key = %suspect.key, reason = why, "Can't tell yet whether a predecessor lives.");
+                    if self.unclear.insert(suspect.key.clone()) {
+                        say::predecessor_unclear(&key, &suspect.key, &why);
+                    }
                 }
                 Decision::Nothing => {}
             }

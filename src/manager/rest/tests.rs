@@ -48,10 +48,28 @@ async fn a_row_is_read_fresh_by_a_query_that_no_cache_holds() {
 async fn rows_are_listed_page_by_page() {
     let bench = Bench::start().await;
     *bench.fake.rows.lock().unwrap() = (0..1500).map(|id| row(id, "sched-0", "10.0.0.7", "active")).collect();
-    let rows = bench.rest().list(&Filter::Hostname("sched-0".parse().unwrap())).await.unwrap();
+    let rows = bench.rest().list(&Filter::Cluster(1.try_into().unwrap())).await.unwrap();
     assert_eq!(rows.iter().map(|r| r.id).collect::<HashSet<_>>().len(), 1500);
     assert_eq!(rows.len(), 1500);
-    assert!(bench.fake.count("/api/v1/schedulers?host_name=sched-0&page=3&") == 1);
+    assert!(bench.fake.count("/api/v1/schedulers?scheduler_cluster_id=1&page=3&") == 1);
+}
+
+#[tokio::test]
+async fn a_hostnames_rows_are_listed_in_pages_that_fit_by_queries_that_differ() {
+    let bench = Bench::start().await;
+    *bench.fake.rows.lock().unwrap() = (0..3500).map(|id| row(id, "sched-0", "10.0.0.7", "active")).collect();
+    let (rest, filter) = (bench.rest(), Filter::Hostname("sched-0".parse().unwrap()));
+    for _ in 0..20 {
+        assert_eq!(rest.list(&filter).await.unwrap().len(), 3500);
+    }
+    let lists = |seen: &&String| seen.starts_with("/api/v1/schedulers?");
+    let asked: Vec<_> = bench.fake.seen.lock().unwrap().iter().filter(lists).cloned().collect();
+    assert!(asked.len() >= 40, "in pages: {asked:?}");
+    assert_eq!(
+        asked.iter().collect::<HashSet<_>>().len(),
+        asked.len(),
+        "no query was asked twice: {asked:?}"
+    );
 }
 
 #[tokio::test]
