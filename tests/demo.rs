@@ -14,7 +14,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// An outer bound, never a verdict.
 const LONG: Duration = Duration::from_secs(120);
-const SCENES: [&str; 4] = ["stop", "outage", "replay", "restart"];
+const SCENES: &[&str] = &["stop", "outage", "replay", "restart", "succession"];
+
+/// The demo's last line, with so many scenes as promised.
+fn ended(as_promised: usize) -> String {
+    format!("{as_promised} of {} scenes ended as promised", SCENES.len())
+}
 
 /// The demo, its directory in `tmp`, in an environment that would mislead its agents.
 fn demo(tmp: &Path, args: &[&str]) -> Command {
@@ -96,8 +101,8 @@ fn it_ends_0_with_every_scene_as_promised_as_the_readme_shows_it_and_leaves_noth
     let took = began.elapsed();
     let said = lines(&output);
     assert_eq!(output.status.code(), Some(0), "{}", said.join("\n"));
-    assert!(said.last().unwrap().starts_with("4 of 4 scenes ended as promised"), "{}", said.join("\n"));
-    assert_eq!(said.iter().filter(|line| line.trim().starts_with("AS PROMISED: ")).count(), 4);
+    assert!(said.last().unwrap().starts_with(&ended(SCENES.len())), "{}", said.join("\n"));
+    assert_eq!(said.iter().filter(|line| line.trim().starts_with("AS PROMISED: ")).count(), SCENES.len());
     assert!(!String::from_utf8_lossy(&output.stdout).contains('\x1b'), "plain where it is piped");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!((processes(tmp.path()), entries(tmp.path())), (Vec::new(), 0), "all is gone when it ends");
@@ -114,20 +119,26 @@ fn it_ends_0_with_every_scene_as_promised_as_the_readme_shows_it_and_leaves_noth
 
 #[test]
 fn a_sabotaged_scene_fails_and_no_other_and_the_demo_exits_1() {
-    let runs = SCENES.map(|name| {
-        std::thread::spawn(move || {
-            let tmp = tempfile::tempdir().unwrap();
-            let output = demo(tmp.path(), &["--break", name]).output().unwrap();
-            let said = lines(&output);
-            let all = said.join("\n");
-            assert_eq!(output.status.code(), Some(1), "{name}: {all}");
-            let failed: Vec<&str> =
-                said.iter().filter_map(|line| line.trim().strip_prefix("NOT AS PROMISED: ")).collect();
-            assert!(matches!(failed[..], [one] if one.starts_with(&format!("{name} ("))), "{name}: {all}");
-            assert!(said.last().unwrap().starts_with("3 of 4 scenes ended as promised"), "{name}: {all}");
-            nothing_is_left(tmp.path());
+    let runs: Vec<_> = SCENES
+        .iter()
+        .map(|name| {
+            std::thread::spawn(move || {
+                let tmp = tempfile::tempdir().unwrap();
+                let output = demo(tmp.path(), &["--break", name]).output().unwrap();
+                let said = lines(&output);
+                let all = said.join("\n");
+                assert_eq!(output.status.code(), Some(1), "{name}: {all}");
+                let failed: Vec<&str> =
+                    said.iter().filter_map(|line| line.trim().strip_prefix("NOT AS PROMISED: ")).collect();
+                assert!(
+                    matches!(failed[..], [one] if one.starts_with(&format!("{name} ("))),
+                    "{name}: {all}"
+                );
+                assert!(said.last().unwrap().starts_with(&ended(SCENES.len() - 1)), "{name}: {all}");
+                nothing_is_left(tmp.path());
+            })
         })
-    });
+        .collect();
     for run in runs {
         run.join().unwrap();
     }
@@ -205,7 +216,7 @@ fn interrupted_in_a_scene_it_says_so_exits_1_and_leaves_nothing_behind() {
     assert!(processes(tmp.path()).len() >= 3, "{:?}", processes(tmp.path()));
     let (code, said) = demo.ends_by(Signal::TERM);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.ends_with("\nInterrupted: 1 of 4 scenes were played.\n"), "{said}");
+    assert!(said.ends_with(&format!("\nInterrupted: 1 of {} scenes were played.\n", SCENES.len())), "{said}");
     assert_eq!((processes(tmp.path()), entries(tmp.path())), (Vec::new(), 0), "all is gone when it ends");
 }
 

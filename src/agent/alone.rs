@@ -7,11 +7,12 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use super::{
+    backlog::Backlog,
     clock::Clock,
     disk::{Disk, DiskError},
     lifecycle::{Lifecycle, Verdict},
     metrics::Metrics,
-    replay::{Backlog, Replay},
+    replay::{Origin, Replay},
     run::{by_key, core_config, take_own},
     say,
     shell::{Command, Shell},
@@ -99,7 +100,7 @@ pub async fn flush(
                 let replay = &replay;
                 async move {
                     let waits = |why: &str| progress.waits(&key, why);
-                    let verdict = replay.settle(key.clone(), asks, until, &waits).await;
+                    let verdict = replay.settle(key.clone(), asks, Origin::Spool, until, &waits).await;
                     (key.clone(), verdict)
                 }
             })

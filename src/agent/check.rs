@@ -11,6 +11,7 @@ use crate::{
             Finding, Status, Verdict,
             status::{Degradation, RowWord, SchedulerState},
         },
+        succession::standing::Mode,
     },
     spool::record::WallMillis,
 };
@@ -46,6 +47,7 @@ pub fn of_status(status: &Status) -> Vec<Finding> {
         scheduler(status),
         row(status),
         drain(status),
+        succession(status),
         queue(status),
         spool(status),
     ];
@@ -169,6 +171,28 @@ fn drain(status: &Status) -> Finding {
             ),
             "nothing: it ends with the scheduler's restart, or by itself",
         ),
+    }
+}
+
+fn succession(status: &Status) -> Finding {
+    const NAME: &str = "agent: succession";
+    let Some(succession) = &status.succession else { return ok(NAME, "the agent doesn't say") };
+    if !succession.contested.is_empty() {
+        return warning(
+            NAME,
+            format!(
+                "another scheduler seems to live under this hostname: {}",
+                succession.contested.join(", ")
+            ),
+            "give each Kubernetes cluster a manager.schedulerClusterID of its own, or other hostnames; see that a \
+             force-deleted pod ends; if nobody is there, that row is still to be signed off",
+        );
+    }
+    let why = succession.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    match succession.mode {
+        Mode::On => ok(NAME, "on: signs off rows that earlier incarnations left active"),
+        Mode::Report => ok(NAME, "reports rows that earlier incarnations left active, and leaves them"),
+        Mode::Off => ok(NAME, format!("off{why}")),
     }
 }
 

@@ -30,6 +30,9 @@ const SETTLED: [Verdict; 4] = [Verdict::Confirmed, Verdict::Absent, Verdict::Sup
 
 const CAUSES: [Cause; 5] = [Cause::PreStop, Cause::Sigterm, Cause::Down, Cause::Revived, Cause::Predecessor];
 
+/// What can come of a predecessor: see the module `succession`.
+const PREDECESSORS: [&str; 3] = ["signed-off", "contested", "reported"];
+
 /// The labels of `Outcome::label`.
 const OUTCOMES: [&str; 5] = ["confirmed", "absent", "rejected", "failed", "unknown"];
 
@@ -128,6 +131,9 @@ impl Metrics {
         for outcome in OUTCOMES {
             drop(metrics.attempts.get_or_create(&Attempt { api: GRPC, outcome }));
         }
+        for verdict in PREDECESSORS {
+            drop(metrics.predecessors.get_or_create(&PredecessorLabels { verdict }));
+        }
         for result in SETTLED {
             for cause in CAUSES {
                 drop(
@@ -176,7 +182,7 @@ impl Metrics {
         );
         registry.register(
             "predecessors",
-            "Active rows of earlier incarnations that were found, by what came of them",
+            "Active rows of this hostname with another IP, by what came of them: signed-off, contested, reported",
             self.predecessors.clone(),
         );
         registry.register(
@@ -288,7 +294,6 @@ mod tests {
     fn the_names_are_the_promised_ones_and_no_others() {
         let metrics = Metrics::new();
         metrics.set_degraded("spool", true);
-        metrics.predecessor("contested");
         let text = metrics.text().unwrap();
         let mut names: Vec<&str> = text
             .lines()
@@ -364,6 +369,12 @@ mod tests {
             assert_eq!(sample(&metrics, &name).as_deref(), Some("1"), "{name}");
         }
         assert_eq!(sample(&metrics, "signoff_attempt_duration_seconds_count").as_deref(), Some("5"));
+        for verdict in PREDECESSORS {
+            let name = format!("signoff_predecessors_total{{verdict=\"{verdict}\"}}");
+            assert_eq!(sample(&metrics, &name).as_deref(), Some("0"), "{name}");
+            metrics.predecessor(verdict);
+            assert_eq!(sample(&metrics, &name).as_deref(), Some("1"), "{name}");
+        }
         for result in SETTLED {
             for cause in CAUSES {
                 let name = format!(

@@ -2,6 +2,7 @@
 
 pub mod alone;
 pub mod attempts;
+pub mod backlog;
 pub mod check;
 pub mod clock;
 pub mod degraded;
@@ -10,6 +11,7 @@ pub mod hook;
 pub mod http;
 pub mod last_words;
 pub mod lifecycle;
+pub mod look;
 pub mod metrics;
 pub mod moment;
 pub mod replay;
@@ -18,3 +20,4 @@ pub mod say;
 pub mod scheduler;
 pub mod shell;
 pub mod socket;
+pub mod succession;

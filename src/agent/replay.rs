@@ -1,36 +1,31 @@
-//! Asks that others left on this spool: looked at, then signed off, then forgotten.
+//! Asks for keys other than the agent's own, left on this spool or made for a predecessor: looked at, then signed off, then
+//! forgotten.
 //!
-//! Another pod's key is looked at before it is replayed: if something answers at its ip:port and no other row has that
-//! ip:port, it lives and the ask is superseded; if another row has it, the address was reused and the sign-off goes on.
+//! The key is looked at before each attempt: if something answers at its ip:port and no other row has that ip:port, it lives
+//! and the ask is superseded; if another row has it, the address was reused and the sign-off goes on. An ask for a predecessor
+//! alone is acknowledged at most once: a row that is active again after that lives, and the ask is superseded.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tracing::{debug, info, warn};
 
 use super::{
     attempts::{ATTEMPT_LIMIT, AttemptId, Attempts, Ended, Urgency},
+    backlog::Backlog,
     clock::Clock,
     disk::Disk,
     lifecycle::Verdict,
+    look::{self, Look},
     metrics::Metrics,
     moment::Moment,
-    socket::status::PendingStatus,
 };
 use crate::{
     key::SchedulerKey,
-    manager::{AttemptOptions, Filter, Freshness, Manager, Outcome, RowState, State},
-    net::{self, Probe},
-    spool::record::{Record, RecordId, What},
+    manager::{AttemptOptions, Freshness, Manager, Outcome, RowState},
+    spool::record::{Cause, Record, RecordId, What},
 };
 
-/// How long a look at a scheduler's address may take.
-const LOOK: Duration = Duration::from_secs(1);
 /// How soon a read or a look that could not be made is made again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// A list over gRPC is at most this old.
@@ -56,87 +51,22 @@ pub struct Replay {
     turns: Arc<Semaphore>,
 }
 
-/// All asks that this process knows of, its own key's and the replayed ones: what the metrics and `signoff status` show.
-#[derive(Clone)]
-pub struct Backlog {
-    metrics: Metrics,
-    asks: Arc<Mutex<Asks>>,
-}
-
-#[derive(Default)]
-struct Asks {
-    /// How many the own key has, and when the oldest was asked (Unix time in milliseconds).
-    own: (usize, Option<u64>),
-    others: BTreeMap<RecordId, PendingStatus>,
-}
-
-impl Backlog {
-    /// None yet.
-    pub fn new(metrics: Metrics) -> Self {
-        Self { metrics, asks: Arc::default() }
-    }
-
-    /// How many asks of the own key are pending, and when the oldest was asked (Unix time in milliseconds).
-    pub fn own(&self, count: usize, oldest: Option<u64>) {
-        self.change(|asks| asks.own = (count, oldest));
-    }
-
-    /// The asks of other keys.
-    pub fn others(&self) -> Vec<PendingStatus> {
-        self.asks().others.values().cloned().collect()
-    }
-
-    /// How it stands with a key's asks.
-    fn replaying(&self, job: &Job) {
-        self.change(|asks| {
-            for ask in &job.asks {
-                let What::SignOff { cause, .. } = ask.what else { continue };
-                let status = PendingStatus {
-                    id: ask.id.to_string(),
-                    key: ask.key.to_string(),
-                    cause: cause.label().to_owned(),
-                    at: ask.at,
-                    attempts: u64::from(job.attempts.count()),
-                    last_error: job.attempts.last_failure().map(str::to_owned),
-                    watched_until: None,
-                    inherited: true,
-                };
-                asks.others.insert(ask.id.clone(), status);
-            }
-        });
-    }
-
-    fn replayed(&self, job: &Job) {
-        self.change(|asks| asks.others.retain(|id, _| job.asks.iter().all(|ask| ask.id != *id)));
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Asks)) {
-        let mut asks = self.asks();
-        change(&mut asks);
-        let (own, oldest) = asks.own;
-        let oldest = oldest.into_iter().chain(asks.others.values().map(|ask| ask.at)).min();
-        self.metrics.set_pending(own + asks.others.len(), oldest);
-    }
-
-    fn asks(&self) -> MutexGuard<'_, Asks> {
-        self.asks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What there is at a key's address.
-enum Look {
-    /// It lives: not to be signed off.
-    Lives,
-    /// Nothing answers, or another scheduler has the address now.
-    Gone,
-    /// It could not be found out.
-    Unclear(String),
+/// Who made the asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A process that is dead, and may have left attempts that are still applied.
+    Spool,
+    /// This process, just now.
+    Own,
 }
 
 /// One key's asks on their way to being settled.
 struct Job {
     key: SchedulerKey,
     asks: Vec<Record>,
+    origin: Origin,
+    /// They are a predecessor's alone.
+    once: bool,
     attempts: Attempts,
     listed: bool,
     until: Option<Moment>,
@@ -162,14 +92,19 @@ impl Replay {
         &self,
         key: SchedulerKey,
         asks: Vec<Record>,
+        origin: Origin,
         until: Option<Moment>,
         progress: &(dyn Fn(&str) + Send + Sync),
     ) -> Verdict {
         let mut attempts = Attempts::new(self.clock.now().at);
-        // Whoever left the asks may have left attempts too.
-        attempts.linger(self.clock.now().at);
+        if origin == Origin::Spool {
+            attempts.linger(self.clock.now().at);
+        }
+        let predecessor = |ask: &Record| matches!(ask.what, What::SignOff { cause: Cause::Predecessor, .. });
         let mut job = Job {
             listed: asks.iter().any(|ask| ask.listed),
+            once: asks.iter().all(predecessor),
+            origin,
             attempts,
             key,
             asks,
@@ -177,9 +112,9 @@ impl Replay {
             said_unknown: false,
             said_failure: false,
         };
-        self.backlog.replaying(&job);
+        self.show(&job);
         let verdict = self.settle_job(&mut job, progress).await;
-        self.backlog.replayed(&job);
+        self.backlog.replayed(&job.asks);
         if verdict == Verdict::Queued {
             // Whoever adopts next may have them.
             self.disk.release(job.asks.into_iter().map(|ask| ask.id).collect());
@@ -207,7 +142,7 @@ impl Replay {
                     self.pause(job, now + AGAIN).await;
                     continue;
                 }
-                Look::Gone => {}
+                Look::Silent(_) | Look::Reused(_) => {}
             }
             if let Some(verdict) = self.sign_off(job, turn, progress).await {
                 return verdict;
@@ -285,7 +220,7 @@ impl Replay {
                             info!(
                                 scheduler.key = %job.key,
                                 watched.seconds = (until - now.at).as_secs(),
-                                "Replayed a sign-off: acknowledged, and watched until no earlier attempt can undo it."
+                                "Signed another key off: acknowledged, and watched until no earlier attempt can undo it."
                             );
                             // How the others end decides when the row can be read.
                             while job.attempts.under_way() {
@@ -298,9 +233,9 @@ impl Replay {
                             turn = None;
                             let why = job.attempts.last_failure().unwrap_or("no answer").to_owned();
                             progress(&why);
-                            self.backlog.replaying(job);
+                            self.show(job);
                             if !std::mem::replace(&mut job.said_failure, true) {
-                                warn!(scheduler.key = %job.key, reason = why, "Can't replay a sign-off yet; it stays queued.");
+                                warn!(scheduler.key = %job.key, reason = why, "Another key can't be signed off yet; its sign-off stays queued.");
                             }
                         }
                     }
@@ -335,7 +270,11 @@ impl Replay {
                 Ok(read) => {
                     let inactive = read.state != RowState::Active;
                     job.attempts.row_was_read(inactive);
-                    return if inactive { Some(self.forget(job, verdict).await) } else { None };
+                    return match (inactive, job.once) {
+                        (true, _) => Some(self.forget(job, verdict).await),
+                        (false, true) => Some(self.forget(job, Verdict::Superseded).await),
+                        (false, false) => None,
+                    };
                 }
                 Err(failure) => {
                     progress(&failure.why);
@@ -346,26 +285,9 @@ impl Replay {
     }
 
     async fn look(&self, job: &Job) -> Look {
-        let Some(address) = job.asks.iter().rev().find_map(|ask| ask.address) else { return Look::Gone };
-        match net::probe(address, LOOK).await {
-            Probe::Silent(_) => return Look::Gone,
-            Probe::Unclear(why) => return Look::Unclear(why),
-            Probe::Answers => {}
-        }
-        match self.manager.list(&Filter::Ip(address.ip())).await {
-            Err(failure) => Look::Unclear(failure.why),
-            Ok(rows) => {
-                let reused = rows.iter().any(|row| {
-                    let here = row
-                        .ip
-                        .parse()
-                        .is_ok_and(|ip| SocketAddr::new(ip, 0).ip().to_canonical() == address.ip());
-                    here && row.port == i32::from(address.port())
-                        && row.state == State::Active
-                        && !row.is(&job.key)
-                });
-                if reused { Look::Gone } else { Look::Lives }
-            }
+        match job.asks.iter().rev().find_map(|ask| ask.address) {
+            Some(address) => look::at(self.manager.as_ref(), &job.key, address).await,
+            None => Look::Silent("nobody said where it served".to_owned()),
         }
     }
 
@@ -385,9 +307,14 @@ impl Replay {
             scheduler.key = %job.key,
             signoff.result = verdict.label(),
             signoff.attempts = job.attempts.count(),
-            "Settled a sign-off that was left in the spool."
+            signoff.inherited = job.origin == Origin::Spool,
+            "Settled a sign-off of another key."
         );
         verdict
+    }
+
+    fn show(&self, job: &Job) {
+        self.backlog.replaying(&job.asks, &job.attempts, job.origin == Origin::Spool);
     }
 
     async fn pause(&self, job: &Job, at: Moment) {
@@ -396,49 +323,4 @@ impl Replay {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spool::record::Cause;
-
-    #[test]
-    fn the_backlog_counts_the_asks_of_all_keys_and_knows_the_oldest() {
-        let metrics = Metrics::new();
-        let backlog = Backlog::new(metrics.clone());
-        let key =
-            SchedulerKey::new(1.try_into().unwrap(), "s-1".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        let ask = |at| Record {
-            id: RecordId::random(),
-            key: key.clone(),
-            what: What::SignOff { cause: Cause::Down, drain_until: None },
-            address: None,
-            listed: true,
-            at,
-            pod: None,
-        };
-        let job = Job {
-            asks: vec![ask(3000), ask(2000)],
-            key: key.clone(),
-            attempts: Attempts::new(Moment::default()),
-            listed: true,
-            until: None,
-            said_unknown: false,
-            said_failure: false,
-        };
-        let shown = |count: &str, oldest: &str| {
-            let text = metrics.text().unwrap();
-            assert!(text.contains(&format!("signoff_pending_signoffs {count}\n")), "{text}");
-            let oldest = format!("signoff_oldest_pending_timestamp_seconds {oldest}\n");
-            assert!(text.contains(&oldest), "{text}");
-        };
-        backlog.own(1, Some(5000));
-        shown("1", "5.0");
-        backlog.replaying(&job);
-        backlog.replaying(&job);
-        shown("3", "2.0");
-        assert_eq!(backlog.others().len(), 2);
-        backlog.own(0, None);
-        shown("2", "2.0");
-        backlog.replayed(&job);
-        shown("0", "0.0");
-    }
-}
+mod tests;

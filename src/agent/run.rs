@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use super::{
     alone,
+    backlog::Backlog,
     clock::{Clock, wall_millis},
     degraded::Degraded,
     disk::Disk,
@@ -16,11 +17,10 @@ use super::{
     last_words::{LastWords, TERMINATION_LOG},
     lifecycle::{Config, Event, Lifecycle},
     metrics::Metrics,
-    replay::Backlog,
     shell::{Command, Shell},
     socket::{
         Status,
-        status::{ManagerStatus, SchedulerStatus, SpoolStatus},
+        status::{ManagerStatus, SchedulerStatus, SpoolStatus, SuccessionStatus},
     },
 };
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
 };
 
 mod serve;
+mod succeed;
 mod tend;
 
 pub use tend::{by_key, take_own};
@@ -160,10 +161,12 @@ impl Agent {
         }
         self.watch_scheduler();
         let backlog = Backlog::new(self.metrics.clone());
-        self.tend_spool(&disk, &manager, &key, &backlog);
+        let (serves, serving) = watch::channel(false);
+        let (heirlooms, succession) = self.succeed(&disk, &manager, &key, &backlog, serving);
+        self.tend_spool(&disk, &manager, &key, &backlog, heirlooms);
         let config = core_config(&self.settings, key, manager.freshness());
         let mut core = Lifecycle::new(config, self.clock.now().at);
-        let status = self.base_status(&disk, manager.as_ref());
+        let status = self.base_status(&disk, manager.as_ref(), succession);
         let (metrics, clock, commands) = (self.metrics.clone(), self.clock, self.commands.clone());
         if !self.settings.ready_after_manager {
             self.ready.set(true);
@@ -171,6 +174,7 @@ impl Agent {
         let mut shell = Shell::new(manager, disk, metrics, clock, commands, status);
         shell.last_words = LastWords::to(TERMINATION_LOG);
         shell.backlog = backlog;
+        shell.serves = serves;
         shell.run(&mut core, Vec::new(), inbox).await
     }
 
@@ -251,13 +255,19 @@ impl Agent {
         }
     }
 
-    fn base_status(&self, disk: &Disk, manager: &dyn Manager) -> Box<dyn Fn() -> Status + Send> {
+    fn base_status(
+        &self,
+        disk: &Disk,
+        manager: &dyn Manager,
+        succession: impl Fn() -> SuccessionStatus + Send + 'static,
+    ) -> Box<dyn Fn() -> Status + Send> {
         let (plain, degraded, disk, contact) =
             (self.plain_status(), self.degraded.clone(), disk.clone(), manager.watch());
         Box::new(move || {
             let mut status = plain.clone();
             let contact = *contact.borrow();
             status.degraded = degraded.list();
+            status.succession = Some(succession());
             status.manager.answered = contact.answered;
             status.manager.losses = contact.losses;
             status.spool.durability = disk.durability().queued().to_owned();

@@ -16,6 +16,7 @@ use super::{
         PreStopAnswer, Status,
         status::{PendingStatus, RowStatus, SchedulerState},
     },
+    succession::core::Contested,
 };
 use crate::{
     exit::Exit,
@@ -152,6 +153,53 @@ pub fn identity_unknown(key: &SchedulerKey, rows: &[Row]) {
         scheduler.key = %key, manager.listed = listed,
         "The manager has no row with this scheduler's key: nothing can be signed off. Compare --hostname, --ip and \
          --cluster-id with what it lists."
+    );
+}
+
+/// Whether succession is on, where it isn't.
+pub fn no_succession(key: &SchedulerKey, why: &str) {
+    info!(scheduler.key = %key, reason = why, "Predecessors are not looked for: succession is off.");
+}
+
+/// A dead incarnation's row is signed off.
+pub fn predecessor(key: &SchedulerKey, predecessor: &SchedulerKey, why: &str) {
+    warn!(
+        scheduler.key = %key, predecessor.key = %predecessor, reason = why,
+        "The row of an earlier incarnation is active though it is gone: signing it off."
+    );
+}
+
+/// It would be, if that were not forbidden.
+pub fn would_sign_off(key: &SchedulerKey, predecessor: &SchedulerKey, why: &str) {
+    warn!(
+        scheduler.key = %key, predecessor.key = %predecessor, reason = why,
+        "The row of an earlier incarnation is active though it is gone; it is left alone, since repair is set to report."
+    );
+}
+
+/// Something answers where an earlier incarnation was.
+pub fn predecessor_answers(key: &SchedulerKey, predecessor: &SchedulerKey) {
+    info!(
+        scheduler.key = %key, predecessor.key = %predecessor,
+        "Another row of this hostname is active and something answers there: it is looked at again."
+    );
+}
+
+/// Whether an earlier incarnation lives can't be told.
+pub fn predecessor_unclear(key: &SchedulerKey, predecessor: &SchedulerKey, why: &str) {
+    warn!(
+        scheduler.key = %key, predecessor.key = %predecessor, reason = why,
+        "Another row of this hostname is active, and it can't be told whether anybody is there: it is left alone until it can."
+    );
+}
+
+/// Another living scheduler has this hostname.
+pub fn contested(key: &SchedulerKey, other: &SchedulerKey, why: &Contested) {
+    error!(
+        scheduler.key = %key, contested.key = %other, scheduler.ip = %key.ip, contested.ip = %other.ip, reason = %why,
+        "Another scheduler seems to live under this one's hostname and cluster id: its row is contested and left alone. If it \
+         is of another Kubernetes cluster, give each cluster a manager.schedulerClusterID of its own, or other hostnames; if \
+         its pod was force-deleted, see that it ends."
     );
 }
 

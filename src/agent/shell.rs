@@ -12,17 +12,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     attempts::AttemptId,
+    backlog::Backlog,
     clock::Clock,
     disk::Disk,
     last_words::LastWords,
-    lifecycle::{Answer, Effect, Event, HookId, Lifecycle, Notice, Scheduler},
+    lifecycle::{Answer, Effect, Event, HookId, Lifecycle, Notice, Scheduler, Target},
     metrics::Metrics,
     moment::Moment,
-    replay::Backlog,
     say,
     socket::{PreStopAnswer, Status},
 };
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// How long a read of a row or a list may take.
-const READ_LIMIT: Duration = Duration::from_secs(10);
+pub const READ_LIMIT: Duration = Duration::from_secs(10);
 /// How often the asks are looked for that somebody dropped by hand.
 const DROPPED_EVERY: Duration = Duration::from_secs(5);
 
@@ -69,6 +69,8 @@ pub struct Shell {
     pub last_words: LastWords,
     /// The asks of all keys.
     pub backlog: Backlog,
+    /// Whether the scheduler serves, with no drain on and no SIGTERM.
+    pub serves: watch::Sender<bool>,
     /// Fills in what the core doesn't know.
     pub base_status: Box<dyn Fn() -> Status + Send>,
     hooks: HashMap<HookId, oneshot::Sender<PreStopAnswer>>,
@@ -117,6 +119,7 @@ impl Shell {
             disk,
             backlog: Backlog::new(metrics.clone()),
             last_words: LastWords::none(),
+            serves: watch::Sender::new(false),
             metrics,
             clock,
             commands,
@@ -368,6 +371,8 @@ impl Shell {
             Scheduler::Down(_) => Some(false),
             Scheduler::Unseen | Scheduler::Unknown => None,
         });
+        let serves = core.target(self.clock.now().at) == Target::Active;
+        self.serves.send_if_modified(|known| std::mem::replace(known, serves) != serves);
         let oldest = core.pending().iter().map(|ask| ask.record.at).min();
         self.backlog.own(core.pending().len(), oldest);
     }

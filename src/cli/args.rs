@@ -84,7 +84,7 @@ pub struct AgentArgs {
     pub run_dir: RunDirArgs,
     #[command(flatten)]
     pub grace: GraceArgs,
-    /// Whether to give a living scheduler's row back unasked; report only says that it would [default: on]
+    /// Sign off dead predecessors and give a living scheduler's row back, unasked; report only says so [default: on]
     #[arg(
         long,
         value_name = "on|report|off",

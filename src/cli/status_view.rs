@@ -5,7 +5,10 @@ use std::fmt::Write;
 use jiff::Timestamp;
 
 use crate::{
-    agent::socket::status::{PendingStatus, RowWord, SchedulerState, Status, one_line},
+    agent::{
+        socket::status::{PendingStatus, RowWord, SchedulerState, Status, SuccessionStatus, one_line},
+        succession::standing::Mode,
+    },
     spool::record::WallMillis,
 };
 
@@ -26,6 +29,9 @@ pub fn render(status: &Status) -> String {
     view.line("Drain", drain.as_deref().unwrap_or("off"));
     if let Some(deadline) = status.deadline {
         view.line("Deadline", &format!("in {} ({})", view.left(deadline), at(deadline)));
+    }
+    if let Some(succession) = &status.succession {
+        view.line("Succession", &self::succession(succession));
     }
     view.line("Manager", &manager(status));
     view.line("Spool", &spool(status));
@@ -130,6 +136,22 @@ fn row(status: &Status, view: &View) -> String {
         source => format!(" over {source}"),
     };
     format!("{state}, read {} ago{source}", view.age(row.at))
+}
+
+fn succession(succession: &SuccessionStatus) -> String {
+    let mut text = match succession.mode {
+        Mode::On => "on: signs off rows that earlier incarnations left active",
+        Mode::Report => "reports rows that earlier incarnations left active",
+        Mode::Off => "off",
+    }
+    .to_owned();
+    if let Some(why) = &succession.why {
+        text += &format!(": {why}");
+    }
+    if !succession.contested.is_empty() {
+        text += &format!("; CONTESTED, left alone: {}", succession.contested.join(", "));
+    }
+    text
 }
 
 fn manager(status: &Status) -> String {
@@ -359,6 +381,26 @@ ID    KEY                            CAUSE               AGE    TRIES  STATE
         let shown = render(&status);
         assert_eq!(shown.lines().filter(|line| line.starts_with("Row")).count(), 1, "{shown}");
         assert!(!shown.contains(['\u{1b}', '\r']), "{shown}");
+    }
+
+    #[test]
+    fn succession_says_what_it_may_do_why_not_and_what_is_contested() {
+        let shown = |mode, why: Option<&str>, contested: &[&str]| {
+            let succession = SuccessionStatus {
+                mode,
+                why: why.map(str::to_owned),
+                contested: contested.iter().map(|key| (*key).to_owned()).collect(),
+            };
+            let shown = render(&Status { succession: Some(succession), ..healthy() });
+            shown.lines().find_map(|line| line.strip_prefix("Succession  ")).unwrap().to_owned()
+        };
+        assert_eq!(shown(Mode::Off, Some("POD_NAME is not set"), &[]), "off: POD_NAME is not set");
+        assert!(shown(Mode::Report, None, &[]).starts_with("reports "));
+        let said = shown(Mode::On, None, &["sched-0/10.0.0.8 in cluster 1"]);
+        assert!(
+            said.starts_with("on: ") && said.ends_with("left alone: sched-0/10.0.0.8 in cluster 1"),
+            "{said}"
+        );
     }
 
     #[test]

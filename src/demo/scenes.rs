@@ -20,7 +20,7 @@ pub(super) struct Scene {
 }
 
 /// All scenes, in order.
-pub(super) const SCENES: [Scene; 4] = [
+pub(super) const SCENES: [Scene; 5] = [
     Scene {
         name: "stop",
         title: "a normal stop: the scheduler's row is inactive, and its agent leaves",
@@ -40,6 +40,11 @@ pub(super) const SCENES: [Scene; 4] = [
         name: "restart",
         title: "a liveness restart in place: drained, restarted, and active again",
         play: |stage, broken| Box::pin(async move { in_words(restart(stage, broken).await) }),
+    },
+    Scene {
+        name: "succession",
+        title: "a pod lost with its node, back under a new IP: the dead row is signed off",
+        play: |stage, broken| Box::pin(async move { in_words(succession(stage, broken).await) }),
     },
 ];
 
@@ -118,4 +123,20 @@ async fn restart(stage: &mut Stage, broken: bool) -> Result<&'static str, Failur
     }
     stage.comes_to_stay(&key, State::Active, Duration::from_secs(2)).await?;
     Ok("drained, then active again, and it stays so")
+}
+
+async fn succession(stage: &mut Stage, broken: bool) -> Result<&'static str, Failure> {
+    let lost = stage.scheduler("scheduler-4").await?;
+    stage.agent(&lost, SERVES).await?;
+    stage.view.line("node", "is lost, with the scheduler, its agent and the agent's spool");
+    stage.kill_agent().await?;
+    stage.lose_scheduler().await?;
+    let successor = stage.scheduler_at("scheduler-4", "127.0.0.2").await?;
+    stage.expect(&lost, State::Active).await?;
+    stage.view.line("table", "has two active rows for one scheduler: peers would dial both");
+    let repair = if broken { "off" } else { "on" };
+    stage.agent_with(&successor, SERVES, &[("SIGNOFF_REPAIR", repair)]).await?;
+    stage.expect(&lost, State::Inactive).await?;
+    stage.expect(&successor, State::Active).await?;
+    Ok("one active row, the successor's")
 }

@@ -1,6 +1,7 @@
 //! The stage: one mock manager for all scenes, and in each a scheduler of its own with its agents.
 
 use std::{
+    path::PathBuf,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -30,6 +31,9 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// How long a promise may take, all noise included; the timeline shows how long it took.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+/// The address of a scheduler that has not been lost yet.
+const IP: &str = "127.0.0.1";
+
 /// A state as the table shows it.
 fn word(state: State) -> &'static str {
     match state {
@@ -51,6 +55,8 @@ pub(super) struct Stage {
     watcher: tokio::task::JoinHandle<()>,
     agents: Vec<Child>,
     scheduler: Option<MockScheduler>,
+    /// Lost with their nodes: the manager still waits for their streams.
+    lost: Vec<MockScheduler>,
 }
 
 impl Stage {
@@ -75,7 +81,9 @@ impl Stage {
                         By::Hand => "by hand",
                     };
                     let to = change.to.map_or("deleted", word);
-                    shown.line("table", &format!("{} is {to}: {by}", change.host_name));
+                    // The second incarnation is the one with another address.
+                    let at = if change.ip == IP { String::new() } else { format!(" at {}", change.ip) };
+                    shown.line("table", &format!("{}{at} is {to}: {by}", change.host_name));
                 }
                 shown.table(table.rows().unwrap_or_default());
             }
@@ -87,14 +95,20 @@ impl Stage {
         if let Some(page) = manager.admin_addr() {
             view.line("manager", &format!("its table, live: http://{page}/"));
         }
-        Ok(Self { view, manager, workshop, watcher, agents: Vec::new(), scheduler: None })
+        Ok(Self { view, manager, workshop, watcher, agents: Vec::new(), scheduler: None, lost: Vec::new() })
     }
 
     /// A scheduler registers and becomes active.
     pub(super) async fn scheduler(&mut self, hostname: &str) -> Result<SchedulerKey, Failure> {
-        let key = SchedulerKey::new(1.try_into()?, hostname.parse()?, "127.0.0.1".parse()?);
+        self.scheduler_at(hostname, IP).await
+    }
+
+    /// One with this address.
+    pub(super) async fn scheduler_at(&mut self, hostname: &str, ip: &str) -> Result<SchedulerKey, Failure> {
+        let key = SchedulerKey::new(1.try_into()?, hostname.parse()?, ip.parse()?);
         let config = SchedulerConfig::new(key.clone(), self.manager.grpc_addr()).every(INTERVAL);
-        let scheduler = MockScheduler::start(config).await?;
+        let listen = (key.ip.get(), 0).into();
+        let scheduler = MockScheduler::start(SchedulerConfig { listen, ..config }).await?;
         self.view.line("scheduler", &format!("{hostname} starts on {}", scheduler.addr()));
         self.scheduler = Some(scheduler);
         self.expect(&key, State::Active).await?;
@@ -106,9 +120,22 @@ impl Stage {
         self.scheduler.as_mut().ok_or_else(|| "there is no scheduler on stage".into())
     }
 
+    /// The scheduler's node is lost.
+    pub(super) async fn lose_scheduler(&mut self) -> Result<(), Failure> {
+        let mut scheduler = self.scheduler.take().ok_or("there is no scheduler on stage")?;
+        scheduler.vanish().await;
+        self.lost.push(scheduler);
+        Ok(())
+    }
+
+    /// Where the agents of a key have their directories: each pod its own.
+    fn home(&self, key: &SchedulerKey) -> PathBuf {
+        self.workshop.dir.join(format!("{}-{}", key.hostname, key.ip))
+    }
+
     /// A process with nothing in its environment but what the demo gives it.
     fn command(&self, part: Part, key: &SchedulerKey) -> Result<Command, Failure> {
-        let home = self.workshop.dir.join(key.hostname.as_str());
+        let home = self.home(key);
         std::fs::create_dir_all(&home)?;
         let mut command = part.command()?;
         command
@@ -121,6 +148,16 @@ impl Stage {
 
     /// An agent process starts beside the scheduler, and has seen it when this returns.
     pub(super) async fn agent(&mut self, key: &SchedulerKey, sees: &str) -> Result<(), Failure> {
+        self.agent_with(key, sees, &[]).await
+    }
+
+    /// One with these variables beside the usual ones.
+    pub(super) async fn agent_with(
+        &mut self,
+        key: &SchedulerKey,
+        sees: &str,
+        variables: &[(&str, &str)],
+    ) -> Result<(), Failure> {
         let scheduler = self.cast()?.addr();
         let mut command = self.command(Part::Agent, key)?;
         command
@@ -131,6 +168,8 @@ impl Stage {
             .env("SIGNOFF_MANAGER", self.manager.grpc_addr().to_string())
             .env("SIGNOFF_LISTEN", "127.0.0.1:0")
             .env("SIGNOFF_LOG_FORMAT", "text")
+            .env("POD_NAME", key.hostname.first_label())
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn()?;
@@ -190,7 +229,7 @@ impl Stage {
 
     /// Waits for an ask in the spool of this key's agent.
     pub(super) async fn ask_is_on_disk(&self, key: &SchedulerKey) -> Result<(), Failure> {
-        let spool = self.workshop.dir.join(key.hostname.as_str()).join("spool");
+        let spool = self.home(key).join("spool");
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             let asks = std::fs::read_dir(&spool)?.flatten();
@@ -224,6 +263,7 @@ impl Stage {
         if let Some(mut scheduler) = self.scheduler.take() {
             scheduler.kill().await;
         }
+        self.lost.clear();
         // A sabotaged scene may have left the manager down.
         let _ = self.manager.restart().await;
     }

@@ -117,6 +117,7 @@ pub fn resolve(
         hook_allow: if inputs.hook_allow.is_empty() { file.hook_allow } else { inputs.hook_allow.clone() },
         hook_token_file: inputs.hook_token_file.clone().or(file.hook_token_file),
         pod_name: surroundings.var("POD_NAME").or(file.pod_name),
+        pod_ip: surroundings.var("POD_IP").and_then(|ip| ip.trim().parse().ok()).or(file.pod_ip),
         host_ips,
     };
     pairs(&settings, &mut problems);

@@ -106,6 +106,8 @@ pub struct Settings {
     pub hook_token_file: Option<PathBuf>,
     /// POD_NAME.
     pub pod_name: Option<String>,
+    /// POD_IP.
+    pub pod_ip: Option<IpAddr>,
     /// The node's addresses, from HOST_IP (`status.hostIPs`).
     pub host_ips: Vec<IpAddr>,
 }
@@ -136,6 +138,7 @@ impl Default for Settings {
             hook_allow: Vec::new(),
             hook_token_file: None,
             pod_name: None,
+            pod_ip: None,
             host_ips: Vec::new(),
         }
     }
@@ -265,6 +268,7 @@ mod tests {
             hook_allow: vec!["10.0.0.0/8".into()],
             hook_token_file: Some("/token".into()),
             pod_name: Some("sched-0".into()),
+            pod_ip: Some("fd00::1".parse().unwrap()),
             host_ips: vec!["10.0.0.1".parse().unwrap(), "fd00::9".parse().unwrap()],
         }
     }

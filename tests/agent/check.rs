@@ -143,6 +143,7 @@ async fn a_healthy_world_has_nothing_to_be_mended() {
         "agent: scheduler",
         "agent: row",
         "agent: drain",
+        "agent: succession",
         "agent: queue",
         "agent: spool",
     ];

@@ -18,4 +18,5 @@ mod spool;
 mod status;
 mod stop;
 mod strace;
+mod succession;
 mod trust;

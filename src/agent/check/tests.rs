@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    agent::socket::status::{PendingStatus, RowStatus, SchedulerStatus, SpoolStatus},
+    agent::socket::status::{PendingStatus, RowStatus, SchedulerStatus, SpoolStatus, SuccessionStatus},
     key::SchedulerKey,
 };
 
@@ -67,6 +67,10 @@ fn each_thing_that_is_not_right_is_told_and_it_alone() {
         ..PendingStatus::default()
     };
     let watched = PendingStatus { watched_until: Some(NOW + 1), ..PendingStatus::default() };
+    let contested = SuccessionStatus {
+        contested: vec!["s/10.0.0.8 in cluster 1".to_owned()],
+        ..SuccessionStatus::default()
+    };
     let spool = |corrupt, newer| SpoolStatus { corrupt, newer, ..healthy().spool };
     for (status, name, verdict, said) in [
         (Status { started: false, ..healthy() }, "agent: started", Verdict::Warning, "not ready"),
@@ -114,6 +118,12 @@ fn each_thing_that_is_not_right_is_told_and_it_alone() {
             "agent: queue",
             Verdict::Warning,
             "1 sign-off(s) pending, the oldest asked 90 s ago; last failure: connection refused",
+        ),
+        (
+            Status { succession: Some(contested), ..healthy() },
+            "agent: succession",
+            Verdict::Warning,
+            "another scheduler seems to live under this hostname: s/10.0.0.8 in cluster 1",
         ),
         (Status { spool: spool(2, 0), ..healthy() }, "agent: spool", Verdict::Warning, "2 damaged"),
         (

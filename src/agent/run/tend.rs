@@ -6,12 +6,14 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tracing::{info, warn};
 
 use super::super::{
+    backlog::Backlog,
     disk::{Disk, DiskError, SpoolState},
     lifecycle::{Event, Sight},
-    replay::{Backlog, Replay},
+    replay::{Origin, Replay},
     say,
     scheduler::{Observation, Target, Watcher},
     shell::Command,
+    succession::task::Heirloom,
 };
 use super::Agent;
 use crate::{
@@ -112,13 +114,14 @@ impl Agent {
     }
 
     /// Takes over what dead processes leave on the spool, for as long as the agent lives: the own key's goes to the core (a
-    /// pre-stop that found no agent leaves such), the others' are replayed.
+    /// pre-stop that found no agent leaves such), the others' are replayed, and `heirlooms` hears of that.
     pub(super) fn tend_spool(
         &self,
         disk: &Disk,
         manager: &Arc<dyn Manager>,
         key: &SchedulerKey,
         backlog: &Backlog,
+        heirlooms: mpsc::UnboundedSender<Heirloom>,
     ) {
         let replay =
             Replay::new(Arc::clone(manager), disk.clone(), self.metrics.clone(), backlog.clone(), self.clock);
@@ -148,8 +151,14 @@ impl Agent {
                     for (key, asks) in by_key(taken.records) {
                         info!(scheduler.key = %key, signoff.pending = asks.len(), "Found sign-offs of another scheduler in the spool.");
                         metrics.inherited(asks.len() as u64);
-                        let replay = replay.clone();
-                        replays.spawn(async move { replay.settle(key, asks, None, &|_| ()).await });
+                        let (replay, heirlooms) = (replay.clone(), heirlooms.clone());
+                        // Nobody listens where succession is off.
+                        let _ = heirlooms.send(Heirloom::Taken(key.clone()));
+                        replays.spawn(async move {
+                            let verdict =
+                                replay.settle(key.clone(), asks, Origin::Spool, None, &|_| ()).await;
+                            let _ = heirlooms.send(Heirloom::Settled(key, verdict));
+                        });
                     }
                 }
                 let pause = tokio::time::sleep(ADOPT_EVERY.mul_f64(0.9 + 0.1 * fastrand::f64()));

@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{key::SchedulerKey, manager::RowState, spool::record::WallMillis};
+use crate::{
+    agent::succession::standing::Mode, key::SchedulerKey, manager::RowState, spool::record::WallMillis,
+};
 
 /// The agent, at `now`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +43,8 @@ pub struct Status {
     pub marks: Vec<MarkStatus>,
     /// Since when a stream of the agent's own keeps the row active.
     pub hold_since: Option<WallMillis>,
+    /// Whether the agent looks for predecessors, and what it found; `None` from an agent that doesn't know yet, or how to.
+    pub succession: Option<SuccessionStatus>,
     /// What it has to do without.
     pub degraded: Vec<Degradation>,
     /// The manager.
@@ -138,6 +142,18 @@ pub struct PendingStatus {
     pub watched_until: Option<WallMillis>,
     /// It was found on the spool.
     pub inherited: bool,
+}
+
+/// The looking for predecessors: rows of the same hostname with another IP.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SuccessionStatus {
+    /// What it may do.
+    pub mode: Mode,
+    /// Why it is off, where it is.
+    pub why: Option<String>,
+    /// The rows that are contested, as `hostname/ip in cluster N`: another scheduler seems to live there.
+    pub contested: Vec<String>,
 }
 
 /// A mark.

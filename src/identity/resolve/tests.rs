@@ -381,6 +381,7 @@ fn beside_an_agent_its_file_goes_before_scheduler_yaml_and_defaults_but_after_wh
         hook_allow: vec!["10.0.0.0/8".into()],
         hook_token_file: Some("/a/token".into()),
         pod_name: Some("a-0".into()),
+        pod_ip: "10.9.0.7".parse().ok(),
         host_ips: vec!["10.9.0.1".parse().unwrap()],
     };
     let fake = Fake::with_config(FULL);

@@ -133,6 +133,24 @@ async fn rows_are_listed_page_by_page() {
 }
 
 #[tokio::test]
+async fn a_hostnames_rows_are_listed_in_pages_that_fit_by_queries_that_differ() {
+    let bench = Bench::start().await;
+    *bench.fake.rows.lock().unwrap() = (0..3500).map(|id| row(id, "sched-0", "10.0.0.7", "active")).collect();
+    let (rest, filter) = (bench.rest(), Filter::Hostname("sched-0".parse().unwrap()));
+    for _ in 0..20 {
+        assert_eq!(rest.list(&filter).await.unwrap().len(), 3500);
+    }
+    let lists = |seen: &&String| seen.starts_with("/api/v1/schedulers?");
+    let asked: Vec<_> = bench.fake.seen.lock().unwrap().iter().filter(lists).cloned().collect();
+    assert!(asked.len() >= 40, "in pages: {asked:?}");
+    assert_eq!(
+        asked.iter().collect::<HashSet<_>>().len(),
+        asked.len(),
+        "no query was asked twice: {asked:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_million_rows_are_cut_at_the_cap_and_said() {
     let bench = Bench::start().await;
     bench.fake.flood.store(1_000_000, Ordering::Relaxed);

@@ -1,0 +1,114 @@
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::*;
+use crate::{
+    manager::{Contact, Failure, Filter, HoldStart, Row, RowRead},
+    spool::Limits,
+};
+
+/// A manager whose answers to a sign-off are given, the last one again and again; reads find the row active, or, after so many
+/// sign-offs, inactive.
+struct Scripted {
+    answers: Mutex<Vec<Outcome>>,
+    attempts: AtomicUsize,
+    inactive_after: usize,
+}
+
+#[async_trait]
+impl Manager for Scripted {
+    async fn sign_off(&self, _: &SchedulerKey, _: AttemptOptions) -> Outcome {
+        self.attempts.fetch_add(1, Ordering::SeqCst);
+        let mut answers = self.answers.lock().unwrap();
+        if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() }
+    }
+    async fn hold(&self, _: &SchedulerKey) -> Result<HoldStart, Failure> {
+        Ok(HoldStart::Absent)
+    }
+    async fn read_row(&self, _: &SchedulerKey) -> Result<RowRead, Failure> {
+        let inactive = self.attempts.load(Ordering::SeqCst) >= self.inactive_after;
+        let state = if inactive { RowState::Inactive } else { RowState::Active };
+        Ok(RowRead { state, freshness: Freshness::Fresh, port: None })
+    }
+    async fn list(&self, _: &Filter) -> Result<Vec<Row>, Failure> {
+        Ok(Vec::new())
+    }
+    async fn delete(&self, _: u64) -> Result<(), Failure> {
+        Ok(())
+    }
+    fn freshness(&self) -> Freshness {
+        Freshness::Fresh
+    }
+    fn watch(&self) -> watch::Receiver<Contact> {
+        watch::channel(Contact::default()).1
+    }
+}
+
+/// An outer bound, never a verdict.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// How one ask of this cause ended, how many attempts that took, and for how long.
+async fn settled(
+    cause: Cause,
+    origin: Origin,
+    answers: Vec<Outcome>,
+    inactive_after: usize,
+) -> (Verdict, usize, Duration) {
+    let manager =
+        Arc::new(Scripted { answers: Mutex::new(answers), attempts: AtomicUsize::new(0), inactive_after });
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, _reports) = Disk::start(dir.path(), Limits::default());
+    let metrics = Metrics::new();
+    let clock = Clock::start();
+    let replay = Replay::new(manager.clone(), disk, metrics.clone(), Backlog::new(metrics.clone()), clock);
+    let key = SchedulerKey::new(1.try_into().unwrap(), "s-0".parse().unwrap(), "127.0.0.1".parse().unwrap());
+    let ask = Record {
+        id: RecordId::random(),
+        key: key.clone(),
+        what: What::SignOff { cause, drain_until: None },
+        // Nobody is there.
+        address: Some(([127, 0, 0, 1], 1).into()),
+        listed: true,
+        at: 0,
+        pod: None,
+    };
+    let verdict = replay.settle(key, vec![ask], origin, Some(Moment(LONG)), &|_| ()).await;
+    assert_eq!(replay.backlog.others(), []);
+    (verdict, manager.attempts.load(Ordering::SeqCst), clock.now().at - Moment::default())
+}
+
+fn unknown() -> Outcome {
+    Outcome::Unknown(Failure::new("cut"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ask_of_our_own_is_settled_by_its_acknowledgement_and_one_that_was_found_only_a_minute_later() {
+    let (verdict, attempts, took) =
+        settled(Cause::Predecessor, Origin::Own, vec![Outcome::Confirmed], 1).await;
+    assert_eq!((verdict, attempts), (Verdict::Confirmed, 1));
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let (verdict, attempts, took) =
+        settled(Cause::Predecessor, Origin::Spool, vec![Outcome::Confirmed], 1).await;
+    assert_eq!((verdict, attempts), (Verdict::Confirmed, 1));
+    assert!(took >= Duration::from_secs(60), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_predecessor_that_is_active_again_after_an_acknowledged_sign_off_is_not_signed_off_once_more() {
+    for (origin, answers, attempts) in [
+        (Origin::Spool, vec![Outcome::Confirmed], 1),
+        // The first may still be applied: the second's acknowledgement is watched.
+        (Origin::Own, vec![unknown(), Outcome::Confirmed], 2),
+    ] {
+        let of_predecessor = settled(Cause::Predecessor, origin, answers.clone(), usize::MAX).await;
+        assert_eq!((of_predecessor.0, of_predecessor.1), (Verdict::Superseded, attempts));
+        // Whose own agent asked for it is signed off until it stays inactive.
+        let of_itself = settled(Cause::Down, origin, answers, attempts + 1).await;
+        assert_eq!((of_itself.0, of_itself.1), (Verdict::Confirmed, attempts + 1));
+    }
+}
