@@ -30,6 +30,8 @@ pub enum Part {
     Agent,
     /// Becomes `signoff pre-stop`.
     PreStop,
+    /// Becomes `signoff reconcile`.
+    Reconcile,
     /// Makes the demo's directory, says which on stdout, and removes it at the end of stdin.
     Janitor,
 }
@@ -39,6 +41,7 @@ impl Part {
         match self {
             Self::Agent => "agent",
             Self::PreStop => "pre-stop",
+            Self::Reconcile => "reconcile",
             Self::Janitor => "janitor",
         }
     }
@@ -56,7 +59,7 @@ impl Part {
     /// Plays the part, for the demo with the process id `of`.
     pub(super) fn play(self, of: Option<u32>) -> Exit {
         let error = match self {
-            Self::Agent | Self::PreStop => self.become_it(of),
+            Self::Agent | Self::PreStop | Self::Reconcile => self.become_it(of),
             Self::Janitor => match clean_up_after() {
                 Ok(()) => return Exit::Done,
                 Err(error) => error,

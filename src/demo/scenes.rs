@@ -20,7 +20,7 @@ pub(super) struct Scene {
 }
 
 /// All scenes, in order.
-pub(super) const SCENES: [Scene; 5] = [
+pub(super) const SCENES: [Scene; 6] = [
     Scene {
         name: "stop",
         title: "a normal stop: the scheduler's row is inactive, and its agent leaves",
@@ -45,6 +45,11 @@ pub(super) const SCENES: [Scene; 5] = [
         name: "succession",
         title: "a pod lost with its node, back under a new IP: the dead row is signed off",
         play: |stage, broken| Box::pin(async move { in_words(succession(stage, broken).await) }),
+    },
+    Scene {
+        name: "reconcile",
+        title: "a dead one that was scaled down: nobody comes back, and reconcile signs it off",
+        play: |stage, broken| Box::pin(async move { in_words(reconcile(stage, broken).await) }),
     },
 ];
 
@@ -139,4 +144,19 @@ async fn succession(stage: &mut Stage, broken: bool) -> Result<&'static str, Fai
     stage.expect(&lost, State::Inactive).await?;
     stage.expect(&successor, State::Active).await?;
     Ok("one active row, the successor's")
+}
+
+async fn reconcile(stage: &mut Stage, broken: bool) -> Result<&'static str, Failure> {
+    let gone = stage.scheduler("scheduler-6").await?;
+    stage.agent(&gone, SERVES).await?;
+    stage.view.line("node", "is lost, and the scheduler was its StatefulSet's last: nobody comes back");
+    stage.kill_agent().await?;
+    stage.lose_scheduler().await?;
+    let living = stage.scheduler("scheduler-5").await?;
+    stage.expect(&gone, State::Active).await?;
+    stage.view.line("table", "says active of one that is gone for good: peers dial it");
+    stage.reconcile(if broken { "false" } else { "true" }).await?;
+    stage.expect(&gone, State::Inactive).await?;
+    stage.expect(&living, State::Active).await?;
+    Ok("the dead one's row is inactive, the living one's is active")
 }

@@ -19,7 +19,7 @@ use crate::{
     key::SchedulerKey,
     manager::State,
     mock::{
-        manager::{Config, MockManager},
+        manager::{Config, MockManager, User},
         scheduler::{MockScheduler, SchedulerConfig},
         table::By,
     },
@@ -224,6 +224,34 @@ impl Stage {
         let output = self.command(Part::PreStop, key)?.output().await?;
         let said = String::from_utf8_lossy(&output.stdout);
         self.view.line("pre-stop", said.trim());
+        Ok(())
+    }
+
+    /// Runs `signoff reconcile` over the cluster; it writes only where `apply` is `true`.
+    pub(super) async fn reconcile(&mut self, apply: &str) -> Result<(), Failure> {
+        let home = &self.workshop.dir;
+        let password = home.join("password");
+        std::fs::write(&password, User::root().password)?;
+        let mut command = Part::Reconcile.command()?;
+        command
+            .env_clear()
+            .env("SIGNOFF_RUN_DIR", home.join("run"))
+            .env(
+                "SIGNOFF_MANAGER",
+                format!("{},http://{}", self.manager.grpc_addr(), self.manager.rest_addr()),
+            )
+            .env("SIGNOFF_USERNAME", User::root().name)
+            .env("SIGNOFF_PASSWORD_FILE", password)
+            .env("SIGNOFF_CLUSTER_ID", "1")
+            .env("SIGNOFF_APPLY", apply)
+            // Four intervals: the living one sends a message in between, however busy the machine.
+            .env("SIGNOFF_RECHECK_AFTER", "2s")
+            .stdin(Stdio::null());
+        let output = command.output().await?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        for line in said.trim().lines() {
+            self.view.line("reconcile", line);
+        }
         Ok(())
     }
 
