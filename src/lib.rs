@@ -1,7 +1,7 @@
 //! signoff keeps one promise: a Dragonfly manager's record of a scheduler says what is true. A scheduler that is gone is
 //! `inactive`, one that lives is `active`, and nobody edits a database by hand to make it so.
 //!
-//! Arrows point one way: `cli` -> `agent` -> `manager`, `spool`, `net`; the core (`agent::lifecycle`) knows no I/O, no clock
+//! Arrows point one way: `cli` -> `agent`, `repair` -> `manager`, `spool`, `net`; the core (`agent::lifecycle`) knows no I/O, no clock
 //! and no randomness; nothing outside `mock` and `demo` knows those two.
 
 pub mod agent;

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     agent::{
         clock::wall_millis,
-        http::{self, Readiness, Served},
+        http::{self, Exposition, Readiness, Served},
         last_words::{LastWords, TERMINATION_LOG},
     },
     exit::Exit,
@@ -32,6 +32,12 @@ use crate::{
 
 mod shown;
 mod view;
+
+impl Exposition for Metrics {
+    fn text(&self) -> Result<String, std::fmt::Error> {
+        Metrics::text(self)
+    }
+}
 
 /// A run ends within this: inside a CronJob's period of five minutes.
 const DEADLINE: Duration = Duration::from_secs(240);

@@ -16,8 +16,6 @@ use super::{
     judge::Verdict,
     reconcile::{Counts, Outcome, Report},
 };
-use crate::agent::http::Exposition;
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
     version: &'static str,
@@ -167,10 +165,9 @@ impl Metrics {
     pub fn failed(&self) {
         self.runs.get_or_create(&Run { result: FAILED }).inc();
     }
-}
 
-impl Exposition for Metrics {
-    fn text(&self) -> Result<String, std::fmt::Error> {
+    /// All metrics as OpenMetrics text.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut out = String::with_capacity(4 << 10);
         text::encode(&mut out, &self.registry)?;
         Ok(out)

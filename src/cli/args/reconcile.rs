@@ -87,7 +87,7 @@ pub struct LookArgs {
         help_heading = "Look"
     )]
     pub source: Option<SourceName>,
-    /// The manager's own database, only read: mysql://user@host:3306/manager or postgres://…; better given as its variable
+    /// The manager's own database, only read: mysql://user@host/manager or postgres://…; best as the variable
     #[arg(long, value_name = "URL", help_heading = "Look")]
     pub database_url: Option<SecretUrl>,
     /// The file with the password of the database's user
