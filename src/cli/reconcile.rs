@@ -96,7 +96,7 @@ impl Job {
             ended = self.reconciler.run(&shown) => ended,
             () = told_to_stop() => {
                 warn!("Stopped before the run was done; the next one does the rest.");
-                return Exit::Unavailable;
+                return Exit::CheckFailed;
             }
         };
         shown.clear();

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    judge::{Before, Circumstances, Heard, INTERVALS_APART, Probed, Seen, hear},
+    judge::{Before, Circumstances, Heard, INTERVALS_APART, Probed, Seen, Unproven, hear},
     purge,
     sighting::{Sighting, USUAL_INTERVAL},
     sources::{Scope, Source},
@@ -178,8 +178,8 @@ impl Survey {
                 let row = &self.rows[*at];
                 let open = match (row.now.state, heard[*at]) {
                     (_, Heard::Moved) => false,
-                    (State::Active, _) | (State::Inactive, Heard::Unproven(_)) => true,
-                    (State::Inactive, Heard::New) => false,
+                    (State::Active, _) | (State::Inactive, Heard::Unproven(Unproven::NoTimes)) => true,
+                    (State::Inactive, Heard::Unproven(_) | Heard::New) => false,
                     (State::Inactive, Heard::Silent) => {
                         options.purge_after.is_some_and(|after| purge::is_old(row, newest, after))
                     }

@@ -80,6 +80,11 @@ impl Session {
         self.token.as_ref().map_or(Duration::ZERO, |t| t.renew_at.saturating_duration_since(Instant::now()))
     }
 
+    /// A refusal that may be the manager's fault, not the password's.
+    fn may_be_false(&self) -> bool {
+        self.refusal.as_ref().is_some_and(|refusal| !refusal.last)
+    }
+
     /// When a refused sign-in is tried again.
     pub(super) fn retry_in(&self) -> Duration {
         self.refusal.as_ref().map_or(Duration::ZERO, |r| r.retry_at.saturating_duration_since(Instant::now()))
@@ -154,6 +159,22 @@ impl Rest {
         match &session.token {
             Some(token) => Ok(token.secret.clone()),
             None => Err(Failure::new("not signed in")),
+        }
+    }
+
+    /// Signs in where that is due, and waits a refusal out that may be the manager's own fault: for a process that has
+    /// only just begun, and can't have signed in early.
+    pub async fn sign_in_patiently(&self) -> Result<(), Failure> {
+        loop {
+            let Err(failure) = self.token(None).await else { return Ok(()) };
+            let session = self.session.lock().await;
+            let (may_be_false, pause) = (session.may_be_false(), session.retry_in());
+            drop(session);
+            if !may_be_false {
+                return Err(failure);
+            }
+            tracing::info!(reason = %failure, "Signing in again.");
+            tokio::time::sleep(pause.max(Duration::from_millis(100))).await;
         }
     }
 

@@ -354,6 +354,37 @@ async fn slow_bytes_hold_a_read_no_longer_than_its_limit() {
 }
 
 #[tokio::test]
+async fn who_has_only_just_begun_waits_a_false_refusal_out_and_not_a_final_one() {
+    let bench = Bench::start().await;
+    bench.fake.refuses.store(true, Ordering::Relaxed);
+    let rest = Arc::new(bench.rest());
+    let patient = tokio::spawn({
+        let rest = rest.clone();
+        async move { rest.sign_in_patiently().await }
+    });
+    eventually("it was refused", || bench.fake.count("signin") == 1).await;
+    eventually("it is known", || rest.session.try_lock().is_ok_and(|s| s.retry_in() > Duration::ZERO)).await;
+    later(6).await;
+    eventually("it was refused again", || bench.fake.count("signin") == 2).await;
+    bench.fake.refuses.store(false, Ordering::Relaxed);
+    eventually("it is known again", || {
+        rest.session
+            .try_lock()
+            .is_ok_and(|s| s.retry_in() > Duration::ZERO || s.renewal_due_in() > Duration::ZERO)
+    })
+    .await;
+    later(6).await;
+    patient.await.unwrap().unwrap();
+
+    bench.fake.refuses.store(true, Ordering::Relaxed);
+    let rest = bench.rest();
+    rest.signed_in().await.unwrap_err();
+    later(36).await;
+    let why = rest.sign_in_patiently().await.unwrap_err().why;
+    assert!(why.contains("is wrong"), "{why}");
+}
+
+#[tokio::test]
 async fn a_false_refusal_is_waited_out_in_the_background() {
     let bench = Bench::start().await;
     bench.fake.refuses.store(true, Ordering::Relaxed);

@@ -53,6 +53,7 @@ impl Source for RestSource {
             Scope::All => None,
             Scope::Clusters(ids) => Some(ids.as_slice()),
         };
+        self.rest.sign_in_patiently().await?;
         self.rest.each(clusters, &mut |row| each(Sighting::from(row))).await
     }
 
