@@ -134,9 +134,14 @@ async fn another_pods_sign_off_is_replayed_only_where_nothing_answers_or_the_add
     let world = World::new().await;
     let spool = world.path("spool");
     std::fs::create_dir(&spool).unwrap();
-    let listen = async || tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (one, other) = (listen().await, listen().await);
-    let (lives_at, reused_at) = (one.local_addr().unwrap().port(), other.local_addr().unwrap().port());
+    // Whoever hangs up lives.
+    let listen = async || {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        port
+    };
+    let (lives_at, reused_at) = (listen().await, listen().await);
     let lives = row(&world, "lives", lives_at);
     let replaced = row(&world, "replaced", reused_at);
     let heir = row(&world, "heir", reused_at);
