@@ -1,6 +1,6 @@
 //! What one look at the manager's table keeps of a row: little, so that a table of 100,000 rows fits a small memory.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, num::NonZeroU64, time::Duration};
 
 use jiff::{Timestamp, civil::DateTime, tz::Offset};
 
@@ -13,12 +13,15 @@ use crate::{
 /// manager answers: so it is only ever compared with times of the same table, never with a clock of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stamp {
-    /// The date and the time of day as they are written, without the offset: hashed.
-    digits: u64,
-    /// In milliseconds since 1970, by the offset that is written beside them, else as if it were UTC; none where the text is
-    /// no time.
-    instant: Option<i64>,
+    /// The date and the time of day as they are written, without the offset: hashed. Never zero, so that a row without a
+    /// time takes no more room.
+    digits: NonZeroU64,
+    /// In milliseconds since 1970, by the offset that is written beside them, else as if it were UTC; [`NO_TIME`] where the text
+    /// is none.
+    instant: i64,
 }
+
+const NO_TIME: i64 = i64::MIN;
 
 impl Stamp {
     /// Of the value as the source writes it: RFC 3339 (REST), or `2026-11-23 20:54:32.734` (a database).
@@ -33,19 +36,23 @@ impl Stamp {
             Some(_) => text.parse::<Timestamp>().ok(),
             None => text.parse::<DateTime>().ok().and_then(|at| Offset::UTC.to_timestamp(at).ok()),
         };
-        Self { digits: digits.finish(), instant: instant.map(Timestamp::as_millisecond) }
+        Self {
+            digits: NonZeroU64::new(digits.finish()).unwrap_or(NonZeroU64::MIN),
+            instant: instant.map_or(NO_TIME, Timestamp::as_millisecond),
+        }
     }
 
     /// Whether this is another time than `before`, the same row's at an earlier look. Managers in different time zones write
     /// the same time with other digits (PostgreSQL behind them) or with another offset (MySQL): neither is a move.
     pub fn moved_since(self, before: Self) -> bool {
-        let same_instant = self.instant.is_some() && self.instant == before.instant;
+        let same_instant = self.instant != NO_TIME && self.instant == before.instant;
         self.digits != before.digits && !same_instant
     }
 
     /// How much later this is than `earlier`, another time of the same table. None where it isn't, or can't be told.
     pub fn after(self, earlier: Self) -> Option<Duration> {
-        let millis = self.instant?.checked_sub(earlier.instant?)?;
+        let time = |stamp: Self| Some(stamp.instant).filter(|instant| *instant != NO_TIME);
+        let millis = time(self)?.checked_sub(time(earlier)?)?;
         u64::try_from(millis).ok().map(Duration::from_millis)
     }
 }

@@ -21,7 +21,7 @@
 //! Silence counts only where something else was heard: a table in which nothing moves is a manager, or a replica, that
 //! stands still. No clock is read, and no time of the table is compared with any but its own row's.
 
-use std::{cmp::Ordering, fmt, net::IpAddr, time::Duration};
+use std::{cmp::Ordering, fmt, net::IpAddr, num::NonZeroU64, time::Duration};
 
 use super::{
     sighting::{Sighting, Stamp},
@@ -181,9 +181,7 @@ pub(super) fn hear(rows: &[Seen], given: &Circumstances) -> Vec<Heard> {
         // A row without a time in a table that has them never sent a second message.
         Some(_) if !times => Heard::Unproven(Unproven::NoTimes),
         Some(_) if !anything => Heard::Unproven(Unproven::NothingMoved),
-        Some(_) if given.apart < INTERVALS_APART * row.now.interval() => {
-            Heard::Unproven(Unproven::TooSoon { interval: row.now.interval() })
-        }
+        Some(_) if given.apart < INTERVALS_APART * row.now.interval() => Heard::Unproven(Unproven::TooSoon),
         Some(_) => Heard::Silent,
     };
     rows.iter().map(one).collect()
@@ -279,9 +277,9 @@ impl Facts<'_> {
             silent,
             unproven,
             probe: self.row.probe,
-            shared: self.shared,
-            namesake: self.namesake,
-            neighbour: self.neighbour,
+            shared: self.shared.and_then(NonZeroU64::new),
+            namesake: self.namesake.and_then(NonZeroU64::new),
+            neighbour: self.neighbour.and_then(NonZeroU64::new),
         };
         // Something answers there, and it can't be told whether it is this one.
         let may_answer = self.row.probe == Probed::Answers && self.neighbour.is_none();

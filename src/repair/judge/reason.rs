@@ -1,6 +1,6 @@
 //! Why a row is what it is: small, since a table may have 100,000; in words where somebody reads them.
 
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, num::NonZeroU64, time::Duration};
 
 use super::{Circumstances, INTERVALS_APART, Probed, Seen};
 use crate::identity::duration;
@@ -13,10 +13,7 @@ pub enum Unproven {
     /// No row's time moved: the manager, or the replica that is read, stands still.
     NothingMoved,
     /// The looks were too close together for this row's interval.
-    TooSoon {
-        /// The row's keep-alive interval.
-        interval: Duration,
-    },
+    TooSoon,
 }
 
 /// What a row's first look lacks.
@@ -65,11 +62,11 @@ pub enum Reason {
         /// What was found at its address.
         probe: Probed,
         /// Another active row with its address.
-        shared: Option<u64>,
+        shared: Option<NonZeroU64>,
         /// A living row of its hostname.
-        namesake: Option<u64>,
+        namesake: Option<NonZeroU64>,
         /// A living row with its address.
-        neighbour: Option<u64>,
+        neighbour: Option<NonZeroU64>,
     },
     /// Inactive, and nothing was heard of it.
     Inactive,
@@ -83,17 +80,17 @@ pub enum Reason {
 }
 
 impl Unproven {
-    fn words(self, apart: Duration) -> String {
+    fn words(self, row: &Seen, apart: Duration) -> String {
         match self {
             Self::NoTimes => "no keep-alive times are shown (gRPC, or a manager before v2.3.1)".to_owned(),
             Self::NothingMoved => {
                 "no row's keep-alive time moved (does the manager, or the replica that is read, stand still?)"
                     .to_owned()
             }
-            Self::TooSoon { interval } => format!(
+            Self::TooSoon => format!(
                 "the looks were {} apart, less than {INTERVALS_APART} of its keep-alive intervals of {} (see --recheck-after)",
                 short(apart),
-                duration::format(interval)
+                duration::format(row.now.interval())
             ),
         }
     }
@@ -113,7 +110,7 @@ impl Reason {
         let apart = short(given.apart);
         match self {
             Self::Heard => "the manager heard of it between the looks".to_owned(),
-            Self::Answers { why } => format!("it answers at its address; {}", why.words(given.apart)),
+            Self::Answers { why } => format!("it answers at its address; {}", why.words(row, given.apart)),
             Self::AnswersUnheard => format!(
                 "it answers at its address, but the manager heard nothing of it for {apart}: see that scheduler's log"
             ),
@@ -160,7 +157,7 @@ impl Reason {
                 });
                 said.extend(namesake.map(|id| format!("row {id}, which lives, has its hostname")));
                 said.extend(neighbour.map(|id| format!("row {id}, which lives, has its address")));
-                said.extend(unproven.map(|why| why.words(given.apart)));
+                said.extend(unproven.map(|why| why.words(row, given.apart)));
                 let mut text = String::new();
                 for (n, words) in said.iter().enumerate() {
                     // Writing to a String doesn't fail.
