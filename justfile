@@ -12,6 +12,8 @@ lint:
     cargo fmt --check
     cargo clippy --all-targets -- -D warnings
     cargo clippy --all-targets --no-default-features -- -D warnings
+    cargo clippy --all-targets --no-default-features --features database -- -D warnings
+    cargo clippy --all-targets --no-default-features --features mock -- -D warnings
 
 # All tests, or those whose name has `filter` in it.
 test filter="":

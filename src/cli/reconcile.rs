@@ -12,6 +12,8 @@ use super::{
     args::{ExplainArgs, LookArgs, OutputFormat, ReconcileArgs, ReconcileCommand, SourceName},
     print, settings, told_to_stop, usage,
 };
+#[cfg(feature = "database")]
+use crate::repair::sources::database::DatabaseSource;
 use crate::{
     agent::{
         clock::wall_millis,
@@ -286,13 +288,25 @@ async fn ends(look: &LookArgs, apply: bool, deletes: bool) -> Result<Ends, Exit>
     Ok((source, client.map(|client| client as Arc<dyn Manager>)))
 }
 
+#[cfg(feature = "database")]
 fn database(look: &LookArgs) -> Result<Box<dyn Source>, Exit> {
-    let Some(_url) = &look.database_url else {
-        return Err(usage(
-            &"--source database needs --database-url mysql://user@host:3306/manager or postgres://…",
-        ));
-    };
-    Err(usage(&"not yet"))
+    let Some(url) = &look.database_url else { return Err(no_database_url()) };
+    match DatabaseSource::new(url.expose(), look.database_password_file.clone()) {
+        Ok(source) => Ok(Box::new(source)),
+        Err(wrong) => Err(usage(&format!("--database-url: {wrong}"))),
+    }
+}
+
+#[cfg(not(feature = "database"))]
+fn database(look: &LookArgs) -> Result<Box<dyn Source>, Exit> {
+    if look.database_url.is_none() {
+        return Err(no_database_url());
+    }
+    Err(usage(&"this build can't read a database (cargo feature `database`); use --source rest or grpc"))
+}
+
+fn no_database_url() -> Exit {
+    usage(&"--source database needs --database-url mysql://user@host:3306/manager or postgres://…")
 }
 
 /// The manager's endpoints and credentials: flags and environment, then a running agent's, then scheduler.yaml's.

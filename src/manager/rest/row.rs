@@ -49,6 +49,12 @@ impl Config {
     }
 }
 
+/// The keep-alive interval in `config` as the database has it: JSON, or whatever else stands there.
+#[cfg(feature = "database")]
+pub(crate) fn interval_in(config: &[u8]) -> Option<Duration> {
+    serde_json::from_slice::<Config>(config).ok()?.interval()
+}
+
 impl TryFrom<Raw> for Row {
     type Error = String;
 

@@ -1,5 +1,7 @@
 //! Where the rows are read: the manager's REST API, its gRPC lists, or its own database. Nothing here writes.
 
+#[cfg(feature = "database")]
+pub mod database;
 pub mod grpc;
 pub mod rest;
 

@@ -1,0 +1,191 @@
+//! One connection to the database: read-only, times shown in UTC, and never waited for without an end.
+
+use std::{path::PathBuf, time::Duration};
+
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Row, ValueRef,
+    mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlSslMode},
+    postgres::{PgConnectOptions, PgConnection, PgSslMode},
+    raw_sql,
+};
+use tokio::time::timeout;
+
+use super::url::{Kind, Place, TlsMode};
+use crate::{
+    net::{Tls, TlsFiles, chain},
+    secret::Secret,
+};
+
+/// How long a connection may take to be made: name, TCP, TLS, sign-in and settings.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long a statement may take, its rows included.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
+
+/// A row's values as text, whatever they are in the table; none for NULL.
+pub(super) type Cells = Vec<Option<Vec<u8>>>;
+
+/// Why the database gave no rows.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// It refuses that this user reads what was asked for.
+    Forbidden(String),
+    /// Anything else, in words.
+    Other(String),
+}
+
+/// A connection. One that failed, or was dropped with a statement under way, is not to be used again.
+pub(super) enum Connection {
+    MySql(MySqlConnection),
+    Postgres(PgConnection),
+}
+
+impl Connection {
+    /// Connects, with the password as it is in its file now.
+    pub(super) async fn open(place: &Place, password_file: Option<&PathBuf>) -> Result<Self, Trouble> {
+        let password = match password_file {
+            Some(path) => Some(Secret::from_file(path).map_err(|e| Trouble::Other(e.to_string()))?),
+            None => place.password.clone(),
+        };
+        let ca = place.ca.as_ref().map(certificates).transpose()?;
+        let connect = async {
+            match place.kind {
+                Kind::MySql | Kind::MariaDb => mysql(place, password.as_ref(), ca).await.map(Self::MySql),
+                Kind::Postgres => postgres(place, password.as_ref(), ca).await.map(Self::Postgres),
+            }
+        };
+        match timeout(CONNECT_LIMIT, connect).await {
+            Ok(connected) => connected.map_err(|e| trouble("connect", &e)),
+            Err(_) => Err(Trouble::Other(format!("connect: no answer within {CONNECT_LIMIT:?}"))),
+        }
+    }
+
+    /// The rows of one statement.
+    pub(super) async fn rows(&mut self, statement: String) -> Result<Vec<Cells>, Trouble> {
+        let sql = raw_sql(AssertSqlSafe(statement));
+        let read = async {
+            match self {
+                Self::MySql(connection) => {
+                    sql.fetch_all(connection).await?.iter().map(mysql_cells).collect::<Result<_, _>>()
+                }
+                Self::Postgres(connection) => {
+                    sql.fetch_all(connection).await?.iter().map(postgres_cells).collect::<Result<_, _>>()
+                }
+            }
+        };
+        match timeout(STATEMENT_LIMIT, read).await {
+            Ok(rows) => rows.map_err(|e| trouble("read", &e)),
+            Err(_) => Err(Trouble::Other(format!("read: no answer within {STATEMENT_LIMIT:?}"))),
+        }
+    }
+}
+
+/// The CA's certificates, checked here: sqlx names no file, and takes one without any certificate for none.
+fn certificates(path: &PathBuf) -> Result<Vec<u8>, Trouble> {
+    let wrong = |why: String| Trouble::Other(why);
+    let files = TlsFiles { ca: Some(path.clone()), ..TlsFiles::default() };
+    Tls::new(files).http1().map_err(|e| wrong(e.to_string()))?;
+    std::fs::read(path).map_err(|e| wrong(format!("TLS: {}: {e}", path.display())))
+}
+
+async fn mysql(
+    place: &Place,
+    password: Option<&Secret>,
+    ca: Option<Vec<u8>>,
+) -> Result<MySqlConnection, sqlx::Error> {
+    let mut options = MySqlConnectOptions::new()
+        .host(&place.host)
+        .port(place.port)
+        .username(&place.user)
+        .database(&place.database)
+        .ssl_mode(match place.tls {
+            TlsMode::Never => MySqlSslMode::Disabled,
+            TlsMode::Preferred => MySqlSslMode::Preferred,
+            TlsMode::Required => MySqlSslMode::Required,
+            TlsMode::VerifyCa => MySqlSslMode::VerifyCa,
+            TlsMode::VerifyIdentity => MySqlSslMode::VerifyIdentity,
+        })
+        // `timestamp` columns are shown in the session's zone: all sessions have the same one. `datetime` has none.
+        .timezone(Some("+00:00".to_owned()))
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .disable_statement_logging();
+    if let Some(password) = password {
+        options = options.password(password.expose());
+    }
+    if let Some(ca) = ca {
+        options = options.ssl_ca_from_pem(ca);
+    }
+    let mut connection = options.connect().await?;
+    raw_sql("SET SESSION TRANSACTION READ ONLY").execute(&mut connection).await?;
+    Ok(connection)
+}
+
+async fn postgres(
+    place: &Place,
+    password: Option<&Secret>,
+    ca: Option<Vec<u8>>,
+) -> Result<PgConnection, sqlx::Error> {
+    // Nothing of what PG* variables could say is left to them, but client certificates. sqlx sets the zone to UTC.
+    let mut options = PgConnectOptions::new_without_pgpass()
+        .host(&place.host)
+        .port(place.port)
+        .username(&place.user)
+        .password(password.map_or("", Secret::expose))
+        .database(&place.database)
+        .ssl_mode(match place.tls {
+            TlsMode::Never => PgSslMode::Disable,
+            TlsMode::Preferred => PgSslMode::Prefer,
+            TlsMode::Required => PgSslMode::Require,
+            TlsMode::VerifyCa => PgSslMode::VerifyCa,
+            TlsMode::VerifyIdentity => PgSslMode::VerifyFull,
+        })
+        .application_name("signoff")
+        .disable_statement_logging();
+    if let Some(ca) = ca {
+        options = options.ssl_root_cert_from_pem(ca);
+    }
+    let mut connection = options.connect().await?;
+    raw_sql("SET default_transaction_read_only = on; SET statement_timeout = '30s'")
+        .execute(&mut connection)
+        .await?;
+    Ok(connection)
+}
+
+fn mysql_cells(row: &sqlx::mysql::MySqlRow) -> Result<Cells, sqlx::Error> {
+    (0..row.len()).map(|i| row.try_get_unchecked::<Option<Vec<u8>>, _>(i)).collect()
+}
+
+fn postgres_cells(row: &sqlx::postgres::PgRow) -> Result<Cells, sqlx::Error> {
+    let cell = |i| {
+        let value = row.try_get_raw(i)?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        value.as_bytes().map(|bytes| Some(bytes.to_vec())).map_err(sqlx::Error::Decode)
+    };
+    (0..row.len()).map(cell).collect()
+}
+
+/// sqlx's words on one line. It knows the URL in parts alone, and none of its words quotes a password.
+fn trouble(what: &str, error: &sqlx::Error) -> Trouble {
+    let (words, forbidden) = match error {
+        sqlx::Error::Database(said) => (said.to_string(), is_forbidden(said.as_ref())),
+        // sqlx's own words here are advice to those who build it.
+        sqlx::Error::Configuration(why) if why.to_string().contains("RSA") => (
+            "the server asks for the password in a way that needs TLS (caching_sha2_password or sha256_password): offer TLS there, or ask for it with ssl-mode=required".to_owned(),
+            false,
+        ),
+        other => (chain(other), false),
+    };
+    let line: String = words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect();
+    let line = format!("{what}: {line}");
+    if forbidden { Trouble::Forbidden(line) } else { Trouble::Other(line) }
+}
+
+fn is_forbidden(said: &dyn sqlx::error::DatabaseError) -> bool {
+    match said.try_downcast_ref::<MySqlDatabaseError>() {
+        // The database, the table, a column.
+        Some(mysql) => [1044, 1142, 1143].contains(&mysql.number()),
+        None => said.code().as_deref() == Some("42501"),
+    }
+}

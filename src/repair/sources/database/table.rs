@@ -1,0 +1,166 @@
+//! The table's columns, the statements that read it, and a row of it.
+
+use super::{
+    connection::Cells,
+    url::{Kind, Place},
+};
+use crate::{
+    manager::{State, rest::row::interval_in},
+    repair::{
+        sighting::{Sighting, Stamp, canonical, interval_ms},
+        sources::Scope,
+    },
+};
+
+/// Rows a page.
+pub(super) const PAGE: usize = 1000;
+
+/// What is read of each row, in this order.
+const COLUMNS: [&str; 9] = [
+    "id",
+    "host_name",
+    "ip",
+    "port",
+    "state",
+    "scheduler_cluster_id",
+    "updated_at",
+    "config",
+    "last_keep_alive_at",
+];
+/// Those of v2.3.1 and later.
+const NEW: [&str; 2] = ["config", "last_keep_alive_at"];
+/// What else has to be readable.
+const DELETED: &str = "is_del";
+
+/// A table that can't be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// No column can be seen.
+    Missing,
+    /// These columns can't be read, or aren't there.
+    Columns(Vec<&'static str>),
+}
+
+/// Which columns there are, and may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Columns([bool; COLUMNS.len()]);
+
+impl Columns {
+    /// From what [`find`] gave.
+    pub(super) fn of(rows: &[Cells]) -> Result<Self, Unreadable> {
+        let is = |name: &str, readable: &str| {
+            rows.iter().any(|c| text(c, 0).eq_ignore_ascii_case(name) && text(c, 1) == readable)
+        };
+        let has = |name: &str| is(name, "1");
+        let missing: Vec<_> = COLUMNS
+            .into_iter()
+            .chain([DELETED])
+            .filter(|name| if NEW.contains(name) { is(name, "0") } else { !has(name) })
+            .collect();
+        match (rows.is_empty(), missing.is_empty()) {
+            (true, _) => Err(Unreadable::Missing),
+            (false, false) => Err(Unreadable::Columns(missing)),
+            (false, true) => Ok(Self(COLUMNS.map(has))),
+        }
+    }
+
+    /// Whether what v2.3.1 brought is there.
+    pub(super) fn new_ones(self) -> bool {
+        COLUMNS.iter().zip(self.0).all(|(name, has)| has || !NEW.contains(name))
+    }
+
+    fn select(self, kind: Kind) -> String {
+        let as_text = |(name, has): (&&str, bool)| match (has, kind) {
+            (false, _) => "NULL".to_owned(),
+            (true, Kind::Postgres) => format!("{name}::text"),
+            (true, Kind::MySql | Kind::MariaDb) => format!("CAST({name} AS CHAR)"),
+        };
+        let columns: Vec<_> = COLUMNS.iter().zip(self.0).map(as_text).collect();
+        format!("SELECT {} FROM scheduler WHERE {DELETED} = 0", columns.join(", "))
+    }
+
+    /// The page of rows of a scope with ids above `after`.
+    pub(super) fn page(self, kind: Kind, scope: &Scope, after: u64) -> String {
+        let clusters = match scope {
+            Scope::All => String::new(),
+            Scope::Clusters(ids) => {
+                let ids: Vec<_> = ids.iter().map(|id| id.get().to_string()).collect();
+                format!(" AND scheduler_cluster_id IN ({})", ids.join(", "))
+            }
+        };
+        // Not `id`: in PostgreSQL that would be the text that is selected.
+        format!(
+            "{} AND scheduler.id > {after}{clusters} ORDER BY scheduler.id LIMIT {PAGE}",
+            self.select(kind)
+        )
+    }
+
+    /// One row.
+    pub(super) fn one(self, kind: Kind, id: u64) -> String {
+        format!("{} AND scheduler.id = {id}", self.select(kind))
+    }
+}
+
+/// Name and readability (1) of each column. MySQL and MariaDB show only columns that may be read.
+pub(super) fn find(kind: Kind) -> String {
+    match kind {
+        Kind::MySql | Kind::MariaDb => {
+            "SELECT CAST(column_name AS CHAR), '1' FROM information_schema.columns \
+             WHERE table_schema = DATABASE() AND table_name = 'scheduler'"
+                .to_owned()
+        }
+        // The table that the statements above would find. information_schema doesn't tell absent from forbidden.
+        Kind::Postgres => {
+            "SELECT attname::text, CASE WHEN has_column_privilege(attrelid, attnum, 'SELECT') THEN '1' \
+             ELSE '0' END FROM pg_catalog.pg_attribute \
+             WHERE attrelid = to_regclass('scheduler') AND attnum > 0 AND NOT attisdropped"
+                .to_owned()
+        }
+    }
+}
+
+/// The statement that gives this user the rights needed, no more.
+pub(super) fn grant(place: &Place) -> String {
+    let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let quoted = |name: &str, quote: char| match plain(name) {
+        true => name.to_owned(),
+        false => format!("{quote}{}{quote}", name.replace(quote, &format!("{quote}{quote}"))),
+    };
+    let columns: Vec<_> = COLUMNS.into_iter().chain([DELETED]).collect();
+    let columns = columns.join(", ");
+    match place.kind {
+        Kind::MySql | Kind::MariaDb => format!(
+            "GRANT SELECT ({columns}) ON {}.scheduler TO '{}'@'%'",
+            quoted(&place.database, '`'),
+            place.user.replace('\\', "\\\\").replace('\'', "''")
+        ),
+        Kind::Postgres => format!("GRANT SELECT ({columns}) ON scheduler TO {}", quoted(&place.user, '"')),
+    }
+}
+
+fn bytes(cells: &Cells, column: usize) -> Option<&[u8]> {
+    cells.get(column)?.as_deref()
+}
+
+fn text(cells: &Cells, column: usize) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(bytes(cells, column).unwrap_or_default())
+}
+
+/// A row; none if its id is no number. Whatever else is odd in it counts as absent.
+pub(super) fn sighting(cells: &Cells) -> Option<Sighting> {
+    let time = |column| bytes(cells, column).map(String::from_utf8_lossy).filter(|text| !text.is_empty());
+    Some(Sighting {
+        id: text(cells, 0).parse().ok()?,
+        hostname: text(cells, 1).into(),
+        ip: canonical(&text(cells, 2)),
+        port: text(cells, 3).parse().unwrap_or(0),
+        state: if text(cells, 4) == "active" { State::Active } else { State::Inactive },
+        cluster_id: text(cells, 5).parse().unwrap_or(0),
+        updated: time(6).map(|at| Stamp::of(&at)),
+        interval_ms: bytes(cells, 7).and_then(interval_in).and_then(interval_ms),
+        keep_alive: time(8).map(|at| Stamp::of(&at)),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+use super::*;
+use crate::repair::sighting::Stamp;
+
+fn cells(values: &[Option<&str>]) -> Cells {
+    values.iter().map(|value| value.map(|text| text.as_bytes().to_vec())).collect()
+}
+
+fn columns(names: &[&str]) -> Vec<Cells> {
+    names.iter().map(|name| cells(&[Some(*name), Some("1")])).collect()
+}
+
+const OLD: [&str; 8] =
+    ["ID", "host_name", "ip", "port", "state", "scheduler_cluster_id", "updated_at", "is_del"];
+
+#[test]
+fn an_old_table_is_read_without_what_it_lacks() {
+    let found = Columns::of(&columns(&OLD)).unwrap();
+    assert!(!found.new_ones());
+    let statement = found.one(Kind::Postgres, 7);
+    assert!(statement.contains("updated_at::text, NULL, NULL FROM scheduler"), "{statement}");
+    let new = Columns::of(&columns(&[&OLD[..], &NEW[..]].concat())).unwrap();
+    assert!(new.new_ones());
+    assert!(new.one(Kind::MySql, 7).contains("CAST(config AS CHAR)"));
+}
+
+#[test]
+fn what_can_not_be_read_is_named() {
+    assert_eq!(Columns::of(&[]), Err(Unreadable::Missing));
+    assert_eq!(Columns::of(&columns(&OLD[..6])), Err(Unreadable::Columns(vec!["updated_at", "is_del"])));
+    let mut rows = columns(&OLD);
+    rows[2] = cells(&[Some("ip"), Some("0")]);
+    rows.push(cells(&[Some("config"), Some("0")]));
+    assert_eq!(Columns::of(&rows), Err(Unreadable::Columns(vec!["ip", "config"])), "there, and kept from us");
+}
+
+#[test]
+fn odd_values_cost_a_row_nothing_but_themselves() {
+    let row = sighting(&cells(&[Some("7"), None, None, None, None, None, None, None, None])).unwrap();
+    assert_eq!((row.id, &*row.hostname, row.ip, row.port, row.cluster_id), (7, "", None, 0, 0));
+    assert_eq!(
+        (row.state, row.updated, row.interval_ms, row.keep_alive),
+        (State::Inactive, None, None, None)
+    );
+    for config in ["", "null", "x", "[]", "{\"manager_keep_alive_interval\":\"5s\"}"] {
+        let odd = [Some("7"), Some("h"), Some("fd00:0::1"), Some("70000"), Some("on"), Some("-1"), Some("")];
+        let row = sighting(&cells(&[&odd[..], &[Some(config), Some("never")]].concat())).unwrap();
+        assert_eq!((row.ip, row.port, row.state, row.cluster_id), (None, 0, State::Inactive, 0));
+        assert_eq!((row.updated, row.interval_ms), (None, None));
+        assert_eq!(row.keep_alive, Some(Stamp::of("never")));
+    }
+    assert_eq!(sighting(&cells(&[None])), None);
+    assert_eq!(sighting(&Vec::new()), None);
+}
+
+#[test]
+fn a_grant_names_the_user_and_the_database_quoted_where_they_must_be() {
+    let of = |url: &str| grant(&Place::parse(url).unwrap());
+    let said = of("mysql://signoff:hunter2@h/manager");
+    assert!(said.starts_with("GRANT SELECT (id, host_name,") && !said.contains("hunter2"), "{said}");
+    assert!(said.ends_with("is_del) ON manager.scheduler TO 'signoff'@'%'"), "{said}");
+    assert!(of("mysql://o'x@h/my-db").ends_with("ON `my-db`.scheduler TO 'o''x'@'%'"));
+    assert!(of("postgres://signoff@h/manager").ends_with("is_del) ON scheduler TO signoff"));
+    assert!(of("postgres://sign-off@h/manager").ends_with("ON scheduler TO \"sign-off\""));
+}

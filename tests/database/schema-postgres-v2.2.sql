@@ -1,0 +1,15 @@
+CREATE TABLE "scheduler" (
+  "id" bigserial PRIMARY KEY,
+  "created_at" timestamp DEFAULT current_timestamp,
+  "updated_at" timestamp DEFAULT current_timestamp,
+  "is_del" bigint,
+  "host_name" varchar(256) NOT NULL,
+  "idc" varchar(1024),
+  "location" varchar(1024),
+  "ip" varchar(256) NOT NULL,
+  "port" integer NOT NULL,
+  "state" varchar(256) DEFAULT 'inactive',
+  "features" text,
+  "scheduler_cluster_id" bigint NOT NULL
+);
+CREATE UNIQUE INDEX "uk_scheduler" ON "scheduler" ("host_name", "ip", "scheduler_cluster_id");
