@@ -15,6 +15,8 @@ mod server;
 
 #[path = "database/hang.rs"]
 mod hang;
+#[path = "database/judged.rs"]
+mod judged;
 #[path = "database/rights.rs"]
 mod rights;
 #[path = "database/rows.rs"]

@@ -1,0 +1,79 @@
+//! `signoff reconcile` as a process, on the database alone.
+
+use std::process::{Command, Output};
+
+use crate::bench::{Bench, PASSWORD, Schema};
+
+/// Where somebody lives for all that a probe can tell.
+fn answering() -> (std::net::TcpListener, u16) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let clone = listener.try_clone().unwrap();
+    std::thread::spawn(move || {
+        // A connection that is hung up on is an answer.
+        while let Ok((stream, _)) = clone.accept() {
+            drop(stream);
+        }
+    });
+    (listener, port)
+}
+
+async fn reconcile(bench: &Bench, args: &[&str]) -> Output {
+    let url = bench.url("", "127.0.0.1", "").replace(":@", "@");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_signoff"));
+    command
+        .env_clear()
+        .arg("reconcile")
+        .args(args)
+        .env("SIGNOFF_DATABASE_URL", url)
+        .env("SIGNOFF_DATABASE_PASSWORD_FILE", bench.file("password", PASSWORD))
+        .env("SIGNOFF_RUN_DIR", bench.dir.path());
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_row_whose_time_stands_still_is_dead_and_one_whose_moves_lives_whatever_their_zone() {
+    let (_listener, port) = answering();
+    for mut bench in Bench::each(Schema::V2_5).await {
+        // Its hostname differs in case: MySQL takes the two for one, PostgreSQL doesn't. Hours off by any clock of ours.
+        for (id, name, ip, port, time) in [
+            (1, "S-0", "127.0.0.9", 1, "2020-01-01 03:54:32.734"),
+            (2, "s-0", "127.0.0.1", port, "2020-01-01 11:54:32.734"),
+        ] {
+            bench
+                .run(&format!(
+                    "INSERT INTO scheduler (id, host_name, ip, port, state, scheduler_cluster_id, is_del, updated_at, last_keep_alive_at) \
+                     VALUES ({id}, '{name}', '{ip}', {port}, 'active', 1, 0, '{time}', '{time}')"
+                ))
+                .await;
+        }
+        let mut second = bench.second().await;
+        let beats = tokio::spawn(async move {
+            for beat in 0u32.. {
+                let time = format!("2020-01-01 11:{:02}:{:02}.000", beat / 60 % 60, beat % 60);
+                second.run(&format!("UPDATE scheduler SET last_keep_alive_at = '{time}' WHERE id = 2")).await;
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+        });
+        let output = reconcile(&bench, &["-o", "json"]).await;
+        beats.abort();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value =
+            serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+        let verdict = match bench.url("", "", "").starts_with("mysql") {
+            true => "replaced",
+            false => "dead",
+        };
+        assert_eq!(output.status.code(), Some(2), "{out}{err}");
+        assert_eq!(
+            (&report["rows"][0]["id"], &report["rows"][0]["verdict"]),
+            (&1.into(), &verdict.into()),
+            "{out}"
+        );
+        assert_eq!(report["counts"]["live"], 1, "{out}");
+        assert!(!format!("{out}{err}").contains(PASSWORD), "{out}{err}");
+        // Writes need the manager's gRPC: said before anything is looked at.
+        let output = reconcile(&bench, &["--apply", "--all-clusters"]).await;
+        assert_eq!(output.status.code(), Some(64), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
