@@ -64,7 +64,9 @@ fn leaves(command: &clap::Command, path: &str) -> Vec<(String, clap::Command)> {
     if subs.is_empty() {
         return vec![(path.to_owned(), command.clone())];
     }
-    subs.into_iter().flat_map(|s| leaves(s, format!("{path} {}", s.get_name()).trim())).collect()
+    let own = (!command.is_subcommand_required_set()).then(|| (path.to_owned(), command.clone()));
+    let deeper = subs.into_iter().flat_map(|s| leaves(s, format!("{path} {}", s.get_name()).trim()));
+    own.into_iter().chain(deeper).collect()
 }
 
 #[test]
@@ -121,7 +123,8 @@ fn every_flag_of_every_command_is_read_from_its_variable_and_says_so() {
             // A value nothing takes: refused in the variable's name, or taken, and then the parse differs.
             let mut line: Vec<&str> = path.split(' ').collect();
             if leaf.get_positionals().next().is_some() {
-                line.push("0123456789abcdef");
+                // A record's id, and a row's.
+                line.push("0123456789012345");
             }
             let without = format!("{:?}", parsed(&line, &[]).unwrap());
             match parsed(&line, &[(&variable, "\u{1}")]) {

@@ -62,7 +62,7 @@ pub enum ReconcileCommand {
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArgs {
     /// The row's id
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = row_id)]
     pub id: u64,
     #[command(flatten)]
     pub look: LookArgs,
@@ -146,4 +146,10 @@ impl std::fmt::Debug for SecretUrl {
 fn positive(text: &str) -> Result<Duration, String> {
     let time = duration::parse(text)?;
     if time.is_zero() { Err("it must be longer than 0s".to_owned()) } else { Ok(time) }
+}
+
+fn row_id(text: &str) -> Result<u64, String> {
+    text.trim()
+        .parse()
+        .map_err(|_| "it is not a row's id; use a whole number, as reconcile prints it".to_owned())
 }
