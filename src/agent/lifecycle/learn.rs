@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     manager::{Freshness, Outcome, RowRead, RowState},
-    spool::record::{Cause, Kind, Record, What},
+    spool::record::{Cause, Kind, Record, RecordId, What},
 };
 
 /// So many addresses of one scheduler are remembered, the latest ones.
@@ -81,6 +81,7 @@ impl Lifecycle {
             }
             Event::ManagerBack => self.attempts.manager_is_back(now),
             Event::Dropped(asks) => {
+                self.mark_what_may_be_applied(&asks, now, out);
                 self.finish(&asks, Verdict::Dropped, now, out);
                 if self.pending.is_empty() {
                     self.attempts.forget_watch();
@@ -88,6 +89,18 @@ impl Lifecycle {
                 }
             }
             Event::Tick => {}
+        }
+    }
+
+    /// With an ask its word that the row may be inactive by our doing would go, too: where it was acknowledged, or an attempt
+    /// may still be applied, a mark takes its place.
+    fn mark_what_may_be_applied(&mut self, asks: &[RecordId], now: Now, out: &mut Vec<Effect>) {
+        let open = self.attempts.any_open(now.at);
+        let dropped = self.pending.iter().filter(|pending| asks.contains(&pending.record.id));
+        let applied = dropped.filter(|pending| open || pending.acknowledged.is_some());
+        if let Some(cause) = applied.filter_map(Pending::cause).last() {
+            self.ours = true;
+            out.push(Effect::Mark(self.record(What::SignOff { cause, drain_until: None }, now)));
         }
     }
 

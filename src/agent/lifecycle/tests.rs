@@ -663,6 +663,32 @@ fn dropped_by_hand_is_settled_and_the_hook_hears_of_it() {
 }
 
 #[test]
+fn what_was_dropped_by_hand_while_it_may_be_applied_leaves_a_mark_and_the_row_is_given_back() {
+    let signed_off = |effects: &[Effect]| {
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Mark(mark) if matches!(mark.what, What::SignOff { .. })))
+    };
+    let mut bench = Bench::serving();
+    let effects = bench.step(Event::PreStop { hook: 1, wait: None });
+    let under_way = attempt(&effects).unwrap();
+    let id = bench.core.pending()[0].record.id.clone();
+    assert!(signed_off(&bench.step(Event::Dropped(vec![id]))), "it may still be applied");
+    assert!(bench.core.signed_off());
+    bench.end(under_way, Outcome::Confirmed);
+    bench.secs(1);
+    let effects = bench.read(RowState::Inactive);
+    assert!(effects.contains(&Effect::Hold), "at once, since we were the cause: {effects:?}");
+
+    // One of which nothing can be applied leaves none.
+    let mut bench = Bench::serving();
+    let effects = bench.step(Event::PreStop { hook: 1, wait: None });
+    bench.end(attempt(&effects).unwrap(), failed());
+    let id = bench.core.pending()[0].record.id.clone();
+    assert!(!signed_off(&bench.step(Event::Dropped(vec![id]))) && !bench.core.signed_off());
+}
+
+#[test]
 fn once_the_manager_is_back_an_ask_of_the_background_is_tried_within_a_second() {
     let mut bench = Bench::serving();
     let mut effects = bench.step(refused());
