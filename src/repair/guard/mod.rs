@@ -1,6 +1,7 @@
 //! Which of the dead rows may be written. Pure.
 //!
-//! - **blind**: where every probe of a cluster failed it is the prober that may be cut off: nothing is done there.
+//! - **blind**: where every probe of a cluster failed, or most of those at rows that are known to live, it is the prober that
+//!   may be cut off: nothing is done there.
 //! - **last-live**: where no row of a cluster that would stay active is known to live, nothing is done there: peers fail when
 //!   no scheduler at all is active.
 //! - **share**: more than a set share of the active rows is no accident of some pods: then nothing at all is done.
@@ -80,18 +81,20 @@ impl fmt::Display for MaxShare {
 /// Why something is held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Held {
-    /// Every probe in this cluster failed.
+    /// Every probe in this cluster failed, or most of those at schedulers that are known to live.
     Blind {
         /// The cluster.
         cluster_id: u64,
         /// How many probes there were.
         probes: usize,
+        /// How many found somebody.
+        answers: usize,
     },
     /// No row of this cluster that would stay active is known to live.
     LastLive {
         /// The cluster.
         cluster_id: u64,
-        /// How many rows would be signed off.
+        /// How many of its rows are dead, or may be: nothing answers there.
         wanted: usize,
     },
     /// Too many at once.
@@ -122,19 +125,24 @@ impl Held {
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Blind { cluster_id, probes } => write!(
+            Self::Blind { cluster_id, probes, answers: 0 } => write!(
                 f,
                 "blind in cluster {cluster_id}: every probe failed ({probes} of {probes}), so it may be this side that is cut off \
+                 (a NetworkPolicy, a node): nothing is done there"
+            ),
+            Self::Blind { cluster_id, .. } => write!(
+                f,
+                "blind in cluster {cluster_id}: most probes of schedulers that live failed, so it may be this side that is cut off \
                  (a NetworkPolicy, a node): nothing is done there"
             ),
             Self::LastLive { cluster_id, wanted } => write!(
                 f,
                 "no scheduler that would stay active in cluster {cluster_id} is known to live, and peers fail without any: its {wanted} \
-                 dead row(s) are left alone"
+                 row(s) where nothing answers are left alone"
             ),
             Self::Share { wanted, allowed, active } => write!(
                 f,
-                "{wanted} of {active} active rows would be signed off, and --max-share allows {allowed}: nothing is done; look whether \
+                "{wanted} of {active} active rows would be signed off, or may be dead and were not looked at, and --max-share allows {allowed}: nothing is done; look whether \
                  that many are gone, then raise it"
             ),
         }
@@ -158,6 +166,11 @@ struct Cluster {
     live: usize,
     /// Active rows of which nothing was heard.
     unheard: usize,
+    /// Living rows that were probed beside the others, and those of them that answer.
+    controls: usize,
+    controls_that_answer: usize,
+    /// Undecided rows where nothing answers.
+    mute: usize,
     dead: Vec<usize>,
 }
 
@@ -169,7 +182,7 @@ pub fn plan(
     wanted: impl Fn(&Seen) -> bool,
 ) -> Plan {
     let mut clusters: BTreeMap<u64, Cluster> = BTreeMap::new();
-    let mut active = 0;
+    let (mut active, mut unlooked) = (0, 0);
     for (at, (row, judgement)) in rows.iter().zip(judged).enumerate() {
         let cluster = clusters.entry(row.now.cluster_id).or_default();
         cluster.probes += usize::from(row.probe != Probed::NotMade);
@@ -180,22 +193,35 @@ pub fn plan(
         active += usize::from(wanted(row));
         cluster.live += usize::from(judgement.alive);
         cluster.unheard += usize::from(!judgement.alive);
-        if matches!(judgement.verdict, Verdict::Dead | Verdict::Replaced) && wanted(row) {
-            cluster.dead.push(at);
+        if judgement.alive && row.probe != Probed::NotMade {
+            cluster.controls += 1;
+            cluster.controls_that_answer += usize::from(row.probe == Probed::Answers);
+        }
+        match judgement.verdict {
+            Verdict::Dead | Verdict::Replaced if wanted(row) => cluster.dead.push(at),
+            Verdict::Undecided if wanted(row) => {
+                cluster.mute += usize::from(row.probe == Probed::Silent);
+                // Whether it is dead was not looked at for want of room: it counts for the share all the same.
+                unlooked += usize::from(row.probe == Probed::NotMade && row.now.ip.is_some());
+            }
+            _ => {}
         }
     }
     let mut plan = Plan::default();
-    for (cluster_id, Cluster { probes, answers, live, unheard, dead }) in clusters {
-        if unheard > 0 && probes > 0 && answers == 0 {
-            plan.held.push(Held::Blind { cluster_id, probes });
-        } else if !dead.is_empty() && live == 0 {
-            plan.held.push(Held::LastLive { cluster_id, wanted: dead.len() });
+    for (cluster_id, cluster) in clusters {
+        let Cluster { probes, answers, live, unheard, controls, controls_that_answer, mute, dead } = cluster;
+        let wanted = dead.len() + mute;
+        if unheard > 0 && probes > 0 && (answers == 0 || 2 * controls_that_answer < controls) {
+            plan.held.push(Held::Blind { cluster_id, probes, answers });
+        } else if wanted > 0 && live == 0 {
+            plan.held.push(Held::LastLive { cluster_id, wanted });
         } else {
             plan.sign_off.extend(dead);
         }
     }
     plan.sign_off.sort_unstable();
-    let (wanted, allowed) = (plan.sign_off.len(), max_share.of(active));
+    let allowed = max_share.of(active);
+    let wanted = plan.sign_off.len() + if plan.sign_off.is_empty() { 0 } else { unlooked };
     if wanted > allowed {
         plan.sign_off.clear();
         plan.held.push(Held::Share { wanted, allowed, active });

@@ -47,7 +47,7 @@ fn a_cluster_in_which_every_probe_failed_is_left_alone() {
     ];
     let plan = planned(&rows, ALL);
     assert_eq!(plan.sign_off, [2], "the other cluster answers");
-    assert_eq!(plan.held, [Held::Blind { cluster_id: 1, probes: 2 }]);
+    assert_eq!(plan.held, [Held::Blind { cluster_id: 1, probes: 2, answers: 0 }]);
 }
 
 #[test]
@@ -56,20 +56,18 @@ fn a_look_with_no_network_at_all_is_blind_though_nobody_is_judged_dead() {
         row(1, "s-1", "10.0.0.1").silent().probed(Probed::Unclear),
         row(2, "s-2", "10.0.0.2").heard().probed(Probed::Unclear),
     ];
-    assert_eq!(planned(&rows, ALL).held, [Held::Blind { cluster_id: 1, probes: 2 }]);
+    assert_eq!(planned(&rows, ALL).held, [Held::Blind { cluster_id: 1, probes: 2, answers: 0 }]);
 }
 
 #[test]
 fn a_cluster_without_anybody_known_to_live_keeps_its_rows() {
-    // Something answers there, but nobody hears of it: not known to live.
-    let rows = [
-        dead(1, "10.0.0.1"),
-        row(2, "s-2", "10.0.0.2").silent().probed(Probed::Answers),
-        live(3, "10.0.0.3").in_cluster(2),
-    ];
+    // Nothing is heard, and nothing answers but a control elsewhere: not judged dead, and said all the same.
+    let mute = row(2, "s-2", "10.0.0.2").silent().probed(Probed::Silent);
+    let unclear = row(4, "s-4", "10.0.0.4").silent().probed(Probed::Answers).inactive();
+    let rows = [dead(1, "10.0.0.1"), mute, unclear, live(3, "10.0.0.3").in_cluster(2)];
     assert_eq!(
         planned(&rows, ALL),
-        Plan { sign_off: vec![], held: vec![Held::LastLive { cluster_id: 1, wanted: 1 }] }
+        Plan { sign_off: vec![], held: vec![Held::LastLive { cluster_id: 1, wanted: 2 }] }
     );
     // A living scheduler whose row is inactive is no help to a peer.
     let rows = [
@@ -78,6 +76,30 @@ fn a_cluster_without_anybody_known_to_live_keeps_its_rows() {
         row(3, "s-3", "10.0.0.3").silent().probed(Probed::Answers),
     ];
     assert_eq!(planned(&rows, ALL).held, [Held::LastLive { cluster_id: 1, wanted: 1 }]);
+}
+
+#[test]
+fn where_most_of_the_living_do_not_answer_the_prober_is_not_believed() {
+    let living =
+        |id: u64, probe| row(id, &format!("live-{id}"), &format!("10.0.0.{id}")).heard().probed(probe);
+    let some = |answering: usize| {
+        let mut rows = vec![dead(1, "10.0.0.1")];
+        for (n, id) in (2..6).enumerate() {
+            rows.push(living(id, if n < answering { Probed::Answers } else { Probed::Silent }));
+        }
+        planned(&rows, ALL)
+    };
+    assert_eq!(some(1).held, [Held::Blind { cluster_id: 1, probes: 5, answers: 1 }]);
+    assert_eq!(some(2), Plan { sign_off: vec![0], held: vec![] });
+}
+
+#[test]
+fn rows_that_nobody_had_room_to_look_at_count_for_the_share() {
+    let mut rows = vec![dead(1, "10.0.0.1"), live(2, "10.0.0.2")];
+    rows.extend((3..13).map(|id| row(id, &format!("s-{id}"), &format!("10.0.1.{id}")).silent()));
+    let held = planned(&rows, MaxShare::Percent(50.0)).held;
+    assert_eq!(held, [Held::Share { wanted: 11, allowed: 6, active: 12 }]);
+    assert_eq!(planned(&rows, ALL).sign_off, [0]);
 }
 
 #[test]

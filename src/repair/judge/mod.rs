@@ -4,7 +4,7 @@
 //!
 //! | evidence | for life | for death |
 //! |---|---|---|
-//! | its keep-alive time, at two looks | it moved: the scheduler lives, whatever a probe says | it did not, though the looks were three of its intervals apart and some other row's did: *silence* |
+//! | its keep-alive time, at two looks | it moved: the scheduler lives, whatever a probe says | it did not, though the looks were three of its intervals apart, some other row's in its cluster did, and nobody wrote the row: *silence* |
 //! | a probe of its ip:port | something answers, and no other active row has that address | nothing answers |
 //! | its hostname, in its cluster | | another row of that name lives: its *namesake* |
 //! | its ip:port, in its cluster | | another row with that address lives: its *neighbour*, whose answer it is then |
@@ -14,6 +14,9 @@
 //! answers beside a living namesake while the manager hears nothing of it. Whatever else is undecided: it is reported and
 //! left alone. A row that is inactive, and of which nothing was heard, is as it should be; one that lives is wrongly so.
 //!
+//! Where a row's time could tell and doesn't yet (the looks too close together, nothing moves, the row just written), it is
+//! undecided, whatever else speaks against it: a later run's looks will tell.
+//!
 //! Managers before v2.3.1 have no keep-alive time, and gRPC's lists show none. There a row lives if it answers at an address
 //! that is its alone, and is dead if nothing answers *and* its hostname lives elsewhere; a row that nobody replaced can't be told
 //! from one that can't be reached, and is not judged dead.
@@ -21,7 +24,7 @@
 //! Silence counts only where something else was heard: a table in which nothing moves is a manager, or a replica, that
 //! stands still. No clock is read, and no time of the table is compared with any but its own row's.
 
-use std::{cmp::Ordering, fmt, net::IpAddr, num::NonZeroU64, time::Duration};
+use std::{cmp::Ordering, collections::BTreeSet, fmt, net::IpAddr, num::NonZeroU64, time::Duration};
 
 use super::{
     sighting::{Sighting, Stamp},
@@ -94,6 +97,8 @@ pub enum Probed {
 pub struct Before {
     /// `last_keep_alive_at`.
     pub keep_alive: Option<Stamp>,
+    /// `updated_at`: a stream's first message moves this alone.
+    pub updated: Option<Stamp>,
     /// `state`.
     pub state: State,
     /// `port`: another one at the second look means that the scheduler registered anew.
@@ -102,7 +107,7 @@ pub struct Before {
 
 impl From<&Sighting> for Before {
     fn from(row: &Sighting) -> Self {
-        Self { keep_alive: row.keep_alive, state: row.state, port: row.port }
+        Self { keep_alive: row.keep_alive, updated: row.updated, state: row.state, port: row.port }
     }
 }
 
@@ -169,18 +174,26 @@ fn moved(row: &Seen) -> bool {
         }
 }
 
+/// Whether a row was written between the looks, by whomever.
+fn written(row: &Seen) -> bool {
+    let updated = row.before.and_then(|before| before.updated).zip(row.now.updated);
+    updated.is_some_and(|(before, now)| now.moved_since(before))
+}
+
 /// What the two looks say of each row.
 pub(super) fn hear(rows: &[Seen], given: &Circumstances) -> Vec<Heard> {
-    let anything = rows.iter().any(moved);
-    let times = rows.iter().any(|row| row.now.keep_alive.is_some());
+    // In its own cluster: each has its own network, and may have managers of its own.
+    let clusters: BTreeSet<u64> =
+        rows.iter().filter(|row| moved(row)).map(|row| row.now.cluster_id).collect();
     let one = |row: &Seen| match &row.before {
         _ if moved(row) => Heard::Moved,
         None => Heard::New,
         Some(before) if before.state == State::Inactive && row.now.state == State::Active => Heard::New,
         Some(before) if before.keep_alive.is_some() != row.now.keep_alive.is_some() => Heard::New,
-        // A row without a time in a table that has them never sent a second message.
-        Some(_) if !times => Heard::Unproven(Unproven::NoTimes),
-        Some(_) if !anything => Heard::Unproven(Unproven::NothingMoved),
+        // A scheduler that has just come back to a restarted manager moves its time only with its second message.
+        Some(_) if row.now.state == State::Active && written(row) => Heard::New,
+        Some(before) if before.keep_alive.is_none() => Heard::Unproven(Unproven::NoTimes),
+        Some(_) if !clusters.contains(&row.now.cluster_id) => Heard::Unproven(Unproven::NothingMoved),
         Some(_) if given.apart < INTERVALS_APART * row.now.interval() => Heard::Unproven(Unproven::TooSoon),
         Some(_) => Heard::Silent,
     };
@@ -261,7 +274,8 @@ impl Facts<'_> {
         match &self.row.before {
             None => Newness::Row,
             Some(before) if before.state != self.row.now.state => Newness::State,
-            Some(_) => Newness::Time,
+            Some(before) if before.keep_alive.is_some() != self.row.now.keep_alive.is_some() => Newness::Time,
+            Some(_) => Newness::Written,
         }
     }
 
@@ -283,8 +297,11 @@ impl Facts<'_> {
         };
         // Something answers there, and it can't be told whether it is this one.
         let may_answer = self.row.probe == Probed::Answers && self.neighbour.is_none();
+        // Where there are times and they prove nothing, the next run's may: what is known beside them can wait.
+        let times_may_tell = matches!(unproven, Some(Unproven::NothingMoved | Unproven::TooSoon));
         let verdict = match kinds.iter().filter(|kind| **kind).count() {
             0 | 1 => Verdict::Undecided,
+            _ if times_may_tell => Verdict::Undecided,
             _ if may_answer => Verdict::Undecided,
             _ if self.namesake.or(self.neighbour).is_some() => Verdict::Replaced,
             _ => Verdict::Dead,

@@ -8,7 +8,7 @@ use crate::identity::duration;
 /// Why two looks at a row's keep-alive time prove nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unproven {
-    /// The source shows no keep-alive times: gRPC, or a manager before v2.3.1.
+    /// No keep-alive time is shown for it: gRPC, a manager before v2.3.1, or a row that such a one made.
     NoTimes,
     /// No row's time moved: the manager, or the replica that is read, stands still.
     NothingMoved,
@@ -25,6 +25,8 @@ pub enum Newness {
     State,
     /// One look shows its keep-alive time, the other doesn't.
     Time,
+    /// It was written between the looks: its scheduler may just have come back to the manager.
+    Written,
 }
 
 /// Why a row is what it is.
@@ -82,9 +84,9 @@ pub enum Reason {
 impl Unproven {
     fn words(self, row: &Seen, apart: Duration) -> String {
         match self {
-            Self::NoTimes => "no keep-alive times are shown (gRPC, or a manager before v2.3.1)".to_owned(),
+            Self::NoTimes => "no keep-alive time is shown for it (gRPC, or a manager before v2.3.1)".to_owned(),
             Self::NothingMoved => {
-                "no row's keep-alive time moved (does the manager, or the replica that is read, stand still?)"
+                "no row's keep-alive time in its cluster moved (does the manager, or the replica that is read, stand still?)"
                     .to_owned()
             }
             Self::TooSoon => format!(
@@ -118,6 +120,10 @@ impl Reason {
             Self::New(Newness::State) => "it became active between the looks".to_owned(),
             Self::New(Newness::Time) => {
                 "its keep-alive time was shown at one look only (managers of different releases?)".to_owned()
+            }
+            Self::New(Newness::Written) => {
+                "it was written between the looks: its scheduler may just have come back to the manager"
+                    .to_owned()
             }
             Self::Twins { with } => format!(
                 "row {with} has its hostname, and both live: two schedulers share one name; give each its own (server.host), or \

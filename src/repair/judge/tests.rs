@@ -99,9 +99,35 @@ fn silence_and_a_mute_address_are_death_and_either_alone_is_not() {
 }
 
 #[test]
-fn a_row_without_a_time_is_silent_where_others_have_one() {
-    let rows = [row(1, "s-0", "10.0.0.1").probed(Probed::Silent), witness()];
-    assert_eq!(verdicts(&rows)[0], Verdict::Dead);
+fn a_row_without_a_time_is_judged_as_if_nobody_had_one() {
+    let mute = row(1, "s-0", "10.0.0.1").probed(Probed::Silent);
+    assert_eq!(
+        verdicts(&[mute.clone(), witness()])[0],
+        Verdict::Undecided,
+        "a manager of before v2.3.1 may serve it"
+    );
+    assert_eq!(verdicts(&[mute, row(2, "s-0", "10.0.0.2").heard()])[0], Verdict::Replaced);
+}
+
+#[test]
+fn a_time_that_could_tell_and_does_not_yet_is_waited_for_whatever_else_speaks() {
+    let mute = || row(1, "s-0", "10.0.0.1").silent().probed(Probed::Silent);
+    let namesake = || row(2, "s-0", "10.0.0.2");
+    // Nothing moves, and both answer for all that is known: two that live.
+    assert_eq!(verdicts(&[mute(), namesake().silent().probed(Probed::Answers)])[0], Verdict::Undecided);
+    let mut slow = mute();
+    slow.now.interval_ms = Some(60_000);
+    assert_eq!(verdicts(&[slow, namesake().heard()])[0], Verdict::Undecided, "too soon");
+    // A reconnect's first message moves `updated_at` alone.
+    let mut back = mute();
+    back.now.updated = Some(Stamp::of(T1));
+    back.before.as_mut().unwrap().updated = Some(Stamp::of(T0));
+    assert_eq!(verdicts(&[back.clone(), namesake().heard()])[0], Verdict::Undecided);
+    assert!(words(&[back.clone(), witness()], 0).contains("just have come back"));
+    back.now.updated = back.before.unwrap().updated;
+    assert_eq!(verdicts(&[back, namesake().heard()])[0], Verdict::Replaced);
+    // Another cluster's schedulers say nothing of this one's manager.
+    assert_eq!(verdicts(&[mute(), witness().in_cluster(2)])[0], Verdict::Undecided);
 }
 
 #[test]
@@ -111,7 +137,7 @@ fn a_table_in_which_nothing_moves_proves_no_silence() {
         row(2, "s-1", "10.0.0.2").silent().probed(Probed::Answers),
     ];
     assert_eq!(verdicts(&rows), [Verdict::Undecided, Verdict::Live]);
-    assert!(words(&rows, 0).contains("no row's keep-alive time moved"), "{}", words(&rows, 0));
+    assert!(words(&rows, 0).contains("no row's keep-alive time in its cluster moved"), "{}", words(&rows, 0));
 }
 
 #[test]
@@ -157,7 +183,7 @@ fn an_answer_is_the_neighbours_whose_address_it_is_now() {
     port.now.port = 8003;
     port.before.as_mut().unwrap().port = 8003;
     for other in [port, row(2, "t-0", "10.0.0.1").heard().in_cluster(2)] {
-        assert_eq!(verdicts(&[reused.clone(), other])[0], Verdict::Undecided);
+        assert_eq!(verdicts(&[reused.clone(), other, witness()])[0], Verdict::Undecided);
     }
 }
 
@@ -171,7 +197,7 @@ fn without_times_a_row_is_dead_only_where_it_was_replaced() {
     ];
     let expected = [Verdict::Replaced, Verdict::Live, Verdict::Undecided, Verdict::Undecided];
     assert_eq!(verdicts(&rows), expected);
-    assert!(words(&rows, 2).contains("no keep-alive times are shown"), "{}", words(&rows, 2));
+    assert!(words(&rows, 2).contains("no keep-alive time is shown for it"), "{}", words(&rows, 2));
 }
 
 #[test]
@@ -269,15 +295,23 @@ fn reference(rows: &[Seen], at: usize, given: &Circumstances) -> (Verdict, bool,
         })
     };
     // Comparable: there at both looks, not newly active, its time shown at both or at neither.
+    let rewritten = |x: &Seen| {
+        let times = x.before.and_then(|b| b.updated).zip(x.now.updated);
+        is_active(x) && times.is_some_and(|(b, n)| n.moved_since(b))
+    };
     let comparable = |x: &Seen| {
         x.before.is_some_and(|b| {
             !(b.state == State::Inactive && is_active(x))
                 && b.keep_alive.is_some() == x.now.keep_alive.is_some()
+                && !rewritten(x)
         })
     };
-    let silence_counts = rows.iter().any(has_moved) && rows.iter().any(|x| x.now.keep_alive.is_some());
-    let is_silent =
-        |x: &Seen| !has_moved(x) && comparable(x) && silence_counts && given.apart >= 3 * x.now.interval();
+    let heard_in = |cluster: u64| rows.iter().any(|y| y.now.cluster_id == cluster && has_moved(y));
+    let timed = |x: &Seen| x.now.keep_alive.is_some();
+    let is_silent = |x: &Seen| {
+        let far_enough = given.apart >= 3 * x.now.interval();
+        !has_moved(x) && comparable(x) && timed(x) && heard_in(x.now.cluster_id) && far_enough
+    };
     let others = |x: usize| (0..rows.len()).filter(move |y| *y != x);
     let has_address = |x: &Seen| x.now.ip.is_some() && x.now.port != 0;
     let one_address = |x: usize, y: usize| {
@@ -330,7 +364,8 @@ fn reference(rows: &[Seen], at: usize, given: &Circumstances) -> (Verdict, bool,
             + usize::from(namesake)
             + usize::from(neighbour);
         let perhaps_it_answers = r.probe == Probed::Answers && !neighbour;
-        match (kinds >= 2 && !perhaps_it_answers, namesake || neighbour) {
+        let its_time_will_tell = timed(r) && !is_silent(r);
+        match (kinds >= 2 && !perhaps_it_answers && !its_time_will_tell, namesake || neighbour) {
             (false, _) => Verdict::Undecided,
             (true, true) => Verdict::Replaced,
             (true, false) => Verdict::Dead,
@@ -355,7 +390,8 @@ prop_compose! {
         port in prop_oneof![8 => Just(8002u16), 1 => Just(8003), 1 => Just(0)],
         (state, keep_alive) in (any_state(), any_time()),
         interval_ms in prop_oneof![Just(None), Just(Some(4000u32)), Just(Some(60_000))],
-        before in proptest::option::weighted(0.9, (any_time(), any_state(), prop_oneof![9 => Just(None), 1 => Just(Some(8003u16))])),
+        before in proptest::option::weighted(0.9, (any_time(), any_state(), prop_oneof![9 => Just(None), 1 => Just(Some(8003u16))], any_time())),
+        updated in any_time(),
         probe in prop_oneof![
             Just(Probed::NotMade), Just(Probed::Answers), Just(Probed::Silent), Just(Probed::Silent), Just(Probed::Unclear)
         ],
@@ -363,10 +399,10 @@ prop_compose! {
     ) -> Seen {
         let now = Sighting {
             id: 0, cluster_id, hostname: hostname.into(), ip: ip.map(|ip| ip.parse().unwrap()), port, state, keep_alive,
-            updated: None, interval_ms,
+            updated, interval_ms,
         };
         let before =
-            before.map(|(keep_alive, state, other)| Before { keep_alive, state, port: other.unwrap_or(port) });
+            before.map(|(keep_alive, state, other, updated)| Before { keep_alive, updated, state, port: other.unwrap_or(port) });
         Seen { now, before, probe, ours }
     }
 }
@@ -430,7 +466,7 @@ proptest! {
 fn a_row_with_its_judgement_stays_small_for_a_table_may_have_100_000() {
     let bytes = size_of::<Seen>() + size_of::<Judgement>() + size_of::<(u64, Before)>();
     assert!(
-        bytes <= 200,
+        bytes <= 240,
         "{bytes} = {} + {} + {}",
         size_of::<Seen>(),
         size_of::<Judgement>(),

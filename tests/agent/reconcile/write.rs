@@ -117,6 +117,10 @@ async fn a_cluster_in_which_nobody_is_known_to_live_keeps_its_rows() {
             drop(stream);
         }
     });
+    // One lives and is heard of, but its row is inactive: no help to a peer.
+    let wrongly = named("other-2", 2, 11);
+    fleet.add(wrongly.clone()).await;
+    fleet.manager.table().set_by_hand(&wrongly, State::Inactive).unwrap();
     let (code, report) = json(fleet.reconcile(&["--apply", "--all-clusters", "--max-share=100%"])).await;
     assert_eq!((code, &report["held_back"][0]["guard"]), (3, &"last-live".into()), "{report}");
     assert_eq!(fleet.state(&elsewhere), Some(State::Active), "{report}");
