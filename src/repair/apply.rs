@@ -78,15 +78,16 @@ impl Writer<'_> {
                 ));
             }
         };
-        if let Some(instead) = self.look_again(row).await {
-            return instead;
-        }
         let mut backoff = Backoff::new(FIRST_DELAY);
         let mut last = String::new();
         for _ in 0..TRIES {
             let left = self.until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Done::Failed(format!("out of time (--deadline): {}", or(&last, "not tried")));
+            }
+            // Before each try: whatever kept the last one from succeeding may have brought its scheduler back.
+            if let Some(instead) = self.look_again(row).await {
+                return instead;
             }
             let options = AttemptOptions { hedge: false, limit: ATTEMPT.min(left) };
             let failure = match self.manager.sign_off(&key, options).await {
@@ -116,12 +117,20 @@ impl Writer<'_> {
                 }
             }
         }
-        if row.probe != Probed::Silent {
+        self.probe_again(row).await.map(|found| match found {
+            Found::Life(why) => Done::Lives(why),
+            Found::Unclear(why) => Done::Failed(why),
+        })
+    }
+
+    /// What a last probe says against a write; nothing where the address is another's, or there is none.
+    async fn probe_again(&self, row: &Seen) -> Option<Found> {
+        if row.probe == Probed::Answers {
             return None;
         }
         match probe_again(&row.now).await {
-            Some(Probe::Answers) => Some(Done::Lives("it answers at its address now".to_owned())),
-            Some(Probe::Unclear(why)) => Some(Done::Failed(why)),
+            Some(Probe::Answers) => Some(Found::Life("it answers at its address now".to_owned())),
+            Some(Probe::Unclear(why)) => Some(Found::Unclear(why)),
             Some(Probe::Silent(_)) | None => None,
         }
     }
@@ -172,11 +181,22 @@ impl Writer<'_> {
                 }
             }
         }
+        match self.probe_again(row).await {
+            Some(Found::Life(why)) => return Done::Lives(why),
+            Some(Found::Unclear(why)) => return Done::NotDeleted(why),
+            None => {}
+        }
         match self.manager.delete(row.now.id).await {
             Ok(()) => Done::Deleted,
             Err(failure) => Done::NotDeleted(failure.why),
         }
     }
+}
+
+/// What a probe right before a write found against it.
+enum Found {
+    Life(String),
+    Unclear(String),
 }
 
 fn or<'a>(text: &'a str, other: &'a str) -> &'a str {
@@ -188,6 +208,10 @@ fn sign_of_life(before: &Sighting, now: &Sighting) -> Option<&'static str> {
     let times = before.keep_alive.zip(now.keep_alive);
     if times.is_some_and(|(before, now)| now.moved_since(before)) {
         return Some("the manager hears of it now");
+    }
+    let written = before.updated.zip(now.updated);
+    if now.state == State::Active && written.is_some_and(|(before, now)| now.moved_since(before)) {
+        return Some("it was written a moment ago: its scheduler may just have come back to the manager");
     }
     let identity = |row: &Sighting| (row.ip, row.port, row.cluster_id);
     (identity(before) != identity(now)).then_some("it registered anew")

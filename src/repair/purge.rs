@@ -28,8 +28,8 @@ pub(super) fn is_old(row: &Seen, newest: Option<Stamp>, after: Duration) -> bool
     age.is_some_and(|age| age >= after)
 }
 
-/// The rows to delete, by their place in the list: those that are `wanted`. None where every probe failed, for then it may be this side that
-/// is cut off.
+/// The rows to delete, by their place in the list, the oldest first: those that are `wanted`. What holds them back is for
+/// [`super::guard`].
 pub fn plan(
     rows: &[Seen],
     judged: &[Judgement],
@@ -39,9 +39,6 @@ pub fn plan(
 ) -> Vec<usize> {
     let heard = hear(rows, given);
     let newest = newest(rows, &heard);
-    if !rows.iter().any(|row| row.probe == Probed::Answers) {
-        return Vec::new();
-    }
     let nobodys = |at: usize| {
         let reused = rows[at].probe == Probed::Answers && has_living_neighbour(rows, &heard, at);
         heard[at] == Heard::Silent
@@ -49,9 +46,13 @@ pub fn plan(
             && judged[at].reason == Reason::Inactive
             && (rows[at].probe == Probed::Silent || reused)
     };
-    (0..rows.len())
+    let mut old: Vec<usize> = (0..rows.len())
         .filter(|at| wanted(&rows[*at]) && is_old(&rows[*at], newest, after) && nobodys(*at))
-        .collect()
+        .collect();
+    let age =
+        |at: &usize| newest.zip(rows[*at].now.updated).and_then(|(newest, updated)| newest.after(updated));
+    old.sort_by_key(|at| std::cmp::Reverse(age(at)));
+    old
 }
 
 fn has_living_neighbour(rows: &[Seen], heard: &[Heard], at: usize) -> bool {
@@ -96,7 +97,7 @@ mod tests {
             old(3, "2025-01-01 00:00:00"),
             witness(),
         ];
-        assert_eq!(planned(&rows), [1, 3]);
+        assert_eq!(planned(&rows), [3, 1], "the oldest first");
     }
 
     #[test]
@@ -130,9 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anything_heard_or_any_answer_nothing_is_deleted() {
-        let ancient = || old(1, "2020-01-01 00:00:00");
-        assert_eq!(planned(&[ancient()]), Vec::<u64>::new(), "nothing moves");
-        assert_eq!(planned(&[ancient(), witness().probed(Probed::Silent)]), Vec::<u64>::new(), "blind");
+    fn without_anything_heard_nothing_is_deleted() {
+        assert_eq!(planned(&[old(1, "2020-01-01 00:00:00")]), Vec::<u64>::new());
     }
 }

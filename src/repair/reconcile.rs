@@ -96,10 +96,8 @@ pub struct Report {
     pub survey: Survey,
     /// What each is.
     pub judged: Vec<Judgement>,
-    /// What may be signed off.
+    /// What may be signed off and deleted.
     pub plan: Plan,
-    /// What may be deleted.
-    pub purge: Vec<usize>,
     /// What became of the rows that were to be written, by place. Empty in a dry run.
     pub done: BTreeMap<usize, Done>,
     /// It was a dry run.
@@ -127,7 +125,9 @@ pub struct Counts {
     pub wrongly_inactive: usize,
     /// Signed off in this run.
     pub signed_off: usize,
-    /// Came back.
+    /// Showed life right before they were to be written, and were not.
+    pub lives: usize,
+    /// Signed off, and active again.
     pub came_back: usize,
     /// Not written.
     pub failed: usize,
@@ -175,7 +175,8 @@ impl Report {
         for done in self.done.values() {
             match done {
                 Done::SignedOff => counts.signed_off += 1,
-                Done::Lives(_) | Done::CameBack(_) => counts.came_back += 1,
+                Done::Lives(_) => counts.lives += 1,
+                Done::CameBack(_) => counts.came_back += 1,
                 Done::Failed(_) => counts.failed += 1,
                 Done::Deleted => counts.deleted += 1,
                 Done::NotDeleted(_) => counts.not_deleted += 1,
@@ -192,7 +193,7 @@ impl Report {
         if self.dry {
             // What it would have been held back from is no matter, unless it could not even see.
             let blind = self.plan.held.iter().any(|held| matches!(held, guard::Held::Blind { .. }));
-            let wrong = counts.dead + counts.replaced + left + self.purge.len();
+            let wrong = counts.dead + counts.replaced + left + self.plan.purge.len();
             return match (blind, wrong) {
                 (true, _) => Outcome::HeldBack,
                 (false, 0) => Outcome::Consistent,
@@ -203,7 +204,7 @@ impl Report {
             Outcome::Incomplete
         } else if !self.plan.held.is_empty() {
             Outcome::HeldBack
-        } else if left + counts.came_back > 0 {
+        } else if left + counts.lives + counts.came_back > 0 {
             Outcome::Inconsistent
         } else if counts.signed_off + counts.deleted > 0 {
             Outcome::Repaired
@@ -257,24 +258,23 @@ impl Reconciler {
         let judged = judge(&survey.rows, &survey.given);
         let wanted =
             |row: &Seen| policy.pattern.as_ref().is_none_or(|pattern| pattern.0.matches(&row.now.hostname));
-        let plan = guard::plan(&survey.rows, &judged, policy.max_share, wanted);
         let purge = match policy.look.purge_after {
             Some(after) => purge::plan(&survey.rows, &judged, &survey.given, after, wanted),
             None => Vec::new(),
         };
+        let plan = guard::plan(&survey.rows, &judged, policy.max_share, wanted, &purge);
         let mut report = Report {
             source: self.source.name(),
             survey,
             judged,
             plan,
-            purge,
             done: BTreeMap::new(),
             dry: !policy.apply,
         };
         if let (true, Some(manager)) = (policy.apply, &self.manager) {
             let writer =
                 Writer { manager: Arc::clone(manager), source: self.source.as_ref(), until, progress };
-            let Report { survey, plan, purge, done, .. } = &mut report;
+            let Report { survey, plan, done, .. } = &mut report;
             let ours = &mut self.ours;
             writer
                 .sign_off(survey, &plan.sign_off, |at, became| {
@@ -287,7 +287,7 @@ impl Reconciler {
                 })
                 .await;
             writer
-                .delete(survey, purge, |at, became| {
+                .delete(survey, &plan.purge, |at, became| {
                     say(&survey.rows[at].now, &became);
                     done.insert(at, became);
                 })
@@ -314,8 +314,15 @@ fn say(row: &super::sighting::Sighting, became: &Done) {
     match became {
         Done::SignedOff => say!(info, None::<&str>, "Signed a dead scheduler's row off."),
         Done::Gone => say!(info, None::<&str>, "A dead scheduler's row was settled by another meanwhile."),
-        Done::Lives(why) | Done::CameBack(why) => {
-            say!(error, why.as_str(), "A row shows life: it is contested, and left alone.")
+        Done::Lives(why) => {
+            say!(warn, why.as_str(), "A row that was taken for dead shows life: it is left alone.")
+        }
+        Done::CameBack(why) => {
+            say!(
+                error,
+                why.as_str(),
+                "A row that was signed off is active again: it is contested, and left alone."
+            )
         }
         Done::Failed(why) => say!(warn, why.as_str(), "A dead scheduler's row could not be signed off."),
         Done::Deleted => say!(info, None::<&str>, "Deleted a row that was inactive for long."),

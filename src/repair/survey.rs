@@ -36,7 +36,7 @@ const PROBES: usize = 2_000;
 /// How many living rows of a cluster are probed beside the others.
 const CONTROLS: usize = 8;
 /// A row with a longer interval than a third of this is judged only with a longer `--recheck-after`.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
 /// What to look at, and how.
 #[derive(Debug, Clone)]
@@ -74,6 +74,8 @@ pub struct Survey {
     pub probe_words: BTreeMap<u64, String>,
     /// Rows that should have been probed and were not: there are too many.
     pub not_probed: usize,
+    /// Only what one row needs was probed: the guards can't be judged by it.
+    pub partial: bool,
 }
 
 /// Looks twice, then probes. `ours` are the rows (by id) that this process signed off before. Fails where a look fails: rows may
@@ -111,7 +113,8 @@ pub async fn survey(
     drop(first);
     rows.sort_unstable_by_key(|row| row.now.id);
     let given = Circumstances { names: source.names(), apart };
-    let mut survey = Survey { rows, given, probe_words: BTreeMap::new(), not_probed: 0 };
+    let partial = options.only.is_some();
+    let mut survey = Survey { rows, given, probe_words: BTreeMap::new(), not_probed: 0, partial };
     survey.probe(options, progress).await;
     Ok(survey)
 }
@@ -173,6 +176,9 @@ impl Survey {
         let heard = hear(&self.rows, &self.given);
         let newest = purge::newest(&self.rows, &heard);
         let asked = options.only.and_then(|id| self.rows.iter().find(|row| row.now.id == id));
+        if self.partial && asked.is_none() {
+            return Vec::new();
+        }
         (0..self.rows.len())
             .filter(|at| {
                 let row = &self.rows[*at];

@@ -98,7 +98,7 @@ impl Lifecycle {
         let open = self.attempts.any_open(now.at);
         let dropped = self.pending.iter().filter(|pending| asks.contains(&pending.record.id));
         let applied = dropped.filter(|pending| open || pending.acknowledged.is_some());
-        if let Some(cause) = applied.filter_map(Pending::cause).last() {
+        if let Some(cause) = applied.filter_map(Pending::cause).next_back() {
             self.ours = true;
             out.push(Effect::Mark(self.record(What::SignOff { cause, drain_until: None }, now)));
         }

@@ -100,7 +100,7 @@ pub struct LookArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_parser = clap::builder::BoolishValueParser::new(), hide_possible_values = true, help_heading = "Look")]
     pub all_clusters: Option<bool>,
-    /// Between the two looks at each row [default: three of the longest keep-alive interval, at most 60s]
+    /// Between the two looks at each row [default: three of the longest keep-alive interval, at most 2m]
     #[arg(long, value_name = "DURATION", value_parser = positive, help_heading = "Look")]
     pub recheck_after: Option<Duration>,
     #[command(flatten)]

@@ -82,9 +82,14 @@ fn action(report: &Report, at: usize) -> String {
     let judgement = &report.judged[at];
     let active = report.survey.rows[at].now.state == State::Active;
     let dead = active && matches!(judgement.verdict, Verdict::Dead | Verdict::Replaced);
-    if report.plan.sign_off.contains(&at) {
-        "would be signed off".to_owned()
-    } else if report.purge.contains(&at) {
+    if report.plan.sign_off.binary_search(&at).is_ok() {
+        if report.survey.partial {
+            "would be signed off, if the guards let it"
+        } else {
+            "would be signed off"
+        }
+        .to_owned()
+    } else if report.plan.purge.binary_search(&at).is_ok() {
         "would be deleted".to_owned()
     } else if dead && !report.plan.held.is_empty() {
         "held back".to_owned()
@@ -110,7 +115,7 @@ impl<'a> View<'a> {
                 State::Active => judgement.verdict != Verdict::Live,
                 State::Inactive => judgement.wrongly_inactive(),
             };
-            odd || report.done.contains_key(at) || report.purge.binary_search(at).is_ok()
+            odd || report.done.contains_key(at) || report.plan.purge.binary_search(at).is_ok()
         };
         let findings = (0..report.judged.len()).filter(said).map(|at| Finding::of(report, at)).collect();
         Self { report, findings, counts: report.counts() }
@@ -132,7 +137,7 @@ impl<'a> View<'a> {
             self.report.source
         );
         let wanted = self.report.plan.sign_off.len();
-        let purge = self.report.purge.len();
+        let purge = self.report.plan.purge.len();
         // Writing to a String doesn't fail.
         if self.report.dry {
             let _ = write!(text, "; dry run, {wanted} to be signed off");
@@ -140,8 +145,11 @@ impl<'a> View<'a> {
                 let _ = write!(text, ", {purge} to be deleted");
             }
         } else {
-            let Counts { signed_off, came_back, failed, deleted, not_deleted, .. } = self.counts;
-            let _ = write!(text, "; {signed_off} signed off, {failed} failed, {came_back} came back");
+            let Counts { signed_off, lives, came_back, failed, deleted, not_deleted, .. } = self.counts;
+            let _ = write!(
+                text,
+                "; {signed_off} signed off, {failed} failed, {lives} left since they show life, {came_back} came back"
+            );
             if purge > 0 {
                 let _ = write!(text, ", {deleted} deleted, {not_deleted} not deleted");
             }

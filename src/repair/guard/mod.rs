@@ -6,9 +6,14 @@
 //!   no scheduler at all is active.
 //! - **share**: more than a set share of the active rows is no accident of some pods: then nothing at all is done.
 //!
-//! What is held back is said, and the run ends with exit code 3.
+//! Deletions obey the same guards, and one run deletes no more than that share of all rows: the oldest first, the rest in later
+//! runs. What is held back is said, and the run ends with exit code 3.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use super::judge::{Judgement, Probed, Seen, Verdict};
 use crate::manager::State;
@@ -154,8 +159,15 @@ impl fmt::Display for Held {
 pub struct Plan {
     /// Which rows are to be signed off, by their place in the list.
     pub sign_off: Vec<usize>,
+    /// Which are to be deleted, by their place in the list.
+    pub purge: Vec<usize>,
     /// What was held back, and why.
     pub held: Vec<Held>,
+}
+
+/// Whether what probes say of a cluster is believed: somebody answered, and of the rows known to live no minority.
+fn sees(cluster: &Cluster) -> bool {
+    cluster.answers > 0 && 2 * cluster.controls_that_answer >= cluster.controls
 }
 
 #[derive(Default)]
@@ -172,14 +184,18 @@ struct Cluster {
     /// Undecided rows where nothing answers.
     mute: usize,
     dead: Vec<usize>,
+    /// How many rows are to be deleted.
+    purge: usize,
 }
 
-/// Which rows may be signed off: the active ones that are dead or replaced and `wanted`, as far as the guards let.
+/// Which rows may be signed off: the active ones that are dead or replaced and `wanted`, as far as the guards let. `purge` are
+/// rows to be deleted, oldest first: as many stay in the plan as the share allows of all rows, and none of a cluster that is held back.
 pub fn plan(
     rows: &[Seen],
     judged: &[Judgement],
     max_share: MaxShare,
     wanted: impl Fn(&Seen) -> bool,
+    purge: &[usize],
 ) -> Plan {
     let mut clusters: BTreeMap<u64, Cluster> = BTreeMap::new();
     let (mut active, mut unlooked) = (0, 0);
@@ -187,16 +203,16 @@ pub fn plan(
         let cluster = clusters.entry(row.now.cluster_id).or_default();
         cluster.probes += usize::from(row.probe != Probed::NotMade);
         cluster.answers += usize::from(row.probe == Probed::Answers);
+        if judgement.alive && row.probe != Probed::NotMade {
+            cluster.controls += 1;
+            cluster.controls_that_answer += usize::from(row.probe == Probed::Answers);
+        }
         if row.now.state == State::Inactive {
             continue;
         }
         active += usize::from(wanted(row));
         cluster.live += usize::from(judgement.alive);
         cluster.unheard += usize::from(!judgement.alive);
-        if judgement.alive && row.probe != Probed::NotMade {
-            cluster.controls += 1;
-            cluster.controls_that_answer += usize::from(row.probe == Probed::Answers);
-        }
         match judgement.verdict {
             Verdict::Dead | Verdict::Replaced if wanted(row) => cluster.dead.push(at),
             Verdict::Undecided if wanted(row) => {
@@ -207,16 +223,23 @@ pub fn plan(
             _ => {}
         }
     }
+    for at in purge {
+        clusters.entry(rows[*at].now.cluster_id).or_default().purge += 1;
+    }
     let mut plan = Plan::default();
+    let mut left_alone = BTreeSet::new();
     for (cluster_id, cluster) in clusters {
-        let Cluster { probes, answers, live, unheard, controls, controls_that_answer, mute, dead } = cluster;
-        let wanted = dead.len() + mute;
-        if unheard > 0 && probes > 0 && (answers == 0 || 2 * controls_that_answer < controls) {
+        let mute_or_dead = cluster.dead.len() + cluster.mute;
+        let asks = cluster.unheard + cluster.purge > 0;
+        if asks && cluster.probes > 0 && !sees(&cluster) {
+            let Cluster { probes, answers, .. } = cluster;
             plan.held.push(Held::Blind { cluster_id, probes, answers });
-        } else if wanted > 0 && live == 0 {
-            plan.held.push(Held::LastLive { cluster_id, wanted });
+            left_alone.insert(cluster_id);
+        } else if mute_or_dead > 0 && cluster.live == 0 {
+            plan.held.push(Held::LastLive { cluster_id, wanted: mute_or_dead });
+            left_alone.insert(cluster_id);
         } else {
-            plan.sign_off.extend(dead);
+            plan.sign_off.extend(cluster.dead);
         }
     }
     plan.sign_off.sort_unstable();
@@ -225,6 +248,10 @@ pub fn plan(
     if wanted > allowed {
         plan.sign_off.clear();
         plan.held.push(Held::Share { wanted, allowed, active });
+        return plan;
     }
+    let free = purge.iter().copied().filter(|at| !left_alone.contains(&rows[*at].now.cluster_id));
+    plan.purge = free.take(max_share.of(rows.len())).collect();
+    plan.purge.sort_unstable();
     plan
 }

@@ -7,7 +7,7 @@ use crate::repair::judge::{
 };
 
 fn planned(rows: &[Seen], max_share: MaxShare) -> Plan {
-    plan(rows, &judge(rows, &GIVEN), max_share, |_| true)
+    plan(rows, &judge(rows, &GIVEN), max_share, |_| true, &[])
 }
 
 fn dead(id: u64, ip: &str) -> Seen {
@@ -23,14 +23,21 @@ const ALL: MaxShare = MaxShare::Percent(100.0);
 #[test]
 fn the_dead_are_signed_off_and_the_living_are_not() {
     let rows = [dead(1, "10.0.0.1"), live(2, "10.0.0.2"), dead(3, "10.0.0.3")];
-    assert_eq!(planned(&rows, ALL), Plan { sign_off: vec![0, 2], held: vec![] });
+    assert_eq!(planned(&rows, ALL), Plan { sign_off: vec![0, 2], purge: vec![], held: vec![] });
 }
 
 #[test]
 fn past_the_share_nothing_at_all_is_done() {
     let rows = [dead(1, "10.0.0.1"), live(2, "10.0.0.2"), dead(3, "10.0.0.3")];
     let held = planned(&rows, MaxShare::default());
-    assert_eq!(held, Plan { sign_off: vec![], held: vec![Held::Share { wanted: 2, allowed: 1, active: 3 }] });
+    assert_eq!(
+        held,
+        Plan {
+            sign_off: vec![],
+            purge: vec![],
+            held: vec![Held::Share { wanted: 2, allowed: 1, active: 3 }]
+        }
+    );
     assert!(planned(&rows, MaxShare::Count(1)).sign_off.is_empty());
     assert_eq!(planned(&rows, MaxShare::Count(2)).sign_off, [0, 2]);
     assert_eq!(planned(&rows[..2], MaxShare::default()).sign_off, [0], "one row may always be");
@@ -67,7 +74,7 @@ fn a_cluster_without_anybody_known_to_live_keeps_its_rows() {
     let rows = [dead(1, "10.0.0.1"), mute, unclear, live(3, "10.0.0.3").in_cluster(2)];
     assert_eq!(
         planned(&rows, ALL),
-        Plan { sign_off: vec![], held: vec![Held::LastLive { cluster_id: 1, wanted: 2 }] }
+        Plan { sign_off: vec![], purge: vec![], held: vec![Held::LastLive { cluster_id: 1, wanted: 2 }] }
     );
     // A living scheduler whose row is inactive is no help to a peer.
     let rows = [
@@ -90,7 +97,7 @@ fn where_most_of_the_living_do_not_answer_the_prober_is_not_believed() {
         planned(&rows, ALL)
     };
     assert_eq!(some(1).held, [Held::Blind { cluster_id: 1, probes: 5, answers: 1 }]);
-    assert_eq!(some(2), Plan { sign_off: vec![0], held: vec![] });
+    assert_eq!(some(2), Plan { sign_off: vec![0], purge: vec![], held: vec![] });
 }
 
 #[test]
@@ -103,11 +110,35 @@ fn rows_that_nobody_had_room_to_look_at_count_for_the_share() {
 }
 
 #[test]
+fn a_purge_obeys_the_guards_and_deletes_a_share_at_most_the_oldest_first() {
+    let old = |id: u64| {
+        row(id, &format!("old-{id}"), &format!("10.0.2.{id}")).silent().inactive().probed(Probed::Silent)
+    };
+    let purged = |rows: &[Seen], max_share| plan(rows, &judge(rows, &GIVEN), max_share, |_| true, &[2, 0, 1]);
+    let rows = [old(1), old(2), old(3), live(4, "10.0.0.4"), dead(5, "10.0.0.5"), dead(6, "10.0.0.6")];
+    assert_eq!(purged(&rows, ALL).purge, [0, 1, 2]);
+    assert_eq!(purged(&rows, MaxShare::Count(2)).purge, [0, 2], "the oldest are named first");
+    let held = purged(&rows, MaxShare::Count(1));
+    assert_eq!(
+        (held.purge.len(), held.held.len()),
+        (0, 1),
+        "past the share of sign-offs nothing is done at all"
+    );
+    // Every probe failed in their cluster, though another one answers.
+    let rows = [old(1).in_cluster(2), old(2).in_cluster(2), old(3).in_cluster(2), live(4, "10.0.0.4")];
+    let held = purged(&rows, ALL);
+    assert_eq!(
+        (held.purge.len(), held.held),
+        (0, vec![Held::Blind { cluster_id: 2, probes: 3, answers: 0 }])
+    );
+}
+
+#[test]
 fn only_wanted_rows_are_written_and_counted() {
     let rows = [dead(1, "10.0.0.1"), live(2, "10.0.0.2"), dead(3, "10.0.0.3"), live(4, "10.0.0.4")];
     let judged = judge(&rows, &GIVEN);
-    let of_one = plan(&rows, &judged, MaxShare::Percent(15.0), |row| row.now.id == 3);
-    assert_eq!(of_one, Plan { sign_off: vec![2], held: vec![] });
+    let of_one = plan(&rows, &judged, MaxShare::Percent(15.0), |row| row.now.id == 3, &[]);
+    assert_eq!(of_one, Plan { sign_off: vec![2], purge: vec![], held: vec![] });
 }
 
 #[test]
@@ -137,7 +168,7 @@ proptest! {
         max_share in prop_oneof![Just(MaxShare::Count(1)), Just(MaxShare::Count(3)), Just(MaxShare::Percent(40.0)), Just(ALL)],
     ) {
         let judged = judge(&rows, &given);
-        let plan = plan(&rows, &judged, max_share, |_| true);
+        let plan = plan(&rows, &judged, max_share, |_| true, &[]);
         let active = rows.iter().filter(|row| row.now.state == State::Active).count();
         prop_assert!(plan.sign_off.len() <= max_share.of(active));
         for at in &plan.sign_off {

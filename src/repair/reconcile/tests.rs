@@ -95,7 +95,7 @@ fn short(mut row: Sighting) -> Sighting {
 /// A dead row 1 beside a witness, and how the run ended: what became of it, who was signed off.
 async fn applied(source: impl FnOnce(&mut List), manager: Scripted) -> (Report, Arc<Scripted>) {
     let witness = Witness::start().await;
-    let dead = short(sighting(1, T0));
+    let dead = Sighting { updated: Some(Stamp::of(T0)), ..short(sighting(1, T0)) };
     let mut list = List::of(vec![vec![dead.clone(), witness.row(T0)], vec![dead.clone(), witness.row(T1)]]);
     source(&mut list);
     let manager = Arc::new(manager);
@@ -164,7 +164,8 @@ async fn a_row_that_is_active_again_after_its_sign_off_came_back() {
 #[tokio::test]
 async fn a_sign_off_that_fails_is_tried_again_and_one_that_is_rejected_is_not() {
     let failure = || Failure::new("the manager can't reach its database");
-    let again = || Mutex::new(vec![Some(short(sighting(1, T0))), inactive()]);
+    let active = || Some(short(sighting(1, T0)));
+    let again = || Mutex::new(vec![active(), active(), active(), inactive()]);
     let answers = vec![Attempted::Failed(failure()), Attempted::Unknown(failure()), Attempted::Confirmed];
     let manager = Scripted { answers: Mutex::new(answers), ..Scripted::default() };
     let (report, manager) = applied(|list| list.again = again(), manager).await;
@@ -178,8 +179,21 @@ async fn a_sign_off_that_fails_is_tried_again_and_one_that_is_rejected_is_not() 
 
     let manager =
         Scripted { answers: Mutex::new(vec![Attempted::Failed(failure()); 9]), ..Scripted::default() };
-    let (report, manager) = applied(|list| list.again = again(), manager).await;
+    let (report, manager) = applied(|list| list.again = Mutex::new(vec![active()]), manager).await;
     assert_eq!((&report.done[&0], signed_off(&manager)), (&Done::Failed(failure().why), 4));
+}
+
+#[tokio::test]
+async fn a_row_that_shows_life_between_two_tries_is_not_tried_again() {
+    let written = Sighting { updated: Some(Stamp::of(T1)), ..short(sighting(1, T0)) };
+    for life in [short(sighting(1, T1)), written] {
+        let unknown = Attempted::Unknown(Failure::new("no acknowledgement"));
+        let manager = Scripted { answers: Mutex::new(vec![unknown]), ..Scripted::default() };
+        let again = vec![Some(short(sighting(1, T0))), Some(life)];
+        let (report, manager) = applied(|list| list.again = Mutex::new(again), manager).await;
+        assert!(matches!(&report.done[&0], Done::Lives(_)), "{:?}", report.done);
+        assert_eq!(signed_off(&manager), 1);
+    }
 }
 
 #[tokio::test]
