@@ -21,7 +21,7 @@ use crate::{
         last_words::{LastWords, TERMINATION_LOG},
     },
     exit::Exit,
-    identity::{Inputs, Settings, settings::DEFAULT_LISTEN},
+    identity::{Inputs, Settings, duration, settings::DEFAULT_LISTEN},
     manager::{Failure, Manager, client::Client, rest::Rest},
     net::{Tls, TlsFiles},
     repair::{
@@ -58,10 +58,24 @@ async fn reconcile(args: &ReconcileArgs) -> Exit {
         Ok(scope) => scope,
         Err(wrong) => return usage(&wrong),
     };
+    let deadline = args.deadline.unwrap_or(DEADLINE);
+    if args.look.recheck_after.is_some_and(|recheck| recheck >= deadline) {
+        return usage(&format!(
+            "--recheck-after {} leaves nothing of --deadline {}: make it shorter, or the deadline longer",
+            duration::format(args.look.recheck_after.unwrap_or_default()),
+            duration::format(deadline)
+        ));
+    }
     let (source, manager) = match ends(&args.look, apply, args.purge_after.is_some() && apply).await {
         Ok(ends) => ends,
         Err(exit) => return exit,
     };
+    if args.purge_after.is_some() && !source.shows_inactive() {
+        return usage(&format!(
+            "--purge-after needs --source rest or database: {} shows no inactive rows",
+            source.name()
+        ));
+    }
     let policy = Policy {
         look: Options {
             scope,
@@ -72,7 +86,7 @@ async fn reconcile(args: &ReconcileArgs) -> Exit {
         pattern: args.hostname_pattern.clone(),
         max_share: args.max_share.unwrap_or_default(),
         apply,
-        deadline: args.deadline.unwrap_or(DEADLINE),
+        deadline,
     };
     let reconciler = Reconciler::new(source, manager, policy);
     let words = LastWords::to(TERMINATION_LOG);
@@ -97,7 +111,10 @@ impl Job {
         let ended = tokio::select! {
             ended = self.reconciler.run(&shown) => ended,
             () = told_to_stop() => {
-                warn!("Stopped before the run was done; the next one does the rest.");
+                shown.clear();
+                warn!("Stopped before the run was done; what it did is in this log, the next one does the rest.");
+                self.words.say("reconcile: stopped before the run was done; the next one does the rest\n".to_owned());
+                self.words.flush().await;
                 return Exit::CheckFailed;
             }
         };

@@ -18,6 +18,9 @@ const AFTER: &str = "Without --apply nothing is changed: exit code 0 if all is w
     With it: 0 done, 1 something could not be written, 3 held back by a guard. 69: the rows could not be read.\n\
     What is not given of the manager is taken from the settings of the agent in --run-dir, if there is one.";
 
+/// Longer than anything here makes sense for, and far from what a clock can't count.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// `signoff reconcile`.
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = AFTER, args_conflicts_with_subcommands = true)]
@@ -145,7 +148,13 @@ impl std::fmt::Debug for SecretUrl {
 
 fn positive(text: &str) -> Result<Duration, String> {
     let time = duration::parse(text)?;
-    if time.is_zero() { Err("it must be longer than 0s".to_owned()) } else { Ok(time) }
+    if time.is_zero() {
+        Err("it must be longer than 0s".to_owned())
+    } else if time > LONGEST {
+        Err(format!("it must be at most {}", duration::format(LONGEST)))
+    } else {
+        Ok(time)
+    }
 }
 
 fn row_id(text: &str) -> Result<u64, String> {

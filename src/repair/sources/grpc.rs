@@ -50,6 +50,10 @@ impl Source for GrpcSource {
         false
     }
 
+    fn shows_inactive(&self) -> bool {
+        false
+    }
+
     async fn look(&self, scope: &Scope, each: &mut (dyn FnMut(Sighting) + Send)) -> Result<(), Failure> {
         let mut seen = HashSet::new();
         for row in &self.grpc.list_active(self.caller_ip).await? {

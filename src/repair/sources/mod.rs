@@ -49,6 +49,10 @@ pub trait Source: Send + Sync {
     fn names(&self) -> Names;
     /// Whether what it shows is at most a moment old. gRPC's lists may be 30 s old: such a source can't confirm a write.
     fn fresh(&self) -> bool;
+    /// Whether it shows inactive rows. gRPC's lists of every cluster don't.
+    fn shows_inactive(&self) -> bool {
+        true
+    }
     /// One look: hands each row of the scope over once, page by page. An error means that rows may be missing: the look is of
     /// no use then. Where the manager pages without an order, a row that is written meanwhile may be missing all the same.
     async fn look(&self, scope: &Scope, each: &mut (dyn FnMut(Sighting) + Send)) -> Result<(), Failure>;
