@@ -130,7 +130,7 @@ impl Lifecycle {
     pub(super) fn settle(&mut self, covers: &[RecordId], verdict: Verdict, now: Now, out: &mut Vec<Effect>) {
         if covers.iter().any(|id| self.pending.iter().any(|pending| pending.record.id == *id)) {
             out.push(Effect::Settle { asks: covers.to_vec(), mark: true });
-            self.ours = true;
+            self.is_ours();
         }
         self.finish(covers, verdict, now, out);
     }

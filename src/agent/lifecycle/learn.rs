@@ -62,7 +62,7 @@ impl Lifecycle {
                     self.hold_failures += 1;
                     self.hold_not_before = now.at + self.hold_delay();
                     self.attempts.linger(now.at);
-                    self.ours = true;
+                    self.is_ours();
                     self.row = None;
                     self.read_after_change(now.at);
                 }
@@ -99,7 +99,7 @@ impl Lifecycle {
         let dropped = self.pending.iter().filter(|pending| asks.contains(&pending.record.id));
         let applied = dropped.filter(|pending| open || pending.acknowledged.is_some());
         if let Some(cause) = applied.filter_map(Pending::cause).next_back() {
-            self.ours = true;
+            self.is_ours();
             out.push(Effect::Mark(self.record(What::SignOff { cause, drain_until: None }, now)));
         }
     }
@@ -127,7 +127,7 @@ impl Lifecycle {
                     });
                 }
                 (Kind::Mark, What::Seen) => self.served_at.extend(record.address),
-                (Kind::Mark, What::SignOff { .. } | What::Held) => self.ours = true,
+                (Kind::Mark, What::SignOff { .. } | What::Held) => self.is_ours(),
             }
         }
         if asks > 0 {

@@ -94,6 +94,8 @@ pub struct Lifecycle {
     releasing: Option<AttemptId>,
     hold_not_before: Moment,
     hold_failures: u32,
+    /// A hold was renewed though the row was never in gRPC's list: once is enough, until we may have ended the row again.
+    renewed_unlisted: bool,
     /// A mark says, or would say, that this agent made the row inactive, or may have.
     ours: bool,
     restoring: bool,
@@ -132,6 +134,7 @@ impl Lifecycle {
             releasing: None,
             hold_not_before: now,
             hold_failures: 0,
+            renewed_unlisted: false,
             ours: false,
             restoring: false,
             would_restore_said: false,

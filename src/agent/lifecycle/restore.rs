@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{
     super::{
-        attempts::ATTEMPT_LIMIT,
+        attempts::{ATTEMPT_LIMIT, LINGER},
         moment::{Moment, Now},
     },
-    Effect, Hold, Lifecycle, Notice, Scheduler, Target, Verdict,
+    Effect, Hold, LIST_AGE, Lifecycle, Notice, Scheduler, Target, Verdict,
 };
 use crate::{
     identity::Repair,
@@ -23,7 +23,7 @@ impl Lifecycle {
         if !self.pending.is_empty() {
             let asks: Vec<RecordId> = self.pending.iter().map(|pending| pending.record.id.clone()).collect();
             out.push(Effect::Settle { asks: asks.clone(), mark: true });
-            self.ours = true;
+            self.is_ours();
             self.attempts.forget_watch();
             self.finish(&asks, Verdict::Superseded, now, out);
         }
@@ -42,14 +42,14 @@ impl Lifecycle {
             Hold::None => self.say_what_would_be_restored(out),
             Hold::Open { since, seen_active } => {
                 // To renew a hold, close it first and wait for its end: the end of either of two streams ends the row.
-                if self.row_wrong_since(since)
-                    && self.renewable()
-                    && (seen_active || now.at >= since + RENEW_AFTER)
-                {
+                let again = self.renewable() || self.may_renew_unlisted(since);
+                if self.row_wrong_since(since) && again && (seen_active || now.at >= since + RENEW_AFTER) {
                     let id = self.attempts.begin(Vec::new(), now.at);
                     self.hold = Hold::None;
                     self.releasing = Some(id);
-                    self.ours = true;
+                    let unlisted = !self.renewable();
+                    self.is_ours();
+                    self.renewed_unlisted = unlisted;
                     out.push(Effect::Release { id, limit: ATTEMPT_LIMIT });
                 }
             }
@@ -108,7 +108,22 @@ impl Lifecycle {
     /// `schedule` feature: one that was never in it may be active all the same, and a renewal would end what is right. Where we
     /// made it inactive ourselves, that is the likelier cause.
     fn renewable(&self) -> bool {
-        self.listed_active || self.ours || self.row.is_some_and(|row| row.state == RowState::Inactive)
+        self.listed_active
+            || (self.ours && !self.renewed_unlisted)
+            || self.row.is_some_and(|row| row.state == RowState::Inactive)
+    }
+
+    /// The row is inactive by our doing, or may be.
+    pub(super) fn is_ours(&mut self) {
+        self.ours = true;
+        self.renewed_unlisted = false;
+    }
+
+    /// A row that was never listed is renewed once all the same, for some milliseconds: an attempt that no record tells of any more (the disk
+    /// refused, and the agent was killed) may have ended it under the hold. None is applied any more once this read was made.
+    fn may_renew_unlisted(&self, since: Moment) -> bool {
+        let closed = since + LINGER + LIST_AGE;
+        !self.renewed_unlisted && self.row.is_some_and(|row| row.asked >= closed)
     }
 
     fn open_hold(&mut self, now: Now, out: &mut Vec<Effect>) {

@@ -513,13 +513,20 @@ fn an_inherited_ask_is_not_replayed_while_nobody_has_looked_at_its_scheduler() {
 }
 
 #[test]
-fn a_hold_on_a_row_that_was_never_in_the_list_of_active_ones_is_not_renewed() {
-    // A row without the schedule feature is in no such list, active or not.
+fn a_hold_on_a_row_that_was_never_in_the_list_of_active_ones_is_renewed_once_at_most() {
+    // A row without the schedule feature is in no such list, active or not: nobody is handed it. One that has it may have been
+    // ended under the hold by an attempt that no record tells of any more.
     let mut bench = Bench::new(Freshness::Within30s, Vec::new());
     bench.step(serving());
     bench.step(Event::Identity { listed: true });
     bench.secs(60);
     assert!(bench.read(RowState::NotActive).contains(&Effect::Hold));
+    bench.step(Event::HoldOpened);
+    bench.secs(90);
+    assert_eq!(attempt(&bench.read(RowState::NotActive)), None, "such an attempt may still be applied");
+    bench.secs(1);
+    let renewal = attempt(&bench.read(RowState::NotActive)).unwrap();
+    assert!(bench.end(renewal, Outcome::Confirmed).contains(&Effect::Hold), "at once");
     bench.step(Event::HoldOpened);
     for _ in 0..20 {
         bench.secs(60);
