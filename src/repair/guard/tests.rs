@@ -184,3 +184,91 @@ proptest! {
         }
     }
 }
+
+/// What ails a living scheduler's evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// The manager hears nothing of it: its stream broke, or its manager restarts.
+    Unheard,
+    /// It can't be reached from here.
+    Unreachable,
+}
+
+/// One scheduler as it really is.
+#[derive(Debug, Clone)]
+struct Life {
+    lives: bool,
+    active: bool,
+    fault: Fault,
+    hostname: u8,
+    cluster_id: u64,
+}
+
+fn lives() -> impl Strategy<Value = Vec<Life>> {
+    let fault = prop_oneof![4 => Just(Fault::None), 1 => Just(Fault::Unheard), 1 => Just(Fault::Unreachable)];
+    let life = (proptest::bool::weighted(0.7), proptest::bool::weighted(0.9), fault, 0u8..6, 1u64..3)
+        .prop_map(|(lives, active, fault, hostname, cluster_id)| Life {
+            lives,
+            active,
+            fault,
+            hostname,
+            cluster_id,
+        });
+    proptest::collection::vec(life, 1..12)
+}
+
+/// What is seen of them, each at an address of its own.
+fn seen(lives: &[Life], times: bool) -> Vec<Seen> {
+    (1u64..)
+        .zip(lives)
+        .map(|(id, life)| {
+            let seen =
+                row(id, &format!("s-{}", life.hostname), &format!("10.0.0.{id}")).in_cluster(life.cluster_id);
+            let heard = life.lives && life.fault != Fault::Unheard;
+            let seen = match (times, heard) {
+                (true, true) => seen.heard(),
+                (true, false) => seen.silent(),
+                (false, _) => seen,
+            };
+            let answers = life.lives && life.fault != Fault::Unreachable;
+            let seen = seen.probed(if answers { Probed::Answers } else { Probed::Silent });
+            if life.active { seen } else { seen.inactive() }
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_fault_at_each_signs_nobody_off_who_lives(lives in lives()) {
+        let rows = seen(&lives, true);
+        for at in planned(&rows, ALL).sign_off {
+            prop_assert!(!lives[at].lives, "{:?}", lives[at]);
+        }
+    }
+
+    #[test]
+    fn without_times_nobody_is_signed_off_who_lives_where_no_two_share_a_name(mut lives in lives()) {
+        // Two that live under one name are what such a source can't tell from a dead one and its successor.
+        let mut names = std::collections::BTreeSet::new();
+        lives.retain(|life| !life.lives || names.insert((life.cluster_id, life.hostname)));
+        let rows = seen(&lives, false);
+        for at in planned(&rows, ALL).sign_off {
+            prop_assert!(!lives[at].lives, "{:?}", lives[at]);
+        }
+    }
+
+    #[test]
+    fn without_faults_every_dead_row_beside_a_living_one_is_signed_off(mut lives in lives()) {
+        lives.iter_mut().for_each(|life| life.fault = Fault::None);
+        let rows = seen(&lives, true);
+        let planned = planned(&rows, ALL).sign_off;
+        for (at, life) in lives.iter().enumerate() {
+            let company = lives.iter().any(|other| other.lives && other.active && other.cluster_id == life.cluster_id);
+            let wanted = !life.lives && life.active && company;
+            prop_assert_eq!(planned.contains(&at), wanted, "{:?}", life);
+        }
+    }
+}
