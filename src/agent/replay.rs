@@ -22,14 +22,12 @@ use super::{
 };
 use crate::{
     key::SchedulerKey,
-    manager::{AttemptOptions, Freshness, Manager, Outcome, RowState},
+    manager::{AttemptOptions, Freshness, LIST_AGE, Manager, Outcome, RowState},
     spool::record::{Cause, Record, RecordId, What},
 };
 
 /// How soon a read or a look that could not be made is made again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// A list over gRPC is at most this old.
-const LIST_AGE: Duration = Duration::from_secs(31);
 
 /// How many keys are looked at and signed off at a time; the watch after it needs nothing. A look takes a file descriptor, and
 /// one that there is none left for says nothing about the scheduler.
@@ -253,10 +251,7 @@ impl Replay {
     ) -> Option<Verdict> {
         loop {
             let closed = job.attempts.closed_at().unwrap_or_default();
-            let from = match self.manager.freshness() {
-                Freshness::Fresh => closed,
-                Freshness::Within30s => closed + LIST_AGE,
-            };
+            let from = closed + self.manager.freshness().age();
             let left = (from - self.clock.now().at).as_secs();
             progress(&format!("{}, watched for {left} s more", verdict.label()));
             self.pause(job, from).await;

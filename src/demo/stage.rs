@@ -34,14 +34,6 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// The address of a scheduler that has not been lost yet.
 const IP: &str = "127.0.0.1";
 
-/// A state as the table shows it.
-fn word(state: State) -> &'static str {
-    match state {
-        State::Active => "active",
-        State::Inactive => "inactive",
-    }
-}
-
 /// An error as text.
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -80,7 +72,7 @@ impl Stage {
                         By::Collection => "the manager's own collection",
                         By::Hand => "by hand",
                     };
-                    let to = change.to.map_or("deleted", word);
+                    let to = change.to.map_or("deleted", State::word);
                     // The second incarnation is the one with another address.
                     let at = if change.ip == IP { String::new() } else { format!(" at {}", change.ip) };
                     shown.line("table", &format!("{}{at} is {to}: {by}", change.host_name));
@@ -280,8 +272,8 @@ impl Stage {
         if self.manager.table().eventually_state(key, Some(state), PATIENCE).await {
             return Ok(());
         }
-        let is = self.manager.table().state(key)?.map_or("absent", word);
-        Err(format!("the row of {key} is {is} after {} s, not {}", PATIENCE.as_secs(), word(state)).into())
+        let is = self.manager.table().state(key)?.map_or("absent", State::word);
+        Err(format!("the row of {key} is {is} after {} s, not {}", PATIENCE.as_secs(), state.word()).into())
     }
 
     /// Ends what a scene left running.
@@ -313,7 +305,7 @@ impl Stage {
                 return Ok(());
             }
         }
-        Err(format!("the row of {key} did not stay {}", word(state)).into())
+        Err(format!("the row of {key} did not stay {}", state.word()).into())
     }
 
     /// Leaves it all running, with a scheduler and its agent, until this future is dropped.

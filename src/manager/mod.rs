@@ -82,6 +82,16 @@ pub enum State {
     Inactive,
 }
 
+impl State {
+    /// As the manager writes it, and users read it.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Active => "active",
+            State::Inactive => "inactive",
+        }
+    }
+}
+
 /// One row of the manager's scheduler table, as far as an API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
@@ -135,6 +145,19 @@ pub enum Freshness {
     Fresh,
     /// At most 30 s old (gRPC's list of active rows under a caller's name made up for this read).
     Within30s,
+}
+
+/// A list over gRPC is at most this old.
+pub const LIST_AGE: Duration = Duration::from_secs(31);
+
+impl Freshness {
+    /// How old such a read may be.
+    pub fn age(self) -> Duration {
+        match self {
+            Freshness::Fresh => Duration::ZERO,
+            Freshness::Within30s => LIST_AGE,
+        }
+    }
 }
 
 /// A row as one read saw it.

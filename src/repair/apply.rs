@@ -80,7 +80,7 @@ impl Writer<'_> {
         };
         let mut backoff = Backoff::new(FIRST_DELAY);
         let mut last = String::new();
-        for _ in 0..TRIES {
+        for attempt in 1..=TRIES {
             let left = self.until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Done::Failed(format!("out of time (--deadline): {}", or(&last, "not tried")));
@@ -98,7 +98,9 @@ impl Writer<'_> {
             };
             let delay = backoff.next(CAP, fastrand::f64(), failure.floor, Some(left));
             last = failure.why;
-            sleep(delay).await;
+            if attempt < TRIES {
+                sleep(delay).await;
+            }
         }
         Done::Failed(last)
     }

@@ -5,11 +5,10 @@
 //! heard nothing of it between them, nothing answers at its address or another row has it, and it has not been written for
 //! long. How long is told within the table: from the row's `updated_at` to the newest keep-alive time of a row that moved.
 
-use std::time::Duration;
+use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
 
 use super::{
-    judge::{Circumstances, Judgement, Reason},
-    judge::{Heard, Probed, Seen, hear},
+    judge::{Circumstances, Heard, Judgement, Probed, Reason, Seen, hear},
     sighting::Stamp,
 };
 use crate::manager::State;
@@ -22,10 +21,9 @@ pub(super) fn newest(rows: &[Seen], heard: &[Heard]) -> Option<Stamp> {
         .reduce(|one, other| if other.after(one).is_some() { other } else { one })
 }
 
-/// Whether a row was last written so long before `newest`.
-pub(super) fn is_old(row: &Seen, newest: Option<Stamp>, after: Duration) -> bool {
-    let age = newest.zip(row.now.updated).and_then(|(newest, updated)| newest.after(updated));
-    age.is_some_and(|age| age >= after)
+/// How long before `newest` a row was last written; none where that can't be told.
+pub(super) fn age(row: &Seen, newest: Option<Stamp>) -> Option<Duration> {
+    newest?.after(row.now.updated?)
 }
 
 /// The rows to delete, by their place in the list, the oldest first: those that are `wanted`. What holds them back is for
@@ -39,27 +37,21 @@ pub fn plan(
 ) -> Vec<usize> {
     let heard = hear(rows, given);
     let newest = newest(rows, &heard);
+    let address = |row: &Seen| (row.now.cluster_id, row.now.ip, row.now.port);
+    let lives = |at: usize| heard[at] == Heard::Moved && rows[at].now.state == State::Active;
+    let taken: BTreeSet<_> = (0..rows.len()).filter(|at| lives(*at)).map(|at| address(&rows[at])).collect();
     let nobodys = |at: usize| {
-        let reused = rows[at].probe == Probed::Answers && has_living_neighbour(rows, &heard, at);
+        let reused = rows[at].probe == Probed::Answers && taken.contains(&address(&rows[at]));
         heard[at] == Heard::Silent
-            && rows[at].now.state == State::Inactive
             && judged[at].reason == Reason::Inactive
             && (rows[at].probe == Probed::Silent || reused)
     };
-    let mut old: Vec<usize> = (0..rows.len())
-        .filter(|at| wanted(&rows[*at]) && is_old(&rows[*at], newest, after) && nobodys(*at))
+    let mut old: Vec<(Duration, usize)> = (0..rows.len())
+        .filter(|at| wanted(&rows[*at]) && nobodys(*at))
+        .filter_map(|at| Some((age(&rows[at], newest).filter(|age| *age >= after)?, at)))
         .collect();
-    let age =
-        |at: &usize| newest.zip(rows[*at].now.updated).and_then(|(newest, updated)| newest.after(updated));
-    old.sort_by_key(|at| std::cmp::Reverse(age(at)));
-    old
-}
-
-fn has_living_neighbour(rows: &[Seen], heard: &[Heard], at: usize) -> bool {
-    let address = |row: &Seen| (row.now.cluster_id, row.now.ip, row.now.port);
-    rows.iter().zip(heard).any(|(row, heard)| {
-        *heard == Heard::Moved && row.now.state == State::Active && address(row) == address(&rows[at])
-    })
+    old.sort_by_key(|(age, _)| Reverse(*age));
+    old.into_iter().map(|(_, at)| at).collect()
 }
 
 #[cfg(test)]

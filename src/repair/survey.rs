@@ -139,13 +139,14 @@ async fn wait(time: Duration, progress: &dyn Progress) {
 
 impl Survey {
     async fn probe(&mut self, options: &Options, progress: &dyn Progress) {
-        let mut open = self.open(options);
+        let heard = hear(&self.rows, &self.given);
+        let mut open = self.open(options, &heard);
         if open.len() > PROBES {
             fastrand::shuffle(&mut open);
             self.not_probed = open.len() - PROBES;
             open.truncate(PROBES);
         }
-        let controls = self.controls(&open);
+        let controls = self.controls(&open, &heard);
         let all: Vec<(usize, SocketAddr)> = open
             .into_iter()
             .chain(controls)
@@ -172,9 +173,8 @@ impl Survey {
 
     /// The rows that the looks leave open: active ones nothing was heard of; where there are no times inactive ones too, since
     /// their schedulers may live; and those that a purge would delete.
-    fn open(&self, options: &Options) -> Vec<usize> {
-        let heard = hear(&self.rows, &self.given);
-        let newest = purge::newest(&self.rows, &heard);
+    fn open(&self, options: &Options, heard: &[Heard]) -> Vec<usize> {
+        let newest = purge::newest(&self.rows, heard);
         let asked = options.only.and_then(|id| self.rows.iter().find(|row| row.now.id == id));
         if self.partial && asked.is_none() {
             return Vec::new();
@@ -187,7 +187,8 @@ impl Survey {
                     (State::Active, _) | (State::Inactive, Heard::Unproven(Unproven::NoTimes)) => true,
                     (State::Inactive, Heard::Unproven(_) | Heard::New) => false,
                     (State::Inactive, Heard::Silent) => {
-                        options.purge_after.is_some_and(|after| purge::is_old(row, newest, after))
+                        let age = purge::age(row, newest);
+                        options.purge_after.zip(age).is_some_and(|(after, age)| age >= after)
                     }
                 };
                 open && address(&row.now).is_some()
@@ -201,8 +202,7 @@ impl Survey {
     }
 
     /// Some living rows of each cluster in which others are probed.
-    fn controls(&self, open: &[usize]) -> Vec<usize> {
-        let heard = hear(&self.rows, &self.given);
+    fn controls(&self, open: &[usize], heard: &[Heard]) -> Vec<usize> {
         let mut wanted: BTreeMap<u64, usize> =
             open.iter().map(|at| (self.rows[*at].now.cluster_id, CONTROLS)).collect();
         (0..self.rows.len())

@@ -7,11 +7,11 @@ use super::{
         attempts::ATTEMPT_LIMIT,
         moment::{Moment, Now},
     },
-    Answer, Effect, Hold, IDENTITY_GRACE, LIST_AGE, Lifecycle, Notice, Pending, Scheduler, Target, Verdict,
+    Answer, Effect, Hold, IDENTITY_GRACE, Lifecycle, Notice, Pending, Scheduler, Target, Verdict,
 };
 use crate::{
     exit::Exit,
-    manager::Freshness,
+    manager::{Freshness, LIST_AGE},
     spool::record::{Cause, Record, RecordId, What},
 };
 
@@ -240,10 +240,7 @@ impl Lifecycle {
 
     /// When a read proves what the row is, though it changed at `changed`.
     pub(super) fn provable_from(&self, changed: Moment) -> Moment {
-        match self.freshness {
-            Freshness::Fresh => changed,
-            Freshness::Within30s => changed + LIST_AGE,
-        }
+        changed + self.freshness.age()
     }
 
     pub(super) fn read_by(&mut self, at: Moment) {

@@ -7,8 +7,8 @@ use super::{
         attempts::Ended,
         moment::{Moment, Now},
     },
-    DRAIN_SLACK, Drain, Effect, Event, Hold, Hook, IDENTITY_GRACE, LIST_AGE, Lifecycle, Notice, Pending,
-    Scheduler, SeenRow, Sight, Target, Verdict,
+    DRAIN_SLACK, Drain, Effect, Event, Hold, Hook, IDENTITY_GRACE, Lifecycle, Notice, Pending, Scheduler,
+    SeenRow, Sight, Target, Verdict,
     decide::{PERSIST_AGAIN, READ_EVERY},
 };
 use crate::{
@@ -282,8 +282,7 @@ impl Lifecycle {
         }
         let active = read.state == RowState::Active;
         if active && let Hold::Open { since, seen_active } = &mut self.hold {
-            let age = if read.freshness == Freshness::Fresh { Duration::ZERO } else { LIST_AGE };
-            *seen_active |= asked >= *since + age;
+            *seen_active |= asked >= *since + read.freshness.age();
         }
         if active {
             self.inactive_proven = false;

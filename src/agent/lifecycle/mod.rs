@@ -40,8 +40,6 @@ const EXIT_MARGIN: Duration = Duration::from_millis(150);
 pub const DRAIN_SLACK: Duration = Duration::from_secs(5);
 /// What a kubelet gives after SIGTERM at the least.
 const LEAST_AFTER_SIGTERM: Duration = Duration::from_secs(2);
-/// A list over gRPC is at most this old.
-const LIST_AGE: Duration = Duration::from_secs(31);
 /// How long a key may stay unlisted after its scheduler serves.
 pub const IDENTITY_GRACE: Duration = Duration::from_secs(35);
 

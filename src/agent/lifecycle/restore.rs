@@ -7,11 +7,11 @@ use super::{
         attempts::{ATTEMPT_LIMIT, LINGER},
         moment::{Moment, Now},
     },
-    Effect, Hold, LIST_AGE, Lifecycle, Notice, Scheduler, Target, Verdict,
+    Effect, Hold, Lifecycle, Notice, Scheduler, Target, Verdict,
 };
 use crate::{
     identity::Repair,
-    manager::{Freshness, RowState},
+    manager::{Freshness, LIST_AGE, RowState},
     spool::record::{RecordId, What},
 };
 

@@ -36,8 +36,6 @@ const SOON: [Duration; 5] = [
 ];
 /// A row that is still not active this long after its scheduler began to serve is no longer a matter of seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// A list over gRPC is at most this old.
-const LIST_AGE: Duration = Duration::from_secs(31);
 /// What answered is contested only if it still does so long after.
 const ANSWERS_FOR: Duration = Duration::from_secs(30);
 
@@ -259,8 +257,7 @@ impl Succession {
     }
 
     fn came_back(&self, key: &SchedulerKey, asked: Moment) -> bool {
-        let age = if self.freshness == Freshness::Fresh { Duration::ZERO } else { LIST_AGE };
-        matches!(self.fates.get(key), Some(Fate::SignedOff(at)) if asked >= *at + age)
+        matches!(self.fates.get(key), Some(Fate::SignedOff(at)) if asked >= *at + self.freshness.age())
     }
 
     /// What was found at a suspect's address.

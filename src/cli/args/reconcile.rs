@@ -11,6 +11,7 @@ use crate::{
     identity::duration,
     key::ClusterId,
     repair::{guard::MaxShare, reconcile::Pattern},
+    secret::Secret,
 };
 
 /// Below the help.
@@ -123,26 +124,20 @@ pub enum SourceName {
 }
 
 /// A URL that may hold a password: never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretUrl(String);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretUrl(Secret);
 
 impl SecretUrl {
     /// The URL. Not to be printed.
     pub fn expose(&self) -> &str {
-        &self.0
+        self.0.expose()
     }
 }
 
 impl std::str::FromStr for SecretUrl {
     type Err = std::convert::Infallible;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.trim().to_owned()))
-    }
-}
-
-impl std::fmt::Debug for SecretUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
+        Ok(Self(Secret::new(text.trim())))
     }
 }
 

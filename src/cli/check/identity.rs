@@ -67,7 +67,7 @@ fn listed(key: &SchedulerKey, port: u16, rows: &[Row]) -> Finding {
             ),
         );
     }
-    ok(NAME, format!("{key} is listed with port {}, {}", row.port, word(row.state)))
+    ok(NAME, format!("{key} is listed with port {}, {}", row.port, row.state.word()))
 }
 
 fn others(key: &SchedulerKey, rows: &[Row]) -> Finding {
@@ -93,12 +93,5 @@ fn same_name<'a>(key: &'a SchedulerKey, rows: &'a [Row]) -> impl Iterator<Item =
 }
 
 fn shown(row: &Row) -> String {
-    format!("{}/{}:{} in cluster {} ({})", row.hostname, row.ip, row.port, row.cluster_id, word(row.state))
-}
-
-fn word(state: State) -> &'static str {
-    match state {
-        State::Active => "active",
-        State::Inactive => "inactive",
-    }
+    format!("{}/{}:{} in cluster {} ({})", row.hostname, row.ip, row.port, row.cluster_id, row.state.word())
 }

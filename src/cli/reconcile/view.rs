@@ -60,13 +60,6 @@ impl Finding {
     }
 }
 
-fn word(state: State) -> &'static str {
-    match state {
-        State::Active => "active",
-        State::Inactive => "inactive",
-    }
-}
-
 fn action(report: &Report, at: usize) -> String {
     if let Some(done) = report.done.get(&at) {
         return match done {
@@ -179,7 +172,7 @@ impl<'a> View<'a> {
                     finding.cluster_id.to_string(),
                     finding.hostname.clone(),
                     finding.address(),
-                    word(finding.state).to_owned(),
+                    finding.state.word().to_owned(),
                     finding.verdict.to_owned(),
                     one_line(&finding.action),
                     one_line(&finding.reason),
@@ -267,7 +260,7 @@ impl Explained {
 
     pub(super) fn text(&self) -> String {
         let finding = &self.finding;
-        let state = if finding.wrongly_inactive { "inactive, wrongly" } else { word(finding.state) };
+        let state = if finding.wrongly_inactive { "inactive, wrongly" } else { finding.state.word() };
         let lines = [
             ("row", finding.id.to_string()),
             ("scheduler", format!("{} at {}", finding.hostname, finding.address())),
@@ -315,8 +308,8 @@ fn looks(report: &Report, seen: &Seen, judgement: &Judgement) -> String {
         if judgement.reason == Reason::CameBack { ", after this process signed it off" } else { "" };
     format!(
         "{apart:.1} s apart, its interval is {interval:.1} s; {} then {}{came_back}; {heard}",
-        word(before.state),
-        word(seen.now.state)
+        before.state.word(),
+        seen.now.state.word()
     )
 }
 

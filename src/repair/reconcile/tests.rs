@@ -92,6 +92,17 @@ fn short(mut row: Sighting) -> Sighting {
     row
 }
 
+/// Repairs all, within a minute.
+fn policy(look: Options) -> Policy {
+    Policy {
+        look,
+        pattern: None,
+        max_share: MaxShare::Percent(100.0),
+        apply: true,
+        deadline: Duration::from_secs(60),
+    }
+}
+
 /// A dead row 1 beside a witness, and how the run ended: what became of it, who was signed off.
 async fn applied(source: impl FnOnce(&mut List), manager: Scripted) -> (Report, Arc<Scripted>) {
     let witness = Witness::start().await;
@@ -100,14 +111,7 @@ async fn applied(source: impl FnOnce(&mut List), manager: Scripted) -> (Report, 
     source(&mut list);
     let manager = Arc::new(manager);
     let look = Options { recheck_after: Some(Duration::from_millis(20)), ..options() };
-    let policy = Policy {
-        look,
-        pattern: None,
-        max_share: MaxShare::Percent(100.0),
-        apply: true,
-        deadline: Duration::from_secs(60),
-    };
-    let mut reconciler = Reconciler::new(Box::new(list), Some(manager.clone()), policy);
+    let mut reconciler = Reconciler::new(Box::new(list), Some(manager.clone()), policy(look));
     let report = reconciler.run(&Nobody).await.unwrap();
     (report, manager)
 }
@@ -203,70 +207,86 @@ async fn a_row_that_no_keep_alive_finds_is_named_and_not_written() {
     let list = List::of(vec![vec![odd(T0), witness.row(T0)], vec![odd(T0), witness.row(T1)]]);
     let manager = Arc::new(Scripted::default());
     let look = Options { recheck_after: Some(Duration::from_millis(20)), ..options() };
-    let policy = Policy {
-        look,
-        pattern: None,
-        max_share: MaxShare::Count(9),
-        apply: true,
-        deadline: Duration::from_secs(60),
-    };
-    let report = Reconciler::new(Box::new(list), Some(manager.clone()), policy).run(&Nobody).await.unwrap();
+    let report =
+        Reconciler::new(Box::new(list), Some(manager.clone()), policy(look)).run(&Nobody).await.unwrap();
     let Done::Failed(why) = &report.done[&0] else { panic!("{:?}", report.done) };
     assert!(why.contains("DELETE /api/v1/schedulers/1"), "{why}");
     assert_eq!(signed_off(&manager), 0);
 }
 
 /// A long inactive row 1 beside a witness, purged.
-async fn purged(again: Vec<Option<Sighting>>, manager: Scripted) -> (Report, Arc<Scripted>) {
+async fn purged(source: impl FnOnce(&mut List), manager: Scripted) -> (Report, Arc<Scripted>) {
     let witness = Witness::start().await;
     let old = Sighting {
         state: State::Inactive,
         updated: Some(Stamp::of("2026-11-20 00:00:00")),
         ..short(sighting(1, T0))
     };
-    let list = List::of(vec![vec![old.clone(), witness.row(T0)], vec![old.clone(), witness.row(T1)]]);
-    // An inactive row is probed only beside a living one, which is a control too.
-    *list.again.lock().unwrap() = again;
+    let mut list = List::of(vec![vec![old.clone(), witness.row(T0)], vec![old.clone(), witness.row(T1)]]);
+    source(&mut list);
     let manager = Arc::new(manager);
     let look = Options {
         recheck_after: Some(Duration::from_millis(20)),
         purge_after: Some(Duration::from_secs(3600)),
         ..options()
     };
-    let policy = Policy {
-        look,
-        pattern: None,
-        max_share: MaxShare::Count(9),
-        apply: true,
-        deadline: Duration::from_secs(60),
-    };
-    let report = Reconciler::new(Box::new(list), Some(manager.clone()), policy).run(&Nobody).await.unwrap();
+    let report =
+        Reconciler::new(Box::new(list), Some(manager.clone()), policy(look)).run(&Nobody).await.unwrap();
     (report, manager)
 }
 
 #[tokio::test]
 async fn a_deletion_that_answers_200_and_leaves_the_row_is_a_failure() {
-    let (report, manager) = purged(vec![], Scripted { delete_fails: true, ..Scripted::default() }).await;
+    let (report, manager) = purged(|_| (), Scripted { delete_fails: true, ..Scripted::default() }).await;
     assert!(
         matches!(&report.done[&0], Done::NotDeleted(why) if why.contains("but it is there")),
         "{:?}",
         report.done
     );
     assert_eq!((report.outcome(), signed_off(&manager)), (Outcome::Incomplete, 0));
-    let (report, manager) = purged(vec![], Scripted::default()).await;
+    let (report, manager) = purged(|_| (), Scripted::default()).await;
     assert_eq!((&report.done[&0], manager.deleted.lock().unwrap().as_slice()), (&Done::Deleted, &[1][..]));
     assert_eq!(report.outcome(), Outcome::Repaired);
 }
 
 #[tokio::test]
 async fn a_row_that_shows_life_right_before_its_deletion_is_not_deleted() {
-    let active = Some(short(sighting(1, T0)));
-    let heard = Some(Sighting { state: State::Inactive, ..short(sighting(1, T1)) });
+    let active = short(sighting(1, T0));
+    let heard = Sighting { state: State::Inactive, ..short(sighting(1, T1)) };
     for life in [active, heard] {
-        let (report, manager) = purged(vec![life], Scripted::default()).await;
+        let (report, manager) =
+            purged(|list| list.again = Mutex::new(vec![Some(life)]), Scripted::default()).await;
         assert!(matches!(&report.done[&0], Done::Lives(_)), "{:?}", report.done);
         assert!(manager.deleted.lock().unwrap().is_empty());
     }
+}
+
+/// At the address of row 1, where nobody was when it was probed, somebody answers from the next look at it on.
+fn comes_back(list: &mut List) {
+    // A port of its own: other tests rely on nobody being at theirs.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    list.change(|row| {
+        if row.id == 1 {
+            row.port = port;
+        }
+    });
+    *list.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+        std::thread::spawn(move || {
+            // Hanging up is an answer.
+            listener.accept().map(drop).unwrap();
+        });
+    }));
+}
+
+#[tokio::test]
+async fn one_that_answers_right_before_its_write_or_deletion_is_left_alone() {
+    let (report, manager) = applied(comes_back, Scripted::default()).await;
+    assert_eq!(report.done[&0], Done::Lives("it answers at its address now".to_owned()));
+    assert_eq!(signed_off(&manager), 0);
+    let (report, manager) = purged(comes_back, Scripted::default()).await;
+    assert_eq!(report.done[&0], Done::Lives("it answers at its address now".to_owned()));
+    assert!(manager.deleted.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ pub(in crate::repair) struct List {
     pub(in crate::repair) at: Mutex<Vec<Instant>>,
     /// What a look at one row sees in turn, the last one's stay; none: what the last look saw.
     pub(in crate::repair) again: Mutex<Vec<Option<Sighting>>>,
+    /// Done at the next look at one row.
+    pub(in crate::repair) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     pub(in crate::repair) fails: bool,
     pub(in crate::repair) fresh: bool,
 }
@@ -28,9 +30,17 @@ impl List {
             looks: Mutex::new(looks),
             at: Mutex::default(),
             again: Mutex::default(),
+            meanwhile: Mutex::default(),
             fails: false,
             fresh: true,
         }
+    }
+}
+
+impl List {
+    /// Changes what the looks see.
+    pub(in crate::repair) fn change(&mut self, mut change: impl FnMut(&mut Sighting)) {
+        self.looks.get_mut().unwrap().iter_mut().flatten().for_each(&mut change);
     }
 }
 
@@ -59,6 +69,9 @@ impl Source for List {
         Ok(())
     }
     async fn again(&self, row: &Sighting) -> Result<Option<Sighting>, Failure> {
+        if let Some(act) = self.meanwhile.lock().unwrap().take() {
+            act();
+        }
         if let Some(again) = take_turn(&mut self.again.lock().unwrap()) {
             return Ok(again);
         }
