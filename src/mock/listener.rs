@@ -208,3 +208,22 @@ async fn ended(connections: &mut JoinSet<()>) {
 pub(super) async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(addr).await
 }
+
+/// An address that stays this mock's own between two lives: bound and never listening, so that callers are refused while
+/// the kernel gives the port to nobody who asks for any free one.
+#[derive(Debug)]
+pub(super) struct Held {
+    _socket: socket2::Socket,
+    pub(super) addr: SocketAddr,
+}
+
+impl Held {
+    pub(super) fn new(addr: SocketAddr) -> io::Result<Self> {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
+        // Whoever listens there sets it too, and needs it on both.
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        let addr = socket.local_addr()?.as_socket().unwrap_or(addr);
+        Ok(Self { _socket: socket, addr })
+    }
+}

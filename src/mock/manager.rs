@@ -13,7 +13,7 @@ use super::{
     admin::AdminPort,
     fault::{Fault, FaultError, Faults, Scope},
     grpc::GrpcPort,
-    listener::{Phase, Port, bind, reached},
+    listener::{Held, Phase, Port, bind, reached},
     node::Node,
     rest::RestPort,
     table::{Collation, Database, TableError},
@@ -196,6 +196,10 @@ async fn listen(what: &'static str, addr: SocketAddr) -> Result<TcpListener, Moc
     bind(addr).await.map_err(|source| MockError::Bind { what, addr, source })
 }
 
+fn hold(what: &'static str, addr: SocketAddr) -> Result<Held, MockError> {
+    Held::new(addr).map_err(|source| MockError::Bind { what, addr, source })
+}
+
 /// One life of the process: its servers, until they have ended.
 #[derive(Debug)]
 struct Life {
@@ -210,8 +214,8 @@ pub struct MockManager {
     config: Config,
     database: Arc<Database>,
     faults: Arc<Faults>,
-    grpc: SocketAddr,
-    rest: SocketAddr,
+    grpc: Held,
+    rest: Held,
     admin: Option<SocketAddr>,
     life: Option<Life>,
     /// Lives that stop gracefully while the next one serves.
@@ -232,8 +236,8 @@ impl MockManager {
             faults.add(fault.clone())?;
         }
         let mut manager = Self {
-            grpc: config.grpc,
-            rest: config.rest,
+            grpc: hold("gRPC", config.grpc)?,
+            rest: hold("REST", config.rest)?,
             admin: None,
             config,
             database,
@@ -265,10 +269,8 @@ impl MockManager {
         let grpc_tls = acceptor(tls.clone(), b"h2")?;
         // REST asks nobody for a certificate.
         let rest_tls = acceptor(tls.map(|files| TlsFiles { client_ca: None, ..files }), b"http/1.1")?;
-        let grpc = listen("gRPC", self.grpc).await?;
-        let rest = listen("REST", self.rest).await?;
-        self.grpc = grpc.local_addr().unwrap_or(self.grpc);
-        self.rest = rest.local_addr().unwrap_or(self.rest);
+        let grpc = listen("gRPC", self.grpc.addr).await?;
+        let rest = listen("REST", self.rest.addr).await?;
         let node = Arc::new(Node::new(self.database.clone(), self.faults.clone(), &self.config));
         let (phase, serving) = watch::channel(Phase::Serving);
         let mut servers = JoinSet::new();
@@ -299,12 +301,12 @@ impl MockManager {
 
     /// Where gRPC listens; kept over a restart.
     pub fn grpc_addr(&self) -> SocketAddr {
-        self.grpc
+        self.grpc.addr
     }
 
     /// Where REST listens; kept over a restart.
     pub fn rest_addr(&self) -> SocketAddr {
-        self.rest
+        self.rest.addr
     }
 
     /// Where the admin page listens; it outlives the process it shows.

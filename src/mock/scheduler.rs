@@ -21,7 +21,7 @@ use super::{
     channel::Channel,
     fault::{Faults, Scope},
     health::HealthService,
-    listener::{Body, Phase, Port, bind, boxed},
+    listener::{Body, Held, Phase, Port, bind, boxed},
 };
 use crate::{
     key::SchedulerKey,
@@ -118,7 +118,7 @@ struct Life {
 #[derive(Debug)]
 pub struct MockScheduler {
     config: SchedulerConfig,
-    addr: SocketAddr,
+    held: Held,
     life: Option<Life>,
     /// Connections of a lost node, which nobody will ever close.
     vanished: Vec<JoinSet<()>>,
@@ -143,7 +143,9 @@ impl MockScheduler {
     /// Starts one: it serves and is registered when this returns; its row is active one interval later. Fails, as the real
     /// one does, where the manager can't be reached or refuses the registration.
     pub async fn start(config: SchedulerConfig) -> Result<Self, SchedulerError> {
-        let mut scheduler = Self { addr: config.listen, config, life: None, vanished: Vec::new() };
+        let addr = config.listen;
+        let held = Held::new(addr).map_err(|source| SchedulerError::Bind { addr, source })?;
+        let mut scheduler = Self { held, config, life: None, vanished: Vec::new() };
         scheduler.restart().await?;
         Ok(scheduler)
     }
@@ -153,9 +155,8 @@ impl MockScheduler {
         if self.life.is_some() {
             return Ok(());
         }
-        let addr = self.addr;
+        let addr = self.held.addr;
         let listener = bind(addr).await.map_err(|source| SchedulerError::Bind { addr, source })?;
-        self.addr = listener.local_addr().map_err(|source| SchedulerError::Bind { addr, source })?;
         self.register().await?;
         let (phase, serving) = watch::channel(Phase::Serving);
         let (closed, listening) = oneshot::channel();
@@ -185,7 +186,7 @@ impl MockScheduler {
             hostname: key.hostname.to_string(),
             scheduler_cluster_id: key.cluster_id.get(),
             ip: key.ip.to_string(),
-            port: register_port.unwrap_or(self.addr.port()).into(),
+            port: register_port.unwrap_or(self.held.addr.port()).into(),
             config: config.to_string().into_bytes(),
             ..UpdateSchedulerRequest::default()
         };
@@ -202,7 +203,7 @@ impl MockScheduler {
 
     /// Where it serves; kept over a restart.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.held.addr
     }
 
     /// Its row's identity.
