@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper that can't go on fails the test")]
 
 use std::{
+    os::unix::fs::PermissionsExt,
     process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -42,6 +43,12 @@ fn wrong_usage_exits_64_and_says_why_on_stderr() {
         (&["status", "-o", "yaml"], "invalid value 'yaml'"),
         (&["queue", "show"], "<ID>"),
         (&["completions", "tcsh"], "invalid value 'tcsh'"),
+        (&["install"], "<DEST>"),
+        (
+            &["install", "/nowhere/to/be/had/signoff"],
+            "/nowhere/to/be/had/signoff can't be written: No such file",
+        ),
+        (&["install", "/proc"], "/proc/signoff can't be written: "),
     ] {
         let got = run(args);
         let stderr = text(&got.stderr);
@@ -168,4 +175,29 @@ fn a_closed_stderr_is_no_error() {
     drop(reader);
     let got = signoff(&["completions", "tcsh"]).stderr(writer).output().unwrap();
     assert_eq!(got.status.code(), Some(64));
+}
+
+#[test]
+fn install_puts_a_copy_that_runs_in_one_step_and_leaves_nothing_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("signoff");
+    // What an install that was killed left behind, and an older program.
+    std::fs::write(dir.path().join(".signoff.partial"), "half").unwrap();
+    std::fs::write(&path, "an older one").unwrap();
+    let old = std::fs::File::open(&path).unwrap();
+    for dest in [dir.path(), path.as_path()] {
+        let got = run(&["install", dest.to_str().unwrap()]);
+        assert_eq!((got.status.code(), text(&got.stderr)), (Some(0), String::new()));
+        assert_eq!(text(&got.stdout), format!("Installed {}.\n", path.display()));
+    }
+    let version = Command::new(&path).arg("--version").output().unwrap();
+    assert_eq!(text(&version.stdout), format!("signoff {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755);
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["signoff"]);
+    // Whoever had the older one open still reads that: it was replaced, not overwritten.
+    assert_eq!(std::io::read_to_string(old).unwrap(), "an older one");
+    // A copy replaces itself though it runs.
+    let again = Command::new(&path).args(["install", path.to_str().unwrap()]).output().unwrap();
+    assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
 }

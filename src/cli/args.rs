@@ -61,6 +61,8 @@ pub enum Command {
     /// Play the main job on an embedded mock manager, live
     #[cfg(feature = "mock")]
     Demo(crate::demo::DemoArgs),
+    /// Copy this program to a place where another container's hook finds it
+    Install(InstallArgs),
     /// Print a shell's completions
     Completions(CompletionsArgs),
 }
@@ -253,6 +255,14 @@ pub struct FlushArgs {
     pub run_dir: RunDirArgs,
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// `signoff install`.
+#[derive(Debug, Clone, Args)]
+pub struct InstallArgs {
+    /// The file to write, or a directory that gets a file named signoff
+    #[arg(value_name = "DEST")]
+    pub dest: PathBuf,
 }
 
 /// A shell there are completions for.

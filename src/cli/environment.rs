@@ -14,7 +14,7 @@ use clap::{
 };
 
 /// These set up the world a scheduler lives in, or none at all: the environment's word for an agent is not for them.
-pub(super) const WITHOUT: [&str; 4] = ["mock-manager", "mock-scheduler", "demo", "completions"];
+pub(super) const WITHOUT: [&str; 5] = ["mock-manager", "mock-scheduler", "demo", "install", "completions"];
 
 /// The environment, by name.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;

@@ -30,6 +30,7 @@ pub mod args;
 pub mod check;
 pub mod environment;
 pub mod flush;
+pub mod install;
 pub mod pre_stop;
 pub mod queue;
 pub mod reconcile;
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
     exit_on_panic();
     let exit = match cli.command {
         Command::Completions(args) => completions(args),
+        Command::Install(args) => install::run(&args),
         command => on_runtime(command),
     };
     logging::flush();
@@ -148,6 +150,7 @@ async fn dispatch(command: Command) -> Exit {
         Command::MockScheduler(args) => ended(crate::mock::run_scheduler(*args, told_to_stop()).await),
         #[cfg(feature = "mock")]
         Command::Demo(args) => crate::demo::run(args).await,
+        Command::Install(args) => install::run(&args),
         Command::Completions(args) => completions(args),
     }
 }

@@ -154,6 +154,18 @@ fn a_repeatable_flag_is_gathered_in_order_and_its_variable_is_a_list() {
 }
 
 #[test]
+fn a_grace_is_a_duration_or_as_kubernetes_writes_it_a_number_of_seconds() {
+    for (given, seconds) in [("30", 30), (" 30 ", 30), ("30s", 30), ("2m", 120)] {
+        let expected = Some(std::time::Duration::from_secs(seconds));
+        assert_eq!(agent(&["--grace", given], &[]).grace, expected, "{given}");
+        assert_eq!(agent(&[], &[("SIGNOFF_GRACE", given)]).grace, expected, "{given}");
+    }
+    for wrong in ["4", "0", "-30", "30.5", "99999999999999999999999"] {
+        assert!(parsed(&["agent", "--grace", wrong], &[]).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn a_switch_needs_no_value() {
     assert_eq!(agent(&["--ready-after-manager"], &[]).ready_after_manager, Some(true));
     assert_eq!(agent(&["--ready-after-manager=no"], &[]).ready_after_manager, Some(false));
@@ -179,8 +191,8 @@ fn a_bad_value_is_refused_with_flag_value_and_what_would_be_right() {
         ),
         (vec!["--grace", "4s"], "error: invalid value '4s' for '--grace <DURATION>': it must be at least 5s"),
         (
-            vec!["--grace", "30"],
-            "error: invalid value '30' for '--grace <DURATION>': it is not a duration; write a number \
+            vec!["--grace", "30 parsecs"],
+            "error: invalid value '30 parsecs' for '--grace <DURATION>': it is not a duration; write a number \
             and a unit, such as 500ms, 30s or 1m30s",
         ),
         (
@@ -215,8 +227,8 @@ fn a_bad_value_is_refused_with_flag_value_and_what_would_be_right() {
 #[test]
 fn a_bad_value_from_the_environment_is_refused_in_the_variables_name() {
     assert_eq!(
-        refused(&["agent"], &[("SIGNOFF_GRACE", "30")]),
-        "error: invalid value '30' for 'SIGNOFF_GRACE': it is not a duration; write a number and a unit, such as 500ms, \
+        refused(&["agent"], &[("SIGNOFF_GRACE", "30 parsecs")]),
+        "error: invalid value '30 parsecs' for 'SIGNOFF_GRACE': it is not a duration; write a number and a unit, such as 500ms, \
          30s or 1m30s"
     );
     assert!(
@@ -254,7 +266,7 @@ fn each_command_shows_its_own_flags_in_their_groups_and_no_others() {
     let tls = ("TLS", "ca-file cert-file key-file");
     let queue = ("Queue", "spool");
     let logs = ("Output", "log-format log-level");
-    let expected: [(&str, Vec<(&str, &str)>); 9] = [
+    let expected: [(&str, Vec<(&str, &str)>); 10] = [
         (
             "agent",
             vec![
@@ -276,6 +288,7 @@ fn each_command_shows_its_own_flags_in_their_groups_and_no_others() {
         ("queue drop", vec![queue, ("Agent", "run-dir")]),
         ("queue flush", vec![flush_manager, tls, ("Queue", "spool deadline"), logs, ("Agent", "run-dir")]),
         ("check", vec![identity, manager, tls, queue, ("Agent", "run-dir grace"), ("Output", "output")]),
+        ("install", vec![]),
         ("completions", vec![]),
     ];
     let leaves = leaves(&command(), "");

@@ -83,7 +83,7 @@ pub struct RunDirArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Agent")]
 pub struct GraceArgs {
-    /// The pod's terminationGracePeriodSeconds, at least 5s [default: 30s]
+    /// The pod's terminationGracePeriodSeconds, as a number or a duration, at least 5s [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = grace)]
     pub grace: Option<Duration>,
 }
@@ -120,7 +120,14 @@ pub struct OutputArgs {
 }
 
 fn grace(text: &str) -> Result<Duration, String> {
-    let grace = duration::parse(text)?;
+    let grace = match text.trim() {
+        // As terminationGracePeriodSeconds is written, so that it can be copied from there.
+        seconds if seconds.bytes().all(|b| b.is_ascii_digit()) => match seconds.parse() {
+            Ok(seconds) => Duration::from_secs(seconds),
+            Err(_) => duration::parse(seconds)?,
+        },
+        other => duration::parse(other)?,
+    };
     if grace < LEAST_GRACE {
         return Err(format!("it must be at least {}", duration::format(LEAST_GRACE)));
     }
