@@ -32,7 +32,7 @@ DEFAULT_CAPABILITIES = {0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31}
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
 CLUSTER_IP, NODE_IP = "10.96.0.1", "10.0.0.1"
 # The outer bound of whatever a test waits for.
-BOUND = 60
+BOUND = 40
 
 
 def call(what, result):
@@ -97,7 +97,7 @@ class Network:
 
     def __init__(self):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.count = 0
+        self.names = {}
         self.request(0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))
         for ip in (CLUSTER_IP, NODE_IP):
             self.add(ip)
@@ -106,10 +106,17 @@ class Network:
         fcntl.ioctl(self.socket, code, argument)
 
     def add(self, ip):
-        self.count += 1
-        name = b"lo:%d" % self.count
+        name = self.names[ip] = b"lo:%d" % len(self.names)
         for code, value in ((0x8916, ip), (0x891C, "255.255.255.255")):
             self.request(code, struct.pack("16sHH4s8x", name, socket.AF_INET, 0, socket.inet_aton(value)))
+
+    def remove(self, ip):
+        """Nobody has the address any more, and whoever dials it is told so, as by the node that knows the pod is gone."""
+        self.request(0x8914, struct.pack("16sh14x", self.names[ip], 0))
+        host = struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton(ip))
+        nothing = struct.pack("H14x", socket.AF_INET)
+        # A struct rtentry with RTF_UP, RTF_HOST and RTF_REJECT.
+        self.request(0x890B, struct.pack("@L16s16s16sHhLPhPLLH", 0, host, nothing, nothing, 0x205, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
 class Cluster:
@@ -155,7 +162,7 @@ class Pod:
         self.template = template or workload["spec"]["jobTemplate"]["spec"]["template"]
         self.spec = self.template["spec"]
         self.claims = {claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])}
-        self.uid = f"{abs(hash(name)):032x}"
+        self.uid = f"{name}-{ip}"
         self.dir = cluster.dir / "kubelet" / "pods" / self.uid
         self.containers = {}
         self.volumes = {}
@@ -209,7 +216,9 @@ class Pod:
 
     def environment(self, container):
         """What the runtime, the kubelet and the manifest set, in that order."""
-        found = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME": self.name}
+        # The first is what our image sets, the other a runtime's default.
+        path = "/usr/local/bin" if is_signoff(container["image"]) else "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        found = {"PATH": path, "HOSTNAME": self.name}
         found["KUBERNETES_SERVICE_HOST"], found["KUBERNETES_SERVICE_PORT"] = CLUSTER_IP, "443"
         if self.spec.get("enableServiceLinks", True):
             for name, (ip, service) in self.cluster.services.items():
@@ -330,7 +339,7 @@ class Container:
     def mount_all(self):
         bind(self.root, self.root, False)
         # For a debug build, which is linked dynamically; and the shell of an image that isn't ours.
-        shared = ["/lib", "/lib64", "/usr/lib"]
+        shared = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"]
         if not is_signoff(self.manifest["image"]):
             shared += ["/bin", "/usr/bin"]
         for path in (path for path in shared if os.path.exists(path)):

@@ -1,0 +1,347 @@
+"""What the pods promise, run from the rendered manifests (pod.py). Each function is one promise, in a world of its own.
+
+life.py PROMISE SIGNOFF K8S   runs that one, with that binary and those manifests
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import pod
+from manifests import TOKEN
+from pod import Cluster, Manager, Pod, eventually
+from render import ROOT, Tree, helm_template, load, pod_spec, run, scheduler_set, signoff_container, skip, tool, variables
+
+POD_IP, NEXT_IP, MANAGER_IP = "10.244.1.7", "10.244.1.8", "10.244.0.5"
+
+
+class World:
+    """A cluster with the manager running, and the table."""
+
+    def __init__(self, docs, dir, binary, manager=True):
+        self.docs, self.table = docs, Manager()
+        self.cluster = Cluster(docs, dir, binary)
+        self.set = scheduler_set(docs)
+        self.name = f"{self.set['metadata']['name']}-0"
+        if manager:
+            self.manager = self.start_manager("manager-0", MANAGER_IP)
+
+    def start_manager(self, name, ip):
+        deployment = next(doc for doc in self.docs if doc["kind"] == "Deployment")
+        # Its database: on a volume that outlives it.
+        database = self.cluster.dir / "database"
+        database.mkdir(exist_ok=True)
+        database.chmod(0o777)
+        container = pod_spec(deployment)["containers"][0]
+        container["command"] = [*container["command"], "--state=/database/table"]
+        container["volumeMounts"] = [{"name": "database", "mountPath": "/database"}]
+        made = Pod(self.cluster, deployment, name, ip)
+        made.volumes["database"] = database
+        made.start()
+        eventually("the manager's page answers", lambda: answers(8081, "127.0.0.1"))
+        return made.containers["manager"]
+
+    def scheduler(self, ip=POD_IP):
+        return Pod(self.cluster, self.set, self.name, ip)
+
+    def state(self, ip=POD_IP):
+        """active or inactive; None where there is no such row."""
+        rows = self.table.row(ip)
+        assert len(rows) < 2, f"two rows of {ip}"
+        return rows[0]["state"] if rows else None
+
+    def started(self, ip=POD_IP):
+        made = self.scheduler(ip)
+        made.start()
+        eventually(f"the row of {ip} is active", lambda: self.state(ip) == "active")
+        return made
+
+
+def answers(port, ip=POD_IP):
+    try:
+        socket.create_connection((ip, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def agent_of(made):
+    return made.containers["signoff"]
+
+
+def ended_well(world, made, gone):
+    """After `stop`: the row is inactive, the agent is done, and was no later than a kubelet waits."""
+    agent = agent_of(made)
+    assert agent.status == 0, f"the agent ended with {agent.status}: {agent.log()}"
+    assert world.state() == "inactive", f"the row is {world.state()}: {agent.log()}"
+    assert "confirmed" in agent.last_words(), f"its last words: {agent.last_words()!r}"
+    late = gone["signoff"] - gone["scheduler"]
+    assert late < 2, f"it left {late:.1f} s after the scheduler, and 2 s may be all there is"
+
+
+def is_confined(made):
+    """The agent runs as the manifest says, and sees no token."""
+    agent = agent_of(made)
+    status = pathlib.Path(f"/proc/{agent.pid}/status").read_text()
+    for line in ("Uid:\t65532", "Gid:\t65532", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"):
+        assert line in status, f"no {line!r} in {status}"
+    root = f"/proc/{agent.pid}/root"
+    assert os.statvfs(root).f_flag & os.ST_RDONLY, "its root can be written"
+    assert os.listdir(root + TOKEN) == [], "it sees a token"
+    limit = agent.manifest["resources"]["limits"]["memory"]
+    peak = agent.peak_memory() / 2**20
+    assert limit.endswith("Mi") and peak < int(limit[:-2]) * 0.75, f"it needed {peak:.0f} MiB of {limit}"
+    return peak
+
+
+def is_on_the_official_charts_minimum(made):
+    """Nothing but what the kubelet, the runtime and these five give it."""
+    given = set(agent_of(made).environment)
+    own = {"POD_IP", "POD_NAME", "SIGNOFF_GRACE", "SIGNOFF_SPOOL"}
+    rest = {name for name in given - own if "SERVICE" not in name and not name.endswith("_PORT")}
+    assert rest == {"PATH", "HOSTNAME"} and own <= given, f"its environment: {given}"
+
+
+def stand_ins(docs):
+    """The chart's own programs aren't here: the mocks take their commands, and keep all else of their containers."""
+    mocks = {"scheduler": scheduler_set(Tree(ROOT / "k8s").render("base"))}
+    mocks["manager"] = next(doc for doc in Tree(ROOT / "k8s").render("base") if doc["kind"] == "Deployment")
+    config = next(doc for doc in docs if doc["kind"] == "ConfigMap" and "scheduler.yaml" in doc["data"])
+    address = load(config["data"]["scheduler.yaml"])[0]["manager"]["addr"]
+    for doc in docs:
+        name = doc["metadata"].get("labels", {}).get("component")
+        if doc["kind"] in ("StatefulSet", "Deployment") and name in mocks:
+            theirs = next(one for one in pod_spec(doc)["containers"] if one["name"] == name)
+            mock = next(one for one in pod_spec(mocks[name])["containers"] if one["name"] == name)
+            command = [one.replace("manager.dragonfly.svc.cluster.local:65003", address) for one in mock["command"]]
+            theirs.update(image=mock["image"], command=command, env=mock.get("env", []))
+            for init in pod_spec(doc)["initContainers"]:
+                if init["name"].startswith("wait-for-"):
+                    init.update(image="signoff-mock", command=["signoff", "--version"])
+    return docs
+
+
+def the_default_variant_signs_its_scheduler_off(tree, new):
+    world = new(tree.render("examples/sidecar"))
+    made = world.started()
+    row = world.table.row(POD_IP)[0]
+    assert row["host_name"] == f"{world.name}.scheduler.dragonfly.svc.cluster.local", row
+    code, said = agent_of(made).run(["signoff", "check"])
+    assert code == 0, f"signoff check: {code}: {said}"
+    peak = is_confined(made)
+    gone = made.stop()
+    ended_well(world, made, gone)
+    return f"the agent needed {peak:.0f} MiB"
+
+
+def the_minimum_on_a_chart_like_the_official_one_signs_its_scheduler_off(tree, new):
+    if not tool("helm"):
+        return skip("the chart: helm is missing")
+    rendered = run([tree.k8s / "helm/post-render"], input=helm_template("df"))
+    world = new(stand_ins(load(rendered)))
+    made = world.scheduler()
+    asked = []
+    made.start(after_sidecar=lambda: asked.append(agent_of(made).probe()))
+    assert asked == [(True, "")], f"its probe says {asked}"
+    eventually("the row is active", lambda: world.state() == "active")
+    is_on_the_official_charts_minimum(made)
+    is_confined(made)
+    assert os.listdir(f"/proc/{made.containers['scheduler'].pid}/root{TOKEN}"), "the scheduler lost its token"
+    ended_well(world, made, made.stop())
+
+
+def the_plain_sidecar_waits_for_its_scheduler_and_signs_it_off(tree, new):
+    world = new(tree.render("examples/plain-sidecar"))
+    made = world.started()
+    is_confined(made)
+    ended_well(world, made, made.stop())
+
+
+def the_startup_probe_needs_neither_manager_scheduler_spool_nor_port(tree, new):
+    world = new(tree.render("examples/sidecar"), manager=False)
+    made = world.scheduler()
+    spool = made.volumes["signoff"] / "spool"
+    spool.mkdir(mode=0o700)
+    taken = socket.socket(socket.AF_INET6)
+    taken.bind(("::", 9802))
+    taken.listen()
+    agent = made.create(signoff_container(made.spec))
+    agent.wait_until_started()
+    status = agent.run(["signoff", "status"])[1]
+    for word in ("spool", "9802"):
+        assert word in status, f"it says nothing of {word}: {status}"
+
+
+def the_startup_probe_fails_without_an_agent(tree, new):
+    """Or it would prove nothing."""
+    world = new(tree.render("examples/sidecar"), manager=False)
+    made = world.scheduler()
+    manifest = signoff_container(made.spec)
+    manifest["command"] = ["signoff", "mock-manager"]
+    agent = made.create(manifest)
+    eventually("the stand-in runs", lambda: answers(8081, "127.0.0.1"))
+    assert not agent.probe()[0], "it succeeds"
+
+
+def drained(world, made):
+    """Called when the hooks are done and nobody has got SIGTERM."""
+    scheduler = made.containers["scheduler"]
+    assert not scheduler.ended() and answers(8002), "the scheduler doesn't serve any more"
+    assert world.state() == "inactive", f"the row is {world.state()}: {scheduler.hook}: {agent_of(made).log()}"
+    code, said = scheduler.hook
+    assert code == 0 and "confirmed" in said, f"the hook ended with {code}: {said}"
+
+
+def drains(tree, new, example):
+    world = new(tree.render(f"examples/{example}"))
+    made = world.started()
+    began = time.monotonic()
+    gone = made.stop(before_sigterm=lambda: drained(world, made))
+    ended_well(world, made, gone)
+    return made, time.monotonic() - began
+
+
+def the_installed_hook_drains_and_lingers(tree, new):
+    made, took = drains(tree, new, "drain")
+    linger = int(made.containers["scheduler"].manifest["lifecycle"]["preStop"]["exec"]["command"][-1].removeprefix("--linger=")[:-1])
+    assert linger <= took < linger + 5, f"it took {took:.1f} s, {linger} s of which it had to linger"
+    assert "confirmed" in made.containers["scheduler"].log(), "its words are not in the scheduler's log"
+
+
+def the_hook_out_of_an_image_volume_drains(tree, new):
+    drains(tree, new, "drain-image-volume")
+
+
+def the_http_hook_drains_for_the_node_alone(tree, new):
+    world = new(tree.render("examples/drain-http"))
+    made = world.started()
+    get = made.containers["scheduler"].manifest["lifecycle"]["preStop"]["httpGet"]
+    stranger = socket.create_connection((POD_IP, get["port"]), timeout=pod.BOUND, source_address=(MANAGER_IP, 0))
+    stranger.sendall(f"GET {get['path']} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert b" 403 " in stranger.recv(4096), "a stranger may call it"
+    assert world.state() == "active", "a stranger's call drained"
+    ended_well(world, made, made.stop(before_sigterm=lambda: drained(world, made)))
+
+
+def replays(tree, new, example, durability):
+    """A sign-off that the manager could not be told outlives the pod on that volume, and the next pod's agent tells it."""
+    world = new(tree.render(f"examples/{example}"))
+    made = world.scheduler()
+    spool = made.volumes["signoff-spool"]
+    # As a new file system has it: root's, with something in it that isn't ours.
+    (spool / "lost+found").mkdir(mode=0o700)
+    made.start()
+    agent = agent_of(made)
+    eventually("the row is active", lambda: world.state() == "active")
+    code, said = agent.run(["signoff", "check"])
+    assert code == 0 and "EACCES" not in said, f"signoff check: {code}: {said}"
+    for container in (world.manager, made.containers["scheduler"]):
+        container.signal(signal.SIGKILL)
+        container.wait()
+    eventually("the ask is on the volume", lambda: list(spool.glob("*.ask.json")))
+    assert f'"spool.durability":"{durability}"' in agent.log(), f"it takes the volume for another: {agent.log()}"
+    agent.signal(signal.SIGKILL)
+    agent.wait()
+    world.cluster.network.remove(POD_IP)
+    world.start_manager("manager-1", "10.244.0.6")
+    assert world.state() == "active", "the row is inactive already: there is nothing left to do"
+    after = Pod(world.cluster, world.set, world.name, NEXT_IP)
+    after.volumes["signoff-spool"] = spool
+    after.start()
+    eventually("the row of the pod that is gone is inactive", lambda: world.state() == "inactive")
+    eventually("the row of the next is active", lambda: world.state(NEXT_IP) == "active")
+    # And not by succession, which needs no volume.
+    assert "Signed another key off" in agent_of(after).log(), agent_of(after).log()
+
+
+def a_sign_off_outlives_the_pod_on_a_hostpath(tree, new):
+    replays(tree, new, "spool-hostpath", "node")
+
+
+def a_sign_off_outlives_the_pod_on_a_claim(tree, new):
+    replays(tree, new, "spool-claim", "claim")
+
+
+def the_cronjob_reads_the_rows_with_its_secret(tree, new):
+    docs = tree.render("examples/sidecar") + tree.render("reconcile") + tree.render("secrets")
+    # As its user would: the mock manager's one user.
+    for doc in docs:
+        if doc["metadata"]["name"] == "signoff-rest":
+            doc["stringData"] = {"username": "root", "password": "dragonfly"}
+    world = new(docs)
+    made = world.started()
+    job = next(doc for doc in docs if doc["kind"] == "CronJob")
+    finder = Pod(world.cluster, job, "signoff-reconcile-1", NEXT_IP)
+    one = finder.create(signoff_container(finder.spec))
+    code = one.wait()
+    assert code == 0, f"it ended with {code}: {one.log()}"
+    assert "live" in one.log() + one.last_words(), f"it says {one.log()}"
+    ended_well(world, made, made.stop())
+
+
+PROMISES = [
+    the_default_variant_signs_its_scheduler_off,
+    the_minimum_on_a_chart_like_the_official_one_signs_its_scheduler_off,
+    the_plain_sidecar_waits_for_its_scheduler_and_signs_it_off,
+    the_startup_probe_needs_neither_manager_scheduler_spool_nor_port,
+    the_startup_probe_fails_without_an_agent,
+    the_installed_hook_drains_and_lingers,
+    the_hook_out_of_an_image_volume_drains,
+    the_http_hook_drains_for_the_node_alone,
+    a_sign_off_outlives_the_pod_on_a_hostpath,
+    a_sign_off_outlives_the_pod_on_a_claim,
+    the_cronjob_reads_the_rows_with_its_secret,
+]
+
+
+def one_promise(name, binary, k8s):
+    """In this process; its exit code."""
+    promise = next(one for one in PROMISES if one.__name__ == name)
+    tree = Tree(k8s)
+
+    def work():
+        with tempfile.TemporaryDirectory() as dir:
+            os.chmod(dir, 0o755)
+            try:
+                found = promise(tree, lambda docs, **options: World(docs, dir, binary, **options))
+            except BaseException:
+                for log in sorted(pathlib.Path(dir).glob("kubelet/pods/*/containers/*/log")):
+                    print(f"{log.parent.name}:\n{log.read_text()[-3000:]}")
+                raise
+            print(found or "")
+            return 0
+
+    return pod.enter_a_world(work)
+
+
+def in_a_process(name, binary, k8s):
+    """(whether it is kept, what was said, the seconds it took)"""
+    began = time.monotonic()
+    command = [sys.executable, __file__, name, str(binary), str(k8s)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=4 * pod.BOUND)
+    return done.returncode == 0, done.stdout.strip(), time.monotonic() - began
+
+
+def all_promises(binary):
+    kept = True
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        jobs = [(one.__name__, pool.submit(in_a_process, one.__name__, binary, ROOT / "k8s")) for one in PROMISES]
+        for name, job in jobs:
+            fine, said, took = job.result()
+            words = name.replace("_", " ")
+            if fine:
+                print(f"ok     {words}{f': {said}' if said else ''} ({took:.1f} s)", flush=True)
+            else:
+                print(f"FAILED {words}\n{said}", file=sys.stderr, flush=True)
+                kept = False
+    return kept
+
+
+if __name__ == "__main__":
+    sys.exit(one_promise(*sys.argv[1:]))

@@ -1,0 +1,165 @@
+"""Breaks the manifests one by one, each in a copy, and sees the promise that is for it broken.
+
+Each mutation: the promise, the file under k8s/, what is there, what is put there instead. A promise of a pod's needs the binary.
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import budget
+import helm
+import life
+import manifests
+from render import ROOT, Failed, Tree
+
+SIDECAR = "components/sidecar/statefulset.yaml"
+DRAIN = "components/drain/statefulset.yaml"
+PROBE = "[signoff, status, --started]"
+
+MUTATIONS = [
+    (manifests.every_directory_says_what_it_is_for, "README.md", "`spool-claim`", "`claim`"),
+    (manifests.every_directory_says_what_it_is_for, "components/grace/kustomization.yaml", "# SIGNOFF_GRACE", "x: y # "),
+    (manifests.every_variant_fits_the_api_of_every_version, SIDECAR, "failureThreshold", "failuresThreshold"),
+    (manifests.every_variant_fits_the_api_of_every_version, "reconcile/cronjob.yaml", "backoffLimit: 0", "backoffLimit: none"),
+    (manifests.every_variant_fits_the_api_of_every_version, "base/manager.yaml", "tcpSocket", "tcp"),
+    (manifests.the_sidecar_touches_nothing_else, SIDECAR, "    spec:\n", "    spec:\n      hostPID: false\n"),
+    (
+        manifests.the_sidecar_touches_nothing_else,
+        SIDECAR,
+        "      volumes:\n",
+        "      containers:\n        - name: scheduler\n          tty: true\n      volumes:\n",
+    ),
+    (manifests.the_sidecar_touches_nothing_else, SIDECAR, "  name: any\nspec:\n", "  name: any\nspec:\n  replicas: 2\n"),
+    (
+        manifests.the_sidecar_goes_by_kind_and_label_alone,
+        "components/sidecar/kustomization.yaml",
+        "      labelSelector: component=scheduler",
+        "      name: scheduler",
+    ),
+    (manifests.the_sidecar_goes_by_kind_and_label_alone, "components/sidecar/kustomization.yaml", "      kind: StatefulSet\n", ""),
+    (
+        manifests.applied_twice_is_applied_once,
+        "components/sidecar/kustomization.yaml",
+        "patches:\n",
+        "nameSuffix: -x\npatches:\n",
+    ),
+    (manifests.the_sidecar_is_the_first_init_container_and_native, SIDECAR, "          restartPolicy: Always\n", ""),
+    (
+        manifests.the_sidecar_is_the_first_init_container_and_native,
+        SIDECAR,
+        "        - name: signoff\n          image",
+        "        - name: wait-for-manager\n        - name: signoff\n          image",
+    ),
+    (
+        manifests.the_sidecar_is_the_first_init_container_and_native,
+        "components/spool-claim/statefulset.yaml",
+        "        - name: signoff-spool\n        - name: signoff\n",
+        "        - name: signoff\n",
+    ),
+    (manifests.the_sidecar_is_the_documented_minimum, SIDECAR, "[signoff, agent]", "[signoff, agent, --repair=off]"),
+    (manifests.the_sidecar_is_the_documented_minimum, SIDECAR, "startupProbe", "livenessProbe"),
+    (manifests.the_sidecar_is_the_documented_minimum, SIDECAR, "SIGNOFF_SPOOL", "HOST_IP"),
+    (manifests.the_plain_sidecar_is_the_same_container, "components/plain-sidecar/statefulset.yaml", "64Mi", "65Mi"),
+    (manifests.restricted_pod_security_passes, SIDECAR, "            allowPrivilegeEscalation: false\n", ""),
+    (manifests.restricted_pod_security_passes, DRAIN, "            runAsNonRoot: true\n", ""),
+    (manifests.restricted_pod_security_passes, "base/scheduler.yaml", "              drop: [ALL]", "              drop: [KILL]"),
+    (manifests.no_container_of_ours_is_given_a_token, SIDECAR, "/var/run/secrets/kubernetes.io/serviceaccount", "/x"),
+    (manifests.no_container_of_ours_is_given_a_token, DRAIN, "/var/run/secrets/kubernetes.io/serviceaccount", "/x"),
+    (manifests.no_container_of_ours_is_given_a_token, "reconcile/cronjob.yaml", "automountServiceAccountToken: false", "hostPID: false"),
+    (manifests.the_grace_is_copied_and_its_absence_is_loud, "components/grace/kustomization.yaml", "[name=SIGNOFF_GRACE]", "[name=SIGNOFF_SPOOL]"),
+    (manifests.the_grace_is_copied_and_its_absence_is_loud, "components/grace/kustomization.yaml", "      kind: StatefulSet\n      labelSelector: component=scheduler", "      kind: StatefulSet\n      name: scheduler"),
+    (manifests.images_are_named_in_one_place, SIDECAR, "image: signoff", "image: signoff:0.1.0"),
+    (manifests.images_are_named_in_one_place, "examples/drain/kustomization.yaml", "  - name: signoff\n", "  - name: sign\n"),
+    (manifests.the_names_that_others_go_by_are_there, "reconcile/cronjob.yaml", "name: signoff-reconcile", "name: reconcile"),
+    (manifests.the_names_that_others_go_by_are_there, "monitoring/podmonitor.yaml", "port: signoff", "port: metrics"),
+    (manifests.the_names_that_others_go_by_are_there, "components/network-policy/scheduler.yaml", "port: 9802", "port: 9803"),
+    (manifests.the_names_that_others_go_by_are_there, "components/network-policy/reconcile.yaml", "port: 65003", "port: 65002"),
+    (manifests.every_variable_is_one_that_the_program_reads, SIDECAR, "SIGNOFF_SPOOL", "SIGNOFF_SPOOL_DIR"),
+    (manifests.what_a_pod_mounts_is_there, "secrets/rest.yaml", "  password:", "  pass:"),
+    (manifests.what_a_pod_mounts_is_there, "secrets/database.yaml", "  url:", "  uri:"),
+    (manifests.what_a_pod_mounts_is_there, "components/scheduler-tls/statefulset.yaml", "/etc/dragonfly-tls", "/etc/tls"),
+    (budget.the_grace_budget_adds_up, "components/plain-sidecar/statefulset.yaml", 'value: "30"', 'value: "20"'),
+    (budget.the_grace_budget_adds_up, DRAIN, "--linger=10s", "--linger=20s"),
+    (budget.the_grace_budget_adds_up, DRAIN, "--deadline=5s", "--deadline=15s"),
+    (budget.the_grace_budget_adds_up, "components/drain-http/statefulset.yaml", 'value: "20"', 'value: "30"'),
+    (budget.a_run_of_reconcile_fits_into_its_period, "reconcile/cronjob.yaml", "activeDeadlineSeconds: 280", "activeDeadlineSeconds: 240"),
+    (budget.a_run_of_reconcile_fits_into_its_period, "reconcile/cronjob.yaml", '"*/5 ', '"*/4 '),
+    (budget.a_run_of_reconcile_fits_into_its_period, "reconcile/cronjob.yaml", "Forbid", "Allow"),
+    (budget.a_run_of_reconcile_fits_into_its_period, "reconcile/cronjob.yaml", "restartPolicy: Never", "restartPolicy: OnFailure"),
+    (helm.the_script_patches_the_scheduler_whatever_the_release, "helm/post-render", "trap 'rm", "true 'rm"),
+    (helm.the_script_patches_the_scheduler_whatever_the_release, "helm/post-render", "kustomize build", "kustomize render"),
+    (helm.the_script_patches_the_scheduler_whatever_the_release, "helm/post-render", "pwd)\" \"$dir/component\"", "pwd)\" \"$dir/comp\""),
+    (helm.the_script_fails_loudly_where_it_finds_no_scheduler, "helm/post-render", "((patched == 0))", "((patched < 0))"),
+    (helm.the_script_fails_loudly_where_it_finds_no_scheduler, "helm/post-render", "set && scheduler && agent; set", "agent; set"),
+    (helm.helm_4_takes_the_plugin, "helm/plugin/plugin.yaml", "postrenderer/v1", "cli/v1"),
+    (helm.helm_3_takes_the_script, "helm/post-render", "exit 1\n", "exit 0\n"),
+    (helm.flux_is_given_the_component_s_patch, "helm/flux.yaml", "memory: 64Mi", "memory: 48Mi"),
+    (helm.flux_is_given_the_component_s_patch, SIDECAR, "cpu: 10m", "cpu: 20m"),
+    (helm.argo_cd_renders_the_chart_with_the_sidecar, "helm/argocd/kustomization.yaml", "  - ../../components/grace\n", ""),
+    (helm.the_scripts_pass_shellcheck, "helm/post-render", 'cat >"$dir', 'cat >$dir"'),
+    (life.the_default_variant_signs_its_scheduler_off, SIDECAR, PROBE, "[signoff, status, --begun]"),
+    (life.the_default_variant_signs_its_scheduler_off, SIDECAR, 'value: "30"', 'value: "4"'),
+    (life.the_default_variant_signs_its_scheduler_off, SIDECAR, "mountPath: /etc/dragonfly\n", "mountPath: /etc/x\n"),
+    (life.the_default_variant_signs_its_scheduler_off, SIDECAR, "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
+    (life.the_default_variant_signs_its_scheduler_off, SIDECAR, "subPath: no-token", "subPath: spool"),
+    (life.the_default_variant_signs_its_scheduler_off, SIDECAR, "fieldPath: status.podIP", "fieldPath: status.hostIP"),
+    (life.the_default_variant_signs_its_scheduler_off, SIDECAR, "memory: 64Mi", "memory: 16Mi"),
+    (life.the_minimum_on_a_chart_like_the_official_one_signs_its_scheduler_off, SIDECAR, "- name: POD_NAME", "- name: POD"),
+    (life.the_startup_probe_needs_neither_manager_scheduler_spool_nor_port, SIDECAR, PROBE, "[signoff, check]"),
+    (life.the_startup_probe_fails_without_an_agent, SIDECAR, PROBE, "[signoff, --version]"),
+    (life.the_installed_hook_drains_and_lingers, DRAIN, "install, /run/signoff/signoff", "install, /run/signoff/so"),
+    (life.the_installed_hook_drains_and_lingers, DRAIN, "--linger=10s", "--linger=0s"),
+    (life.the_hook_out_of_an_image_volume_drains, "components/drain-image-volume/statefulset.yaml", "pre-stop,", "status,"),
+    (life.the_http_hook_drains_for_the_node_alone, "components/host-ip/kustomization.yaml", "status.hostIPs", "status.podIPs"),
+    (life.a_sign_off_outlives_the_pod_on_a_hostpath, "components/spool-owner/statefulset.yaml", "&& chown 65532:65532 /var/lib/signoff", ""),
+    (life.a_sign_off_outlives_the_pod_on_a_claim, "components/spool-claim/statefulset.yaml", "value: /var/lib/signoff", "value: /run/signoff/spool"),
+    (life.the_cronjob_reads_the_rows_with_its_secret, "reconcile/cronjob.yaml", "value: /etc/signoff/rest/password", "value: /etc/signoff/password"),
+]
+
+
+def broken(mutation, binary):
+    """Whether the promise fails; and why there is nothing to see."""
+    promise, path, old, new = mutation
+    with tempfile.TemporaryDirectory() as dir:
+        k8s = pathlib.Path(dir) / "k8s"
+        shutil.copytree(ROOT / "k8s", k8s, symlinks=True)
+        os.chmod(dir, 0o755)
+        text = (k8s / path).read_text()
+        if old not in text:
+            return False, f"{old!r} is not there"
+        (k8s / path).write_text(text.replace(old, new))
+        if promise in life.PROMISES:
+            fine, said, _ = life.in_a_process(promise.__name__, binary, k8s)
+            return not fine, said
+        try:
+            promise(Tree(k8s))
+        except (Failed, StopIteration, AttributeError, KeyError, TypeError) as failed:
+            return True, repr(failed)
+    return False, ""
+
+
+def all_caught(static, binary):
+    mutations = [one for one in MUTATIONS if binary or one[0] not in life.PROMISES]
+    caught = 0
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        jobs = [(one, pool.submit(broken, one, binary)) for one in mutations]
+        for (promise, path, old, new), job in jobs:
+            seen, said = job.result()
+            caught += seen
+            words = f"{path}: {old.strip()!r} -> {new.strip()!r}"
+            if os.environ.get("VERBOSE"):
+                print(f"{promise.__name__}: {words}\n    {seen}: {said[-600:]}\n", flush=True)
+            if not seen:
+                print(f"NOT CAUGHT by {promise.__name__}: {words} {said}", file=sys.stderr, flush=True)
+    # Those that prove something of the checks themselves.
+    free = {manifests.the_check_of_pod_security_can_fail}
+    without = {one for one in [*static, *life.PROMISES]} - {one[0] for one in MUTATIONS} - free
+    for promise in without - {life.the_plain_sidecar_waits_for_its_scheduler_and_signs_it_off}:
+        print(f"NO MUTATION for {promise.__name__}", file=sys.stderr)
+        caught = -1
+    print(f"{caught} of {len(mutations)} broken manifests caught")
+    return caught == len(mutations)
