@@ -23,6 +23,14 @@ test filter="":
 alerts:
     tests/alerts/run --mutate
 
+# The manifests: rendered, validated, run, and whether a broken one is noticed (needs what .ci/run installs).
+manifests:
+    tests/k8s/run --mutate
+
+# The image, built and run without an engine (needs root, and what .ci/run installs).
+image:
+    tests/image/run
+
 # The main job on an embedded mock manager, live.
 demo *args:
     cargo run --release -- demo {{ args }}

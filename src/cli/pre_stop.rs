@@ -73,10 +73,16 @@ async fn linger(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// Whether this is the sidecar's own container: its PID 1 is signoff too.
+/// Whether this is the sidecar's own container: its PID 1 is an agent.
 fn beside_the_agent() -> bool {
-    std::process::id() != 1
-        && std::fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim_end() == "signoff")
+    std::process::id() != 1 && std::fs::read("/proc/1/cmdline").is_ok_and(|line| is_an_agent(&line))
+}
+
+/// Whether a process's command line, its words ended by NUL (proc(5)), is `signoff agent`, and not, say, the mock scheduler.
+fn is_an_agent(line: &[u8]) -> bool {
+    let mut words = line.split(|byte| *byte == 0);
+    let program = words.next().unwrap_or_default();
+    program.rsplit(|byte| *byte == b'/').next() == Some(b"signoff") && words.next() == Some(b"agent")
 }
 
 /// A hook's output is lost, so inside a container the line goes to PID 1's stdout as well: that is the container's log.
@@ -90,4 +96,24 @@ fn tell_pid_1(line: &str) {
 fn in_a_container() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
         || std::path::Path::new("/dev/termination-log").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_agent_as_pid_1_makes_a_container_the_sidecars() {
+        for (line, expected) in [
+            (&b"/usr/local/bin/signoff\0agent\0"[..], true),
+            (b"signoff\0agent\0--grace\x001m\0", true),
+            (b"signoff\0mock-scheduler\0", false),
+            (b"/opt/dragonfly/bin/scheduler\0agent\0", false),
+            (b"sh\0-c\0signoff agent\0", false),
+            (b"signoff\0", false),
+            (b"", false),
+        ] {
+            assert_eq!(is_an_agent(line), expected, "{}", String::from_utf8_lossy(line));
+        }
+    }
 }
