@@ -22,7 +22,7 @@ RUN case "${TARGETARCH}-$(uname -m)" in \
       *) cross="" ;; \
     esac \
  && apt-get update \
- && apt-get install --yes --no-install-recommends ca-certificates lld ${cross} \
+ && apt-get install --yes --no-install-recommends ca-certificates ${cross} \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /signoff
 COPY . .
