@@ -1,16 +1,23 @@
-//! README's tables are what the code says. `SIGNOFF_BLESS=1 cargo test --test docs` rewrites those that are generated.
+//! README's tables are what the code says, in English and in Chinese. `SIGNOFF_BLESS=1 cargo test --test docs` rewrites
+//! those that are generated; what their cells are in Chinese is in `docs/chinese.txt`.
 #![allow(clippy::unwrap_used, reason = "a test's helper that can't go on fails the test")]
 
 use std::{collections::BTreeSet, ffi::OsString, fmt::Write, fs, path::PathBuf, sync::Mutex};
 
 use signoff::{agent::metrics::Metrics, spool::volume::Durability};
 
+#[path = "docs/chinese.rs"]
+mod chinese;
+#[path = "docs/dictionary.rs"]
+mod dictionary;
 #[path = "docs/folder.rs"]
 mod folder;
 
 /// Those at the top, and all of docs/.
 fn documents() -> Vec<String> {
-    let mut all = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(str::to_owned).to_vec();
+    let mut all = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
+        .map(str::to_owned)
+        .to_vec();
     let folder = fs::read_dir(path("docs")).unwrap().map(|entry| entry.unwrap().file_name());
     all.extend(
         folder.map(|name| format!("docs/{}", name.to_str().unwrap())).filter(|name| name.ends_with(".md")),
@@ -27,7 +34,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(path(name)).unwrap()
 }
 
-/// Where the table under a heading is in README: from its first row on, to the next empty line.
+/// Where the table under a heading is in a README: from its first row on, to the next empty line.
 fn around(readme: &str, heading: &str) -> (usize, usize) {
     let section = readme.find(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no {heading:?}"));
     let begin = section + readme[section..].find("\n|").unwrap() + 1;
@@ -36,27 +43,39 @@ fn around(readme: &str, heading: &str) -> (usize, usize) {
 }
 
 fn table(heading: &str) -> String {
-    let readme = read("README.md");
+    table_of("README.md", heading)
+}
+
+fn table_of(readme: &str, heading: &str) -> String {
+    let readme = read(readme);
     let (begin, end) = around(&readme, heading);
     readme[begin..end].to_owned()
 }
 
-/// The table under this heading is the one given; with SIGNOFF_BLESS it is made so.
+/// The table under this heading is the one given, and the Chinese README's is that in Chinese; with SIGNOFF_BLESS they
+/// are made so.
 fn is(heading: &str, wanted: &str) {
+    is_in("README.md", heading, wanted);
+    is_in("README.zh-CN.md", &dictionary::heading(heading), &dictionary::generated(wanted));
+}
+
+fn is_in(name: &str, heading: &str, wanted: &str) {
     static WRITING: Mutex<()> = Mutex::new(());
     if std::env::var_os("SIGNOFF_BLESS").is_some() {
         let _one = WRITING.lock();
-        let mut readme = read("README.md");
+        let mut readme = read(name);
         let (begin, end) = around(&readme, heading);
         readme.replace_range(begin..end, wanted);
         // As a whole: other tests are reading it.
-        fs::write(path("target/README.md"), readme).unwrap();
-        fs::rename(path("target/README.md"), path("README.md")).unwrap();
+        let new = path("target").join(name);
+        fs::create_dir_all(path("target")).unwrap();
+        fs::write(&new, readme).unwrap();
+        fs::rename(new, path(name)).unwrap();
     }
-    let shown = table(heading);
+    let shown = table_of(name, heading);
     assert!(
         shown == wanted,
-        "README's {heading:?} is stale: SIGNOFF_BLESS=1 cargo test --test docs\n\nit says\n{shown}\nthe code says\n{wanted}"
+        "{name}'s {heading:?} is stale: SIGNOFF_BLESS=1 cargo test --test docs\n\nit says\n{shown}\nthe code says\n{wanted}"
     );
 }
 

@@ -11,13 +11,13 @@ use signoff::agent::metrics::Metrics;
 use super::{documents, path, prose, read, spans};
 
 /// What a heading is called in a link, as GitHub and GitLab make it.
-fn slug(heading: &str) -> String {
+pub(super) fn slug(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
 /// A document's headings, without their hashes.
-fn headings(document: &str) -> Vec<String> {
+pub(super) fn headings(document: &str) -> Vec<String> {
     let text = read(document);
     let lines = prose(&text).filter(|line| line.starts_with('#'));
     lines.map(|line| line.trim_start_matches('#').trim().to_owned()).collect()
