@@ -4,7 +4,6 @@ import json
 import re
 
 import yaml
-
 from render import (
     RELEASES,
     ROOT,
@@ -242,6 +241,16 @@ def images_are_named_in_one_place(tree):
             used |= {one["image"] for one in containers(spec)}
             used |= {one["image"]["reference"] for one in spec.get("volumes") or [] if "image" in one}
         require(used - {"busybox:1.37"} == wanted, f"{example}: {used} are used, {wanted} are set")
+
+
+def the_version_is_that_of_the_program(tree):
+    version = re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.M)[1]
+    named = 0
+    for path in sorted(tree.k8s.glob("**/*.yaml")):
+        for found in re.findall(r'^ *newTag: "?([^"\n]+)|^version: (.+)', path.read_text(), re.M):
+            named += 1
+            require(version in found, f"{path.relative_to(tree.k8s)} names {found}, and this is {version}")
+    require(named > len(tree.examples()), f"only {named} places name a version")
 
 
 def the_names_that_others_go_by_are_there(tree):

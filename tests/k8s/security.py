@@ -1,8 +1,11 @@
 """What the rendered pods may do and see: Pod Security, and no service account's token."""
 
+import pathlib
+import tempfile
+
 import pss
 from manifests import charts
-from render import TOKEN, containers, load, name_of, pod_spec, require, scheduler_set
+from render import TOKEN, containers, kustomize, load, name_of, pod_spec, require, scheduler_set
 
 # The default variant, and those whose headers don't say that they can't.
 RESTRICTED = ("sidecar", "plain-sidecar", "drain", "drain-http", "drain-image-volume", "scheduler-tls", "reconcile", "all")
@@ -21,6 +24,21 @@ def restricted_pod_security_passes(tree):
         require(found, f"{example} passes restricted Pod Security, and its header says that it can't")
     every = {*RESTRICTED, *UNRESTRICTED, "reconcile-database"}
     require(every == set(tree.examples()), f"neither restricted nor not: {every ^ set(tree.examples())}")
+
+
+def the_claim_with_an_fsgroup_passes_restricted_pod_security(tree):
+    """As the header of components/spool-claim shows it, letter for letter."""
+    header = (tree.k8s / "components/spool-claim/kustomization.yaml").read_text()
+    shown = header[header.index("#   patches:") :].split("\n#\n")[0].replace("\n#   ", "\n").removeprefix("#   ")
+    with tempfile.TemporaryDirectory() as dir:
+        dir = pathlib.Path(dir)
+        (dir / "k8s").symlink_to(tree.k8s)
+        (dir / "kustomization.yaml").write_text(f"resources: [k8s/examples/spool-claim]\n{shown}\n")
+        spec = pod_spec(scheduler_set(load(kustomize(dir))))
+    found = pss.offences(spec)
+    require(not found, f"{'; '.join(found)}")
+    require([one["name"] for one in spec["initContainers"]] == ["signoff"], "the step is still there")
+    require(spec["securityContext"]["fsGroup"] == 65532, f"its securityContext is {spec['securityContext']}")
 
 
 def the_check_of_pod_security_can_fail(tree):
