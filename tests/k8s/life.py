@@ -332,9 +332,11 @@ def one_promise(name, binary, k8s):
     promise = next(one for one in PROMISES if one.__name__ == name)
     tree = Tree(k8s)
 
-    def work():
-        with tempfile.TemporaryDirectory() as dir:
-            os.chmod(dir, 0o755)
+    # Outside of the world: whoever still runs in it when it ends, ends before the directory goes.
+    with tempfile.TemporaryDirectory() as dir:
+        os.chmod(dir, 0o755)
+
+        def work():
             try:
                 found = promise(tree, lambda docs, **options: World(docs, dir, binary, **options))
             except Skipped as skipped:
@@ -347,7 +349,7 @@ def one_promise(name, binary, k8s):
             print(found or "")
             return 0
 
-    return enter_a_world(work)
+        return enter_a_world(work)
 
 
 def in_a_process(name, binary, k8s):
