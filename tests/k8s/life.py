@@ -293,21 +293,48 @@ def a_sign_off_outlives_the_pod_on_a_claim(tree, new):
     replays(tree, new, "spool-claim", "claim")
 
 
-def the_cronjob_reads_the_rows_with_its_secret(tree, new):
-    docs = tree.render("examples/sidecar") + tree.render("reconcile") + tree.render("secrets")
-    # As its user would: the mock manager's one user.
+def with_the_mocks_user(docs):
+    """As its user would: the mock manager's one user, in place of the example's."""
     for doc in docs:
         if doc["metadata"]["name"] == "signoff-rest":
             doc["stringData"] = {"username": "root", "password": "dragonfly"}
-    world = new(docs)
+    return docs
+
+
+def run_the_cronjob(world):
+    """Once, to its end: the container."""
+    job = next(doc for doc in world.docs if doc["kind"] == "CronJob")
+    finder = Pod(world.cluster, job, "signoff-reconcile-1", "10.244.2.9")
+    made = finder.create(signoff_container(finder.spec))
+    made.wait()
+    return made
+
+
+def the_cronjob_reads_the_rows_with_its_secret(tree, new):
+    world = new(with_the_mocks_user(tree.render("examples/sidecar") + tree.render("reconcile") + tree.render("secrets")))
     made = world.started()
-    job = next(doc for doc in docs if doc["kind"] == "CronJob")
-    finder = Pod(world.cluster, job, "signoff-reconcile-1", NEXT_IP)
-    one = finder.create(signoff_container(finder.spec))
-    code = one.wait()
-    assert code == 0, f"it ended with {code}: {one.log()}"
-    assert "live" in one.log() + one.last_words(), f"it says {one.log()}"
+    finder = run_the_cronjob(world)
+    assert finder.status == 0, f"it ended with {finder.status}: {finder.log()}"
+    assert "live" in finder.log() + finder.last_words(), f"it says {finder.log()}"
     ended_well(world, made, made.stop())
+
+
+def the_cronjob_repairs_the_row_of_one_that_was_scaled_down(tree, new):
+    """Nobody comes back for it: another hostname lives, and the spool went with the pod."""
+    world = new(with_the_mocks_user(tree.render("examples/sidecar") + tree.render("examples/reconcile")))
+    gone = world.started()
+    for container in (world.manager, *gone.containers.values()):
+        container.signal(signal.SIGKILL)
+        container.wait()
+    world.cluster.network.remove(POD_IP)
+    world.start_manager("manager-1", "10.244.0.6")
+    world.name = f"{world.set['metadata']['name']}-1"
+    world.started(NEXT_IP)
+    assert world.state() == "active", f"the row is {world.state()} already: there is nothing left to do"
+    finder = run_the_cronjob(world)
+    assert finder.status == 0, f"it ended with {finder.status}: {finder.log()}"
+    assert world.state() == "inactive", f"the row is {world.state()}: {finder.log()}"
+    assert world.state(NEXT_IP) == "active", f"the living one's row is {world.state(NEXT_IP)}: {finder.log()}"
 
 
 PROMISES = [
@@ -324,6 +351,7 @@ PROMISES = [
     a_sign_off_outlives_the_pod_on_a_hostpath,
     a_sign_off_outlives_the_pod_on_a_claim,
     the_cronjob_reads_the_rows_with_its_secret,
+    the_cronjob_repairs_the_row_of_one_that_was_scaled_down,
 ]
 
 

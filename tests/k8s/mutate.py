@@ -195,6 +195,12 @@ MUTATIONS = [
         "value: /etc/signoff/rest/password",
         "value: /etc/signoff/password",
     ),
+    (
+        life.the_cronjob_repairs_the_row_of_one_that_was_scaled_down,
+        "examples/reconcile/kustomization.yaml",
+        "_APPLY",
+        "_APPLYING",
+    ),
 ]
 
 
