@@ -13,10 +13,9 @@ import sys
 import tempfile
 import time
 
-import pod
-from manifests import TOKEN
-from pod import Cluster, Manager, Pod, eventually
-from render import ROOT, Tree, helm_template, load, pod_spec, run, scheduler_set, signoff_container, skip, tool, variables
+from container import BOUND, enter_a_world, eventually
+from pod import Cluster, Manager, Pod
+from render import ROOT, TOKEN, Skipped, Tree, helm_template, load, pod_spec, run, scheduler_set, signoff_container, skip, tool
 
 POD_IP, NEXT_IP, MANAGER_IP = "10.244.1.7", "10.244.1.8", "10.244.0.5"
 
@@ -142,7 +141,7 @@ def the_default_variant_signs_its_scheduler_off(tree, new):
 
 def the_minimum_on_a_chart_like_the_official_one_signs_its_scheduler_off(tree, new):
     if not tool("helm"):
-        return skip("the chart: helm is missing")
+        skip("the chart needs helm")
     rendered = run([tree.k8s / "helm/post-render"], input=helm_template("df"))
     world = new(stand_ins(load(rendered)))
     made = world.scheduler()
@@ -189,6 +188,18 @@ def the_startup_probe_fails_without_an_agent(tree, new):
     assert not agent.probe()[0], "it succeeds"
 
 
+def the_agent_reads_the_certificates_that_scheduler_yaml_names(tree, new):
+    """Their paths are right and they may be read; what is in the examples' Secret is no certificate."""
+    world = new(tree.render("examples/scheduler-tls") + tree.render("secrets"), manager=False)
+    made = world.scheduler()
+    agent = made.create(signoff_container(made.spec))
+    agent.wait_until_started()
+    said = agent.run(["signoff", "check"])[1] + agent.log()
+    assert "/etc/dragonfly-tls/ca.crt" in said, f"it says nothing of the certificates: {said}"
+    for fault in ("No such file", "not found", "ermission denied"):
+        assert fault not in said, f"{fault}: {said}"
+
+
 def drained(world, made):
     """Called when the hooks are done and nobody has got SIGTERM."""
     scheduler = made.containers["scheduler"]
@@ -209,9 +220,23 @@ def drains(tree, new, example):
 
 def the_installed_hook_drains_and_lingers(tree, new):
     made, took = drains(tree, new, "drain")
-    linger = int(made.containers["scheduler"].manifest["lifecycle"]["preStop"]["exec"]["command"][-1].removeprefix("--linger=")[:-1])
-    assert linger <= took < linger + 5, f"it took {took:.1f} s, {linger} s of which it had to linger"
+    linger = int(
+        made.containers["scheduler"].manifest["lifecycle"]["preStop"]["exec"]["command"][-1].removeprefix("--linger=")[:-1]
+    )
+    assert 0 < linger <= took < linger + 5, f"it took {took:.1f} s, {linger} s of which it had to linger"
     assert "confirmed" in made.containers["scheduler"].log(), "its words are not in the scheduler's log"
+
+
+def the_installed_hook_drains_in_a_container_that_is_root(tree, new):
+    """As the official chart's is; and its pod is nothing like ours."""
+    if not tool("helm"):
+        skip("the chart needs helm")
+    docs = stand_ins(load(tree.compose(["components/drain", "components/sidecar"], helm_template("df"))))
+    scheduler = next(one for one in pod_spec(scheduler_set(docs))["containers"] if one["name"] == "scheduler")
+    scheduler["securityContext"] = {"runAsUser": 0}
+    world = new(docs)
+    made = world.started()
+    ended_well(world, made, made.stop(before_sigterm=lambda: drained(world, made)))
 
 
 def the_hook_out_of_an_image_volume_drains(tree, new):
@@ -222,7 +247,7 @@ def the_http_hook_drains_for_the_node_alone(tree, new):
     world = new(tree.render("examples/drain-http"))
     made = world.started()
     get = made.containers["scheduler"].manifest["lifecycle"]["preStop"]["httpGet"]
-    stranger = socket.create_connection((POD_IP, get["port"]), timeout=pod.BOUND, source_address=(MANAGER_IP, 0))
+    stranger = socket.create_connection((POD_IP, get["port"]), timeout=BOUND, source_address=(MANAGER_IP, 0))
     stranger.sendall(f"GET {get['path']} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     assert b" 403 " in stranger.recv(4096), "a stranger may call it"
     assert world.state() == "active", "a stranger's call drained"
@@ -268,21 +293,48 @@ def a_sign_off_outlives_the_pod_on_a_claim(tree, new):
     replays(tree, new, "spool-claim", "claim")
 
 
-def the_cronjob_reads_the_rows_with_its_secret(tree, new):
-    docs = tree.render("examples/sidecar") + tree.render("reconcile") + tree.render("secrets")
-    # As its user would: the mock manager's one user.
+def with_the_mocks_user(docs):
+    """As its user would: the mock manager's one user, in place of the example's."""
     for doc in docs:
         if doc["metadata"]["name"] == "signoff-rest":
             doc["stringData"] = {"username": "root", "password": "dragonfly"}
-    world = new(docs)
+    return docs
+
+
+def run_the_cronjob(world):
+    """Once, to its end: the container."""
+    job = next(doc for doc in world.docs if doc["kind"] == "CronJob")
+    finder = Pod(world.cluster, job, "signoff-reconcile-1", "10.244.2.9")
+    made = finder.create(signoff_container(finder.spec))
+    made.wait()
+    return made
+
+
+def the_cronjob_reads_the_rows_with_its_secret(tree, new):
+    world = new(with_the_mocks_user(tree.render("examples/sidecar") + tree.render("reconcile") + tree.render("secrets")))
     made = world.started()
-    job = next(doc for doc in docs if doc["kind"] == "CronJob")
-    finder = Pod(world.cluster, job, "signoff-reconcile-1", NEXT_IP)
-    one = finder.create(signoff_container(finder.spec))
-    code = one.wait()
-    assert code == 0, f"it ended with {code}: {one.log()}"
-    assert "live" in one.log() + one.last_words(), f"it says {one.log()}"
+    finder = run_the_cronjob(world)
+    assert finder.status == 0, f"it ended with {finder.status}: {finder.log()}"
+    assert "live" in finder.log() + finder.last_words(), f"it says {finder.log()}"
     ended_well(world, made, made.stop())
+
+
+def the_cronjob_repairs_the_row_of_one_that_was_scaled_down(tree, new):
+    """Nobody comes back for it: another hostname lives, and the spool went with the pod."""
+    world = new(with_the_mocks_user(tree.render("examples/sidecar") + tree.render("examples/reconcile")))
+    gone = world.started()
+    for container in (world.manager, *gone.containers.values()):
+        container.signal(signal.SIGKILL)
+        container.wait()
+    world.cluster.network.remove(POD_IP)
+    world.start_manager("manager-1", "10.244.0.6")
+    world.name = f"{world.set['metadata']['name']}-1"
+    world.started(NEXT_IP)
+    assert world.state() == "active", f"the row is {world.state()} already: there is nothing left to do"
+    finder = run_the_cronjob(world)
+    assert finder.status == 0, f"it ended with {finder.status}: {finder.log()}"
+    assert world.state() == "inactive", f"the row is {world.state()}: {finder.log()}"
+    assert world.state(NEXT_IP) == "active", f"the living one's row is {world.state(NEXT_IP)}: {finder.log()}"
 
 
 PROMISES = [
@@ -291,12 +343,15 @@ PROMISES = [
     the_plain_sidecar_waits_for_its_scheduler_and_signs_it_off,
     the_startup_probe_needs_neither_manager_scheduler_spool_nor_port,
     the_startup_probe_fails_without_an_agent,
+    the_agent_reads_the_certificates_that_scheduler_yaml_names,
     the_installed_hook_drains_and_lingers,
+    the_installed_hook_drains_in_a_container_that_is_root,
     the_hook_out_of_an_image_volume_drains,
     the_http_hook_drains_for_the_node_alone,
     a_sign_off_outlives_the_pod_on_a_hostpath,
     a_sign_off_outlives_the_pod_on_a_claim,
     the_cronjob_reads_the_rows_with_its_secret,
+    the_cronjob_repairs_the_row_of_one_that_was_scaled_down,
 ]
 
 
@@ -305,11 +360,16 @@ def one_promise(name, binary, k8s):
     promise = next(one for one in PROMISES if one.__name__ == name)
     tree = Tree(k8s)
 
-    def work():
-        with tempfile.TemporaryDirectory() as dir:
-            os.chmod(dir, 0o755)
+    # Outside of the world: whoever still runs in it when it ends, ends before the directory goes.
+    with tempfile.TemporaryDirectory() as dir:
+        os.chmod(dir, 0o755)
+
+        def work():
             try:
                 found = promise(tree, lambda docs, **options: World(docs, dir, binary, **options))
+            except Skipped as skipped:
+                print(f"SKIPPED: {skipped}")
+                return 0
             except BaseException:
                 for log in sorted(pathlib.Path(dir).glob("kubelet/pods/*/containers/*/log")):
                     print(f"{log.parent.name}:\n{log.read_text()[-3000:]}")
@@ -317,14 +377,14 @@ def one_promise(name, binary, k8s):
             print(found or "")
             return 0
 
-    return pod.enter_a_world(work)
+        return enter_a_world(work)
 
 
 def in_a_process(name, binary, k8s):
     """(whether it is kept, what was said, the seconds it took)"""
     began = time.monotonic()
     command = [sys.executable, __file__, name, str(binary), str(k8s)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=4 * pod.BOUND)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=4 * BOUND)
     return done.returncode == 0, done.stdout.strip(), time.monotonic() - began
 
 

@@ -2,13 +2,12 @@
 
 import json
 import re
-import tempfile
 
-import pss
 import yaml
 from render import (
     RELEASES,
     ROOT,
+    TOKEN,
     Failed,
     containers,
     helm_template,
@@ -24,23 +23,18 @@ from render import (
     without_nulls,
 )
 
-TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
 # The Prometheus Operator's kinds, of which Kubernetes has no schema.
 FOREIGN = {"PodMonitor", "PrometheusRule"}
 # From which version of Kubernetes on a variant is meant to work; all others from 1.29.
 FIRST = {"plain-sidecar": 28, "drain-image-volume": 35}
-# The default variant, and those whose headers don't say that they can't.
-RESTRICTED = ("sidecar", "plain-sidecar", "drain", "drain-http", "drain-image-volume", "scheduler-tls", "reconcile", "all")
-UNRESTRICTED = ("spool-hostpath", "spool-claim", "host-network")
 # What sets up a volume for the agent, and so comes before it.
 BEFORE_THE_SIDECAR = {"spool-hostpath": ["signoff-spool"], "spool-claim": ["signoff-spool"]}
 
 
 def charts():
-    """The chart's output by several releases' names; and one that sets the pod's grace."""
+    """The chart's output by several releases' names."""
     if not tool("helm"):
-        skip("the chart: helm is missing")
-        return
+        skip("the chart needs helm")
     for release in RELEASES:
         yield release, helm_template(release)
 
@@ -70,8 +64,7 @@ def every_variant_fits_the_api_of_every_version(tree):
     try:
         import kubernetes_validate
     except ImportError:
-        skip("the API's schemas: kubernetes-validate is missing (pip install kubernetes-validate)")
-        return
+        skip("kubernetes-validate is missing (pip install kubernetes-validate)")
     newest = int(kubernetes_validate.latest_version().split(".")[1])
     require(newest >= 37, f"kubernetes-validate knows 1.{newest} at the most")
 
@@ -193,81 +186,16 @@ def the_sidecar_is_the_documented_minimum(tree):
 
 
 def the_plain_sidecar_is_the_same_container(tree):
-    native, plain = (signoff_container(pod_spec(scheduler_set(tree.render(f"examples/{name}")))) for name in ("sidecar", "plain-sidecar"))
+    native, plain = (
+        signoff_container(pod_spec(scheduler_set(tree.render(f"examples/{name}")))) for name in ("sidecar", "plain-sidecar")
+    )
     require(native.pop("restartPolicy") == "Always", "the native one has no restartPolicy")
     require(native == plain, "the two differ in more than restartPolicy")
 
 
-def restricted_pod_security_passes(tree):
-    for example in RESTRICTED:
-        for doc in tree.render(f"examples/{example}"):
-            spec = pod_spec(doc)
-            if spec:
-                found = pss.offences(spec)
-                require(not found, f"{example}: {name_of(doc)}: {'; '.join(found)}")
-    for example in UNRESTRICTED:
-        found = pss.offences(pod_spec(scheduler_set(tree.render(f"examples/{example}"))))
-        require(found, f"{example} passes restricted Pod Security, and its header says that it can't")
-    every = {*RESTRICTED, *UNRESTRICTED, "reconcile-database"}
-    require(every == set(tree.examples()), f"neither restricted nor not: {every ^ set(tree.examples())}")
-
-
-def the_check_of_pod_security_can_fail(tree):
-    def change(path, value):
-        spec = pod_spec(scheduler_set(tree.render("examples/sidecar")))
-        at = spec
-        for key in path[:-1]:
-            at = at[key] if isinstance(at, list) else at.setdefault(key, {})
-        at[path[-1]] = value
-        return spec
-
-    context = ("initContainers", 0, "securityContext")
-    for path, value in [
-        (("hostNetwork",), True),
-        (("hostPID",), True),
-        (("volumes", 0), {"name": "signoff", "hostPath": {"path": "/"}}),
-        (("securityContext", "runAsUser"), 0),
-        (("securityContext", "sysctls"), [{"name": "kernel.msgmax", "value": "1"}]),
-        ((*context, "runAsNonRoot"), None),
-        ((*context, "runAsUser"), 0),
-        ((*context, "privileged"), True),
-        ((*context, "allowPrivilegeEscalation"), None),
-        ((*context, "capabilities"), {}),
-        ((*context, "capabilities"), {"drop": ["ALL"], "add": ["SYS_ADMIN"]}),
-        ((*context, "seccompProfile"), None),
-        ((*context, "seccompProfile"), {"type": "Unconfined"}),
-        ((*context, "seLinuxOptions"), {"type": "spc_t"}),
-        ((*context, "procMount"), "Unmasked"),
-        (("initContainers", 0, "ports", 0, "hostPort"), 9802),
-        (("initContainers", 0, "startupProbe", "httpGet"), {"host": "10.0.0.1", "port": 1}),
-    ]:
-        require(pss.offences(change(path, value)), f"{'.'.join(map(str, path))} = {value} passes")
-
-
-def no_container_of_ours_is_given_a_token(tree):
-    """The kubelet mounts none where the pod says so, or where the container has a mount of its own at that path."""
-    sources = [(example, tree.render(f"examples/{example}")) for example in tree.examples()]
-    for source, text in charts():
-        sources.append((source, load(tree.compose(["components/drain", "components/sidecar", "components/spool-claim"], text))))
-    for source, docs in sources:
-        for doc in docs:
-            spec = pod_spec(doc) or {}
-            for container in containers(spec):
-                ours = container["name"].startswith("signoff") or doc["kind"] == "CronJob"
-                shadowed = TOKEN in [one["mountPath"] for one in container.get("volumeMounts") or []]
-                automatic = spec.get("automountServiceAccountToken", True)
-                require(not ours or shadowed or not automatic, f"{source}: {name_of(doc)}: {container['name']} gets a token")
-    for example in ("sidecar", "reconcile"):
-        for doc in tree.render(f"examples/{example}"):
-            spec = pod_spec(doc)
-            automatic = not spec or spec.get("automountServiceAccountToken", True)
-            require(not spec or not automatic, f"{example}: {name_of(doc)}: a token is mounted")
-
-
 def the_grace_is_copied_and_its_absence_is_loud(tree):
     if not tool("helm"):
-        skip("the grace on the chart: helm is missing")
-        return
+        skip("the chart needs helm")
     components = ["components/sidecar", "components/grace"]
     for release in RELEASES:
         text = helm_template(release, "--set", "scheduler.terminationGracePeriodSeconds=47")
@@ -298,7 +226,9 @@ def images_are_named_in_one_place(tree):
         found = re.findall(r"^\s*(?:- )?(?:image|reference):[ \t]+(\S+)", text, re.M)
         wrong = set(found) - {"signoff", "signoff-mock", "busybox:1.37"}
         require(not wrong, f"{where} names the images {wrong}")
-        named = re.findall(r"registry\.example\.com/(\S+)", "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")))
+        named = re.findall(
+            r"registry\.example\.com/(\S+)", "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+        )
         require(len(named) == len(set(named)), f"{where} names an image twice: {named}")
     for example in tree.examples():
         kustomization = yaml.safe_load((tree.k8s / "examples" / example / "kustomization.yaml").read_text())
@@ -311,6 +241,16 @@ def images_are_named_in_one_place(tree):
             used |= {one["image"] for one in containers(spec)}
             used |= {one["image"]["reference"] for one in spec.get("volumes") or [] if "image" in one}
         require(used - {"busybox:1.37"} == wanted, f"{example}: {used} are used, {wanted} are set")
+
+
+def the_version_is_that_of_the_program(tree):
+    version = re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.M)[1]
+    named = 0
+    for path in sorted(tree.k8s.glob("**/*.yaml")):
+        for found in re.findall(r'^ *newTag: "?([^"\n]+)|^version: (.+)', path.read_text(), re.M):
+            named += 1
+            require(version in found, f"{path.relative_to(tree.k8s)} names {found}, and this is {version}")
+    require(named > len(tree.examples()), f"only {named} places name a version")
 
 
 def the_names_that_others_go_by_are_there(tree):
@@ -363,7 +303,11 @@ def what_a_pod_mounts_is_there(tree):
     secrets = tree.render("secrets")
     for example in tree.examples():
         docs = tree.render(f"examples/{example}")
-        data = {name_of(doc): {**doc.get("data", {}), **doc.get("stringData", {})} for doc in docs + secrets if doc["kind"] in ("Secret", "ConfigMap")}
+        data = {
+            name_of(doc): {**doc.get("data", {}), **doc.get("stringData", {})}
+            for doc in docs + secrets
+            if doc["kind"] in ("Secret", "ConfigMap")
+        }
         for doc in docs:
             spec = pod_spec(doc) or {}
             for volume in spec.get("volumes") or []:
@@ -382,9 +326,15 @@ def what_a_pod_mounts_is_there(tree):
                     reference = one.get("valueFrom", {}).get("secretKeyRef")
                     held = data.get(f"Secret {reference['name']}", {}) if reference else {}
                     require(not reference or reference["key"] in held, f"{example}: no such key: {reference}")
-                files = {value for name, value in variables(container).items() if name.endswith("_FILE") and name != "SIGNOFF_SCHEDULER_CONFIG"}
+                files = {
+                    value
+                    for name, value in variables(container).items()
+                    if name.endswith("_FILE") and name != "SIGNOFF_SCHEDULER_CONFIG"
+                }
                 for file in files:
-                    require(found_in_a_mount(file, container, volumes, data), f"{example}: {container['name']}: no volume has {file}")
+                    require(
+                        found_in_a_mount(file, container, volumes, data), f"{example}: {container['name']}: no volume has {file}"
+                    )
     docs = tree.render("examples/scheduler-tls")
     config = yaml.safe_load(next(doc for doc in docs if doc["kind"] == "ConfigMap")["data"]["scheduler.yaml"])
     files = {file for section in ("server", "manager") for file in config[section]["tls"].values()}

@@ -14,9 +14,11 @@ import budget
 import helm
 import life
 import manifests
+import security
 from render import ROOT, Failed, Tree
 
 SIDECAR = "components/sidecar/statefulset.yaml"
+PLAIN = "components/plain-sidecar/statefulset.yaml"
 DRAIN = "components/drain/statefulset.yaml"
 PROBE = "[signoff, status, --started]"
 
@@ -40,7 +42,12 @@ MUTATIONS = [
         "      labelSelector: component=scheduler",
         "      name: scheduler",
     ),
-    (manifests.the_sidecar_goes_by_kind_and_label_alone, "components/sidecar/kustomization.yaml", "      kind: StatefulSet\n", ""),
+    (
+        manifests.the_sidecar_goes_by_kind_and_label_alone,
+        "components/sidecar/kustomization.yaml",
+        "      kind: StatefulSet\n",
+        "",
+    ),
     (
         manifests.applied_twice_is_applied_once,
         "components/sidecar/kustomization.yaml",
@@ -63,15 +70,38 @@ MUTATIONS = [
     (manifests.the_sidecar_is_the_documented_minimum, SIDECAR, "[signoff, agent]", "[signoff, agent, --repair=off]"),
     (manifests.the_sidecar_is_the_documented_minimum, SIDECAR, "startupProbe", "livenessProbe"),
     (manifests.the_sidecar_is_the_documented_minimum, SIDECAR, "SIGNOFF_SPOOL", "HOST_IP"),
-    (manifests.the_plain_sidecar_is_the_same_container, "components/plain-sidecar/statefulset.yaml", "64Mi", "65Mi"),
-    (manifests.restricted_pod_security_passes, SIDECAR, "            allowPrivilegeEscalation: false\n", ""),
-    (manifests.restricted_pod_security_passes, DRAIN, "            runAsNonRoot: true\n", ""),
-    (manifests.restricted_pod_security_passes, "base/scheduler.yaml", "              drop: [ALL]", "              drop: [KILL]"),
-    (manifests.no_container_of_ours_is_given_a_token, SIDECAR, "/var/run/secrets/kubernetes.io/serviceaccount", "/x"),
-    (manifests.no_container_of_ours_is_given_a_token, DRAIN, "/var/run/secrets/kubernetes.io/serviceaccount", "/x"),
-    (manifests.no_container_of_ours_is_given_a_token, "reconcile/cronjob.yaml", "automountServiceAccountToken: false", "hostPID: false"),
-    (manifests.the_grace_is_copied_and_its_absence_is_loud, "components/grace/kustomization.yaml", "[name=SIGNOFF_GRACE]", "[name=SIGNOFF_SPOOL]"),
-    (manifests.the_grace_is_copied_and_its_absence_is_loud, "components/grace/kustomization.yaml", "      kind: StatefulSet\n      labelSelector: component=scheduler", "      kind: StatefulSet\n      name: scheduler"),
+    (manifests.the_plain_sidecar_is_the_same_container, PLAIN, "64Mi", "65Mi"),
+    (security.restricted_pod_security_passes, SIDECAR, "            allowPrivilegeEscalation: false\n", ""),
+    (security.restricted_pod_security_passes, DRAIN, "            runAsNonRoot: true\n", ""),
+    (security.restricted_pod_security_passes, "base/scheduler.yaml", "              drop: [ALL]", "              drop: [KILL]"),
+    (
+        security.the_claim_with_an_fsgroup_passes_restricted_pod_security,
+        "components/spool-claim/kustomization.yaml",
+        "$patch: delete",
+        "image: x",
+    ),
+    (manifests.the_version_is_that_of_the_program, "helm/plugin/plugin.yaml", "version: 0.1.0", "version: 0.2.0"),
+    (manifests.the_version_is_that_of_the_program, "examples/drain/kustomization.yaml", "0.1.0", "latest"),
+    (security.no_container_of_ours_is_given_a_token, SIDECAR, "/var/run/secrets/kubernetes.io/serviceaccount", "/x"),
+    (security.no_container_of_ours_is_given_a_token, DRAIN, "/var/run/secrets/kubernetes.io/serviceaccount", "/x"),
+    (
+        security.no_container_of_ours_is_given_a_token,
+        "reconcile/cronjob.yaml",
+        "automountServiceAccountToken: false",
+        "hostPID: false",
+    ),
+    (
+        manifests.the_grace_is_copied_and_its_absence_is_loud,
+        "components/grace/kustomization.yaml",
+        "[name=SIGNOFF_GRACE]",
+        "[name=SIGNOFF_SPOOL]",
+    ),
+    (
+        manifests.the_grace_is_copied_and_its_absence_is_loud,
+        "components/grace/kustomization.yaml",
+        "      kind: StatefulSet\n      labelSelector: component=scheduler",
+        "      kind: StatefulSet\n      name: scheduler",
+    ),
     (manifests.images_are_named_in_one_place, SIDECAR, "image: signoff", "image: signoff:0.1.0"),
     (manifests.images_are_named_in_one_place, "examples/drain/kustomization.yaml", "  - name: signoff\n", "  - name: sign\n"),
     (manifests.the_names_that_others_go_by_are_there, "reconcile/cronjob.yaml", "name: signoff-reconcile", "name: reconcile"),
@@ -82,19 +112,39 @@ MUTATIONS = [
     (manifests.what_a_pod_mounts_is_there, "secrets/rest.yaml", "  password:", "  pass:"),
     (manifests.what_a_pod_mounts_is_there, "secrets/database.yaml", "  url:", "  uri:"),
     (manifests.what_a_pod_mounts_is_there, "components/scheduler-tls/statefulset.yaml", "/etc/dragonfly-tls", "/etc/tls"),
-    (budget.the_grace_budget_adds_up, "components/plain-sidecar/statefulset.yaml", 'value: "30"', 'value: "20"'),
+    (budget.the_grace_budget_adds_up, PLAIN, 'value: "30"', 'value: "20"'),
     (budget.the_grace_budget_adds_up, DRAIN, "--linger=10s", "--linger=20s"),
     (budget.the_grace_budget_adds_up, DRAIN, "--deadline=5s", "--deadline=15s"),
     (budget.the_grace_budget_adds_up, "components/drain-http/statefulset.yaml", 'value: "20"', 'value: "30"'),
-    (budget.a_run_of_reconcile_fits_into_its_period, "reconcile/cronjob.yaml", "activeDeadlineSeconds: 280", "activeDeadlineSeconds: 240"),
+    (
+        budget.a_run_of_reconcile_fits_into_its_period,
+        "reconcile/cronjob.yaml",
+        "activeDeadlineSeconds: 280",
+        "activeDeadlineSeconds: 240",
+    ),
     (budget.a_run_of_reconcile_fits_into_its_period, "reconcile/cronjob.yaml", '"*/5 ', '"*/4 '),
     (budget.a_run_of_reconcile_fits_into_its_period, "reconcile/cronjob.yaml", "Forbid", "Allow"),
-    (budget.a_run_of_reconcile_fits_into_its_period, "reconcile/cronjob.yaml", "restartPolicy: Never", "restartPolicy: OnFailure"),
+    (
+        budget.a_run_of_reconcile_fits_into_its_period,
+        "reconcile/cronjob.yaml",
+        "restartPolicy: Never",
+        "restartPolicy: OnFailure",
+    ),
     (helm.the_script_patches_the_scheduler_whatever_the_release, "helm/post-render", "trap 'rm", "true 'rm"),
     (helm.the_script_patches_the_scheduler_whatever_the_release, "helm/post-render", "kustomize build", "kustomize render"),
-    (helm.the_script_patches_the_scheduler_whatever_the_release, "helm/post-render", "pwd)\" \"$dir/component\"", "pwd)\" \"$dir/comp\""),
+    (
+        helm.the_script_patches_the_scheduler_whatever_the_release,
+        "helm/post-render",
+        'pwd)" "$dir/component"',
+        'pwd)" "$dir/comp"',
+    ),
     (helm.the_script_fails_loudly_where_it_finds_no_scheduler, "helm/post-render", "((patched == 0))", "((patched < 0))"),
-    (helm.the_script_fails_loudly_where_it_finds_no_scheduler, "helm/post-render", "set && scheduler && agent; set", "agent; set"),
+    (
+        helm.the_script_fails_loudly_where_it_finds_no_scheduler,
+        "helm/post-render",
+        "set && scheduler && agent; set",
+        "agent; set",
+    ),
     (helm.helm_4_takes_the_plugin, "helm/plugin/plugin.yaml", "postrenderer/v1", "cli/v1"),
     (helm.helm_3_takes_the_script, "helm/post-render", "exit 1\n", "exit 0\n"),
     (helm.flux_is_given_the_component_s_patch, "helm/flux.yaml", "memory: 64Mi", "memory: 48Mi"),
@@ -102,7 +152,7 @@ MUTATIONS = [
     (helm.argo_cd_renders_the_chart_with_the_sidecar, "helm/argocd/kustomization.yaml", "  - ../../components/grace\n", ""),
     (helm.the_scripts_pass_shellcheck, "helm/post-render", 'cat >"$dir', 'cat >$dir"'),
     (life.the_default_variant_signs_its_scheduler_off, SIDECAR, PROBE, "[signoff, status, --begun]"),
-    (life.the_default_variant_signs_its_scheduler_off, SIDECAR, 'value: "30"', 'value: "4"'),
+    (life.the_plain_sidecar_waits_for_its_scheduler_and_signs_it_off, PLAIN, 'value: "30"', 'value: "4"'),
     (life.the_default_variant_signs_its_scheduler_off, SIDECAR, "mountPath: /etc/dragonfly\n", "mountPath: /etc/x\n"),
     (life.the_default_variant_signs_its_scheduler_off, SIDECAR, "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
     (life.the_default_variant_signs_its_scheduler_off, SIDECAR, "subPath: no-token", "subPath: spool"),
@@ -111,13 +161,46 @@ MUTATIONS = [
     (life.the_minimum_on_a_chart_like_the_official_one_signs_its_scheduler_off, SIDECAR, "- name: POD_NAME", "- name: POD"),
     (life.the_startup_probe_needs_neither_manager_scheduler_spool_nor_port, SIDECAR, PROBE, "[signoff, check]"),
     (life.the_startup_probe_fails_without_an_agent, SIDECAR, PROBE, "[signoff, --version]"),
+    (
+        life.the_agent_reads_the_certificates_that_scheduler_yaml_names,
+        "components/scheduler-tls/statefulset.yaml",
+        "/etc/dragonfly-tls",
+        "/etc/tls",
+    ),
+    (
+        life.the_installed_hook_drains_in_a_container_that_is_root,
+        DRAIN,
+        "mountPath: /run/signoff\n      volumes",
+        "mountPath: /run/x\n      volumes",
+    ),
     (life.the_installed_hook_drains_and_lingers, DRAIN, "install, /run/signoff/signoff", "install, /run/signoff/so"),
     (life.the_installed_hook_drains_and_lingers, DRAIN, "--linger=10s", "--linger=0s"),
     (life.the_hook_out_of_an_image_volume_drains, "components/drain-image-volume/statefulset.yaml", "pre-stop,", "status,"),
     (life.the_http_hook_drains_for_the_node_alone, "components/host-ip/kustomization.yaml", "status.hostIPs", "status.podIPs"),
-    (life.a_sign_off_outlives_the_pod_on_a_hostpath, "components/spool-owner/statefulset.yaml", "&& chown 65532:65532 /var/lib/signoff", ""),
-    (life.a_sign_off_outlives_the_pod_on_a_claim, "components/spool-claim/statefulset.yaml", "value: /var/lib/signoff", "value: /run/signoff/spool"),
-    (life.the_cronjob_reads_the_rows_with_its_secret, "reconcile/cronjob.yaml", "value: /etc/signoff/rest/password", "value: /etc/signoff/password"),
+    (
+        life.a_sign_off_outlives_the_pod_on_a_hostpath,
+        "components/spool-owner/statefulset.yaml",
+        "&& chown 65532:65532 /var/lib/signoff",
+        "",
+    ),
+    (
+        life.a_sign_off_outlives_the_pod_on_a_claim,
+        "components/spool-claim/statefulset.yaml",
+        "value: /var/lib/signoff",
+        "value: /run/signoff/spool",
+    ),
+    (
+        life.the_cronjob_reads_the_rows_with_its_secret,
+        "reconcile/cronjob.yaml",
+        "value: /etc/signoff/rest/password",
+        "value: /etc/signoff/password",
+    ),
+    (
+        life.the_cronjob_repairs_the_row_of_one_that_was_scaled_down,
+        "examples/reconcile/kustomization.yaml",
+        "_APPLY",
+        "_APPLYING",
+    ),
 ]
 
 
@@ -156,9 +239,9 @@ def all_caught(static, binary):
             if not seen:
                 print(f"NOT CAUGHT by {promise.__name__}: {words} {said}", file=sys.stderr, flush=True)
     # Those that prove something of the checks themselves.
-    free = {manifests.the_check_of_pod_security_can_fail}
+    free = {security.the_check_of_pod_security_can_fail}
     without = {one for one in [*static, *life.PROMISES]} - {one[0] for one in MUTATIONS} - free
-    for promise in without - {life.the_plain_sidecar_waits_for_its_scheduler_and_signs_it_off}:
+    for promise in without:
         print(f"NO MUTATION for {promise.__name__}", file=sys.stderr)
         caught = -1
     print(f"{caught} of {len(mutations)} broken manifests caught")
