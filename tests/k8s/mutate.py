@@ -85,7 +85,7 @@ MUTATIONS = [
     (budget.the_grace_budget_adds_up, "components/plain-sidecar/statefulset.yaml", 'value: "30"', 'value: "20"'),
     (budget.the_grace_budget_adds_up, DRAIN, "--linger=10s", "--linger=20s"),
     (budget.the_grace_budget_adds_up, DRAIN, "--deadline=5s", "--deadline=15s"),
-    (budget.the_grace_budget_adds_up, "components/drain-http/statefulset.yaml", 'value: "20"', 'value: "30"'),
+    (budget.the_grace_budget_adds_up, "components/drain-http/statefulset.yaml", "preStop:", "postStart:"),
     (budget.a_run_of_reconcile_fits_into_its_period, "reconcile/cronjob.yaml", "activeDeadlineSeconds: 280", "activeDeadlineSeconds: 240"),
     (budget.a_run_of_reconcile_fits_into_its_period, "reconcile/cronjob.yaml", '"*/5 ', '"*/4 '),
     (budget.a_run_of_reconcile_fits_into_its_period, "reconcile/cronjob.yaml", "Forbid", "Allow"),
