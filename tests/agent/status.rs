@@ -62,6 +62,23 @@ async fn a_pending_sign_off_is_shown_with_why_it_is_not_settled() {
 }
 
 #[tokio::test]
+async fn why_the_manager_is_away_is_shown_until_it_answers_again() {
+    let mut world = World::new().await;
+    let _agent = Process::watching(world.agent()).await;
+    let error = async |world: &World| {
+        let (_, out, _) = run(world.command(&["status", "-o", "json"])).await;
+        serde_json::from_str::<Status>(&out).unwrap().manager.last_error
+    };
+    eventually("the manager's answer", async || error(&world).await.is_none().then_some(())).await;
+    world.manager.stop().await;
+    let said = eventually("the failure", async || error(&world).await).await;
+    let (_, out, _) = run(world.command(&["status"])).await;
+    assert!(said.contains("connection refused") && out.contains("; last call: "), "{said}\n{out}");
+    world.manager.restart().await.unwrap();
+    eventually("the failure is over", async || error(&world).await.is_none().then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_flag_that_lacks_its_pair_is_degraded_for_good_though_a_manager_answers() {
     let world = World::new().await;
     let address = own_address();
