@@ -6,15 +6,13 @@ use super::{args::PreStopArgs, print, settings};
 use crate::{
     agent::{
         alone,
-        lifecycle::{RESERVE, Verdict},
+        lifecycle::{HOOK_WAIT, RESERVE, Verdict},
         socket::{AskError, PreStopAnswer, Request, Response, ask},
     },
     exit::Exit,
     logging::pid1,
 };
 
-/// How long the hook waits for the agent's confirmation unless told.
-const DEADLINE: Duration = Duration::from_secs(5);
 /// The agent answers by the deadline; this is for the way there and back.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -25,7 +23,7 @@ const LEAST: Duration = Duration::from_millis(500);
 pub async fn run(args: PreStopArgs) -> Exit {
     let began = Instant::now();
     let inputs = args.inputs();
-    let deadline = args.deadline.unwrap_or(DEADLINE);
+    let deadline = args.deadline.unwrap_or(HOOK_WAIT);
     let request = Request::PreStop { deadline: Some(deadline) };
     let answer = match ask(&inputs.run_dir(), &request, deadline + MARGIN).await {
         Ok(Response::PreStop(answer)) => answer,

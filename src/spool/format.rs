@@ -1,6 +1,6 @@
 //! A record's file: its name, and its one line.
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -106,6 +106,10 @@ pub(super) enum Damage {
     Misnamed { id: RecordId, key: Box<SchedulerKey>, name: String },
     #[error("it is named an ask, but its record is no sign-off")]
     NoSignOff,
+    #[error(
+        "it asks to sign {key} off, but names {address} as the place to look first, which is not that scheduler's"
+    )]
+    Elsewhere { key: Box<SchedulerKey>, address: SocketAddr },
     #[error("its name is not <8 hexadecimal digits>.<16 hexadecimal digits>.ask.json or .mark.json")]
     Name,
     #[error("it is no regular file")]
@@ -134,6 +138,12 @@ struct Body<'a> {
 #[derive(Deserialize)]
 struct OwnedBody {
     record: Record,
+}
+
+/// An ask's address where its IP is not its key's: a look there would say nothing of the scheduler that is to be signed off.
+/// (A mark's may be another: where the agent beside it saw it serve.)
+pub(super) fn elsewhere(ask: &Record) -> Option<SocketAddr> {
+    ask.address.filter(|address| address.ip().to_canonical() != ask.key.ip.get())
 }
 
 /// The bytes of a record's file.
@@ -182,6 +192,9 @@ pub(super) fn decode(name: &FileName, bytes: &[u8]) -> Result<Content, Damage> {
     }
     if name.kind == Kind::Ask && !matches!(record.what, What::SignOff { .. }) {
         return Err(Damage::NoSignOff);
+    }
+    if let (Kind::Ask, Some(address)) = (name.kind, elsewhere(&record)) {
+        return Err(Damage::Elsewhere { key: Box::new(record.key), address });
     }
     Ok(Content::Record(Box::new(record)))
 }

@@ -19,8 +19,9 @@
 //!
 //! The checksum is the CRC-32 (IEEE) of all bytes after the comma that follows it, the line's end included: it covers the version
 //! too. Every version keeps the name and this frame. A reader ignores fields that it doesn't know, so that each release writes what
-//! the one before it reads. A file of a newer version is left alone and reported. A file that is damaged or misnamed is
-//! renamed to `….corrupt` and reported by whoever takes records; it is never removed and stops nothing. Other files are ignored.
+//! the one before it reads. A file of a newer version is left alone and reported. A file that is damaged or misnamed, or an
+//! ask whose address is not at its key's IP (a look there would prove nothing), is renamed to `….corrupt` and reported by whoever
+//! takes records; it is never removed and stops nothing. Other files are ignored.
 //!
 //! # Several processes
 //!

@@ -84,7 +84,7 @@ pub struct Record {
     /// What is asked or was done.
     #[serde(flatten)]
     pub what: What,
-    /// Where the scheduler's health service is reached, to look before a replay.
+    /// Where the scheduler's health service is reached, to look before a replay: in an ask, at the key's own IP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
     /// Whether the key was seen in the manager before (only then is `record not found` a success).

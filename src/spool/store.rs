@@ -146,6 +146,10 @@ impl Spool {
             let why = "only a sign-off can be asked".to_owned();
             return Err(SpoolError::BadRecord { id: record.id.to_string(), why });
         }
+        if let Some(address) = format::elsewhere(record) {
+            let why = format!("{address} is not an address of {}", record.key);
+            return Err(SpoolError::BadRecord { id: record.id.to_string(), why });
+        }
         self.write(Kind::Ask, record)
     }
 

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicU8, Ordering},
+    time::{Duration, Instant},
 };
 
 use signoff::{
@@ -97,6 +98,28 @@ async fn the_hook_wants_its_token() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_missing_or_empty_is_said_at_the_start_and_for_as_long_as_it_is() {
+    let world = World::new().await;
+    let (address, listen) = (own_address(), own_address());
+    let mut command = world.agent();
+    command
+        .env("SIGNOFF_HOOK_LISTEN", address.to_string())
+        .env("SIGNOFF_LISTEN", listen.to_string())
+        .env("SIGNOFF_HOOK_TOKEN_FILE", world.path("token"));
+    let agent = Process::watching(command).await;
+    let degraded = "signoff_degraded{reason=\"hook-token\"}";
+    agent.says(&format!("--hook-token-file {} can't be read", world.path("token").display())).await;
+    assert_eq!(metric(listen, degraded).await, "1", "{}", agent.log());
+    std::fs::write(world.path("token"), "\n").unwrap();
+    agent.says("is empty: it must hold one line").await;
+    assert!(!agent.log().contains("A pre-stop hook"), "nobody called: {}", agent.log());
+    std::fs::write(world.path("token"), "open-sesame\n").unwrap();
+    agent.says("No longer degraded.").await;
+    assert_eq!(metric(listen, degraded).await, "0");
+    assert!(!agent.log().contains("open-sesame"), "{}", agent.log());
+}
+
+#[tokio::test]
 async fn the_hook_blocks_until_it_is_done_and_twice_is_once() {
     let mut world = World::new().await;
     let address = own_address();
@@ -120,6 +143,26 @@ async fn the_hook_blocks_until_it_is_done_and_twice_is_once() {
     assert_eq!((one.0, two.0, world.state()), (200, 200, Some(State::Inactive)), "{one:?} {two:?}");
     assert!(one.1.contains("confirmed") && two.1.contains("confirmed"), "{one:?} {two:?}");
     eventually("nothing is left", async || world.asks().is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn the_hook_is_answered_long_before_the_grace_ends_and_the_sign_off_goes_on() {
+    let mut world = World::new().await;
+    let address = own_address();
+    let mut command = world.agent();
+    command.env("SIGNOFF_HOOK_LISTEN", address.to_string()).env("HOST_IP", "127.0.0.1").arg("--grace=90s");
+    let agent = Process::watching(command).await;
+    world.manager.stop().await;
+    let began = Instant::now();
+    let (status, body) = get(address, "/pre-stop").await;
+    let took = began.elapsed();
+    assert!(status == 200 && body.contains("queued"), "{body}");
+    // The rest of the 90 s is the scheduler's.
+    assert!(took < Duration::from_secs(30), "{took:?}: {}", agent.log());
+    assert_eq!(world.asks().len(), 1);
+    world.manager.restart().await.unwrap();
+    world.until(State::Inactive).await;
+    eventually("it is settled", async || world.asks().is_empty().then_some(())).await;
 }
 
 #[tokio::test]

@@ -20,12 +20,17 @@ use crate::harness::{LONG, Process, World, eventually, key, run};
 
 /// A record's file, as every release reads it.
 fn write_record(dir: &Path, version: u64, key: &SchedulerKey, id: u64, port: u16) -> PathBuf {
+    write_record_of(dir, version, key, id, &format!("{}:{port}", key.ip))
+}
+
+/// One that says where its scheduler was.
+fn write_record_of(dir: &Path, version: u64, key: &SchedulerKey, id: u64, address: &str) -> PathBuf {
     let what = json!({
         "id": format!("{id:016x}"),
         "key": key,
         "what": "sign-off",
         "cause": "sigterm",
-        "address": format!("{}:{port}", key.ip),
+        "address": address,
         "listed": true,
         "at": 1_800_000_000_000_u64,
     });
@@ -166,6 +171,25 @@ async fn another_pods_sign_off_is_replayed_only_where_nothing_answers_or_the_add
         assert!(!table.history().iter().any(ended), "{key} lives");
         assert_eq!(table.state(key).unwrap(), Some(State::Active));
     }
+}
+
+#[tokio::test]
+async fn an_ask_that_would_have_another_address_looked_at_is_set_aside_and_its_scheduler_stays() {
+    let world = World::new().await;
+    let spool = world.path("spool");
+    std::fs::create_dir(&spool).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let lives = row(&world, "lives", listener.local_addr().unwrap().port());
+    let silent = row(&world, "silent", 1);
+    // Nobody is there.
+    let forged = write_record_of(&spool, 1, &lives, 1, "127.0.0.9:1");
+    write_record(&spool, 1, &silent, 2, 1);
+    let agent = Process::start(world.agent());
+    agent.says("names 127.0.0.9:1 as the place to look first").await;
+    let table = world.manager.table();
+    assert!(table.eventually_state(&silent, Some(State::Inactive), LONG).await, "the rest is replayed");
+    assert_eq!(table.state(&lives).unwrap(), Some(State::Active), "{}", agent.log());
+    assert!(!forged.exists() && world.spool_files(".corrupt").len() == 1, "{}", agent.log());
 }
 
 /// The open files of a process, and its memory in KiB.

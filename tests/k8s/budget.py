@@ -28,12 +28,11 @@ def seconds(text):
 def longest_hook(command):
     """How long `signoff pre-stop` takes at the most: the answer, the way there and back, the linger."""
     options = dict(one.removeprefix("--").split("=") for one in command[2:])
-    deadline = seconds(options["deadline"]) if "deadline" in options else constant("src/cli/pre_stop.rs", "DEADLINE")
+    deadline = seconds(options["deadline"]) if "deadline" in options else constant("src/agent/lifecycle/mod.rs", "HOOK_WAIT")
     return deadline + constant("src/cli/pre_stop.rs", "MARGIN") + seconds(options.get("linger", "0"))
 
 
 def the_grace_budget_adds_up(tree):
-    reserve = constant("src/agent/lifecycle/mod.rs", "RESERVE")
     least = constant("src/agent/lifecycle/mod.rs", "LEAST_AFTER_SIGTERM")
     slack = constant("src/agent/lifecycle/mod.rs", "DRAIN_SLACK")
     default = constant("src/identity/settings.rs", "DEFAULT_GRACE")
@@ -51,13 +50,11 @@ def the_grace_budget_adds_up(tree):
         if "exec" in hook:
             longest = longest_hook(hook["exec"]["command"])
         elif "httpGet" in hook:
-            # It has no time-out of its own: the agent answers when its grace, less the reserve, is over.
-            longest = grace - reserve
+            # It has no time-out of its own: the agent answers in time.
+            longest = constant("src/agent/lifecycle/mod.rs", "HOOK_WAIT")
         else:
             longest = 0
-        if "httpGet" not in hook:
-            require(grace == total, f"{example}: SIGNOFF_GRACE is {grace}, the pod's grace {total}")
-        require(grace <= total, f"{example}: SIGNOFF_GRACE is more than the pod's grace")
+        require(grace == total, f"{example}: SIGNOFF_GRACE is {grace}, the pod's grace {total}")
         needed = longest + SCHEDULERS_STOP + least
         require(needed <= total, f"{example}: the hook's {longest} s, the stops' {SCHEDULERS_STOP + least} s, and only {total} s")
         require(longest < grace + slack, f"{example}: the drain is over before the hook is")

@@ -115,7 +115,7 @@ MUTATIONS = [
     (budget.the_grace_budget_adds_up, PLAIN, 'value: "30"', 'value: "20"'),
     (budget.the_grace_budget_adds_up, DRAIN, "--linger=10s", "--linger=20s"),
     (budget.the_grace_budget_adds_up, DRAIN, "--deadline=5s", "--deadline=15s"),
-    (budget.the_grace_budget_adds_up, "components/drain-http/statefulset.yaml", 'value: "20"', 'value: "30"'),
+    (budget.the_grace_budget_adds_up, "components/drain-http/statefulset.yaml", "preStop:", "postStart:"),
     (
         budget.a_run_of_reconcile_fits_into_its_period,
         "reconcile/cronjob.yaml",

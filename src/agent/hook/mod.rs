@@ -1,7 +1,7 @@
 //! The opt-in hook listener: `GET /pre-stop`, for kubelet's `httpGet` preStop hook on the scheduler's own container.
 //!
-//! kubelet ignores the status, sets no time-out, and may call twice: so the answer comes when the sign-off is settled or
-//! queued, and calling again is the callback's to make harmless. It is the only listener that writes, so it answers only the node's own
+//! kubelet ignores the status, sets no time-out, and may call twice: so the answer comes when the sign-off is settled,
+//! or queued once the callback has waited for long enough, and calling again is the callback's to make harmless. It is the only listener that writes, so it answers only the node's own
 //! addresses ([`allow`]) and, with a token's file, only requests with the token ([`token`]). Who is refused is logged
 //! with the address, since a hook that was refused is a drain that didn't happen.
 //!

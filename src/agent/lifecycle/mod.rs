@@ -36,6 +36,9 @@ mod tests;
 pub const RESERVE: Duration = Duration::from_secs(1);
 /// Exit is called this long before the deadline.
 const EXIT_MARGIN: Duration = Duration::from_millis(150);
+/// How long a hook waits for the manager unless told otherwise: what is not confirmed by then is queued, and the rest of the
+/// grace is the scheduler's.
+pub const HOOK_WAIT: Duration = Duration::from_secs(5);
 /// A drain that no stop follows is over this long after the grace.
 pub const DRAIN_SLACK: Duration = Duration::from_secs(5);
 /// What a kubelet gives after SIGTERM at the least.

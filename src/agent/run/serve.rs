@@ -18,6 +18,7 @@ use super::super::{
         token::TokenFile,
     },
     http::{self, Readiness, Served},
+    lifecycle::HOOK_WAIT,
     shell::Command,
     socket::{self, Request, Response},
 };
@@ -88,8 +89,18 @@ impl Agent {
             {
                 Ok(networks) => {
                     let allow = AllowList::new(settings.host_ips.clone(), networks, RouteTables::default());
-                    let hook = Hook::new(allow, settings.hook_token_file.as_ref().map(TokenFile::new));
-                    let pre_stop = self.pre_stop(None);
+                    let token = settings.hook_token_file.as_ref().map(TokenFile::new);
+                    if let Some(token) = token.clone() {
+                        let degraded = self.degraded.clone();
+                        tokio::spawn(token.watch(move |token| {
+                            degraded.set(
+                                "hook-token",
+                                token.err().map(|why| format!("{why}; every hook is refused")),
+                            );
+                        }));
+                    }
+                    let hook = Hook::new(allow, token);
+                    let pre_stop = self.pre_stop(HOOK_WAIT);
                     let answer = move || {
                         let answer = pre_stop();
                         async move {
@@ -121,14 +132,14 @@ impl Agent {
         listeners
     }
 
-    /// What a pre-stop call does.
+    /// What a pre-stop call does that is answered within `wait`.
     pub(super) fn pre_stop(
         &self,
-        wait: Option<Duration>,
+        wait: Duration,
     ) -> impl Fn() -> BoxFuture<'static, Result<socket::PreStopAnswer, String>> + Send + Sync + Clone + 'static
     {
         let commands = self.commands.clone();
-        move || pre_stop(commands.clone(), wait).boxed()
+        move || pre_stop(commands.clone(), Some(wait)).boxed()
     }
 }
 

@@ -61,14 +61,13 @@ impl Agent {
 
     pub(super) fn watch_manager(&self, manager: &dyn Manager) {
         let mut contact = manager.watch();
-        let (commands, ready, degraded) = (self.commands.clone(), self.ready.clone(), self.degraded.clone());
+        let (commands, ready) = (self.commands.clone(), self.ready.clone());
         tokio::spawn(async move {
             let (mut losses, mut gains) = (0, 0);
             loop {
-                let now = *contact.borrow_and_update();
+                let now = contact.borrow_and_update().clone();
                 if now.answered {
                     ready.set(true);
-                    degraded.set("manager", None);
                 }
                 if now.losses > losses {
                     losses = now.losses;

@@ -66,6 +66,7 @@ fn a_checksum_alone_makes_no_record() {
     let whole = body(String::from_utf8(format::encode(&ask(1, 1)).unwrap()).unwrap());
     let other_key = body(String::from_utf8(format::encode(&ask(2, 1)).unwrap()).unwrap());
     let other_id = body(String::from_utf8(format::encode(&ask(1, 3)).unwrap()).unwrap());
+    let elsewhere = whole.replace("\"address\":\"10.0.0.1:8002\"", "\"address\":\"10.0.0.2:8002\"");
     let no_sign_off = body(String::from_utf8(format::encode(&seen(1, 1)).unwrap()).unwrap());
     for (text, said) in [
         ("{}\n".to_owned(), "no record"),
@@ -78,10 +79,29 @@ fn a_checksum_alone_makes_no_record() {
         (other_key, "belongs in the file"),
         (other_id, "belongs in the file"),
         (no_sign_off, "no sign-off"),
+        (elsewhere, "names 10.0.0.2:8002 as the place to look first"),
     ] {
         let problems = take_beside_a_whole_one(framed(&text).as_bytes(), said);
         assert!(problems[0].why.contains(said), "{said:?} not in {:?}", problems[0].why);
     }
+}
+
+#[test]
+fn an_address_is_its_key_s_however_it_is_written_and_a_mark_s_may_be_the_loopback() {
+    let name = FileName::of(Kind::Ask, &ask(1, 1));
+    let whole = String::from_utf8(format::encode(&ask(1, 1)).unwrap()).unwrap()[20..].to_owned();
+    for address in ["10.0.0.1:8002", "10.0.0.1:1", "[::ffff:10.0.0.1]:8002"] {
+        let text = framed(&whole.replace("10.0.0.1:8002", address));
+        assert!(format::decode(&name, text.as_bytes()).is_ok(), "{text}");
+    }
+    let dir = dir();
+    let mut spool = open(&dir);
+    let served_at = |record: Record| Record { address: "127.0.0.1:8002".parse().ok(), ..record };
+    spool.write_mark(&served_at(seen(1, 1))).unwrap();
+    assert!(matches!(spool.write_ask(&served_at(ask(1, 2))), Err(SpoolError::BadRecord { .. })));
+    drop(spool);
+    let taken = open(&dir).take_own(&key(1)).unwrap();
+    assert_eq!((ids(&taken.records), taken.problems), (vec![(Kind::Mark, 1)], vec![]));
 }
 
 #[test]
