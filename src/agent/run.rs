@@ -265,11 +265,12 @@ impl Agent {
             (self.plain_status(), self.degraded.clone(), disk.clone(), manager.watch());
         Box::new(move || {
             let mut status = plain.clone();
-            let contact = *contact.borrow();
+            let contact = contact.borrow().clone();
             status.degraded = degraded.list();
             status.succession = Some(succession());
             status.manager.answered = contact.answered;
             status.manager.losses = contact.losses;
+            status.manager.last_error = contact.last_error;
             status.spool.durability = disk.durability().queued().to_owned();
             // Read-only, and small; a spool that can't be read is told under `degraded`.
             if let Ok(listing) = crate::spool::scan(disk.dir()) {

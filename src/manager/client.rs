@@ -142,6 +142,14 @@ impl Client {
         }
     }
 
+    /// A success was noted where the answer came.
+    fn noted<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+        if let Err(failure) = &result {
+            self.grpc.note_failure(failure);
+        }
+        result
+    }
+
     /// Logged when it begins; a failure that goes on is no news.
     fn rest_failed(&self, failure: &Failure) {
         if self.rest_state.swap(FAILS, Ordering::Relaxed) != FAILS {
@@ -157,15 +165,19 @@ fn both(rest: &Failure, grpc: Failure) -> Failure {
 #[async_trait]
 impl Manager for Client {
     async fn sign_off(&self, key: &SchedulerKey, options: AttemptOptions) -> Outcome {
-        self.grpc.sign_off(key, options).await
+        let outcome = self.grpc.sign_off(key, options).await;
+        if let Some(failure) = outcome.failure() {
+            self.grpc.note_failure(failure);
+        }
+        outcome
     }
 
     async fn hold(&self, key: &SchedulerKey) -> Result<HoldStart, Failure> {
-        self.grpc.hold(key).await
+        self.noted(self.grpc.hold(key).await)
     }
 
     async fn read_row(&self, key: &SchedulerKey) -> Result<RowRead, Failure> {
-        let Some(rest) = &self.rest else { return self.grpc.read_row(key).await };
+        let Some(rest) = &self.rest else { return self.noted(self.grpc.read_row(key).await) };
         match rest.read_row(key).await {
             Ok(read) => {
                 self.rest_worked();
@@ -173,7 +185,7 @@ impl Manager for Client {
             }
             Err(failure) => {
                 self.rest_failed(&failure);
-                self.grpc.read_row(key).await.map_err(|grpc| both(&failure, grpc))
+                self.noted(self.grpc.read_row(key).await.map_err(|grpc| both(&failure, grpc)))
             }
         }
     }
@@ -186,7 +198,7 @@ impl Manager for Client {
             };
             Ok(rows.into_iter().filter(|row| matches(filter, row)).collect())
         };
-        let Some(rest) = &self.rest else { return over_grpc.await };
+        let Some(rest) = &self.rest else { return self.noted(over_grpc.await) };
         match rest.list(filter).await {
             Ok(rows) => {
                 self.rest_worked();
@@ -194,7 +206,7 @@ impl Manager for Client {
             }
             Err(failure) => {
                 self.rest_failed(&failure);
-                over_grpc.await.map_err(|grpc| both(&failure, grpc))
+                self.noted(over_grpc.await.map_err(|grpc| both(&failure, grpc)))
             }
         }
     }

@@ -46,6 +46,8 @@ mod tests;
 pub const ANSWER_CAP: usize = 4 * 1024 * 1024;
 /// How long a list may take.
 const LIST_LIMIT: Duration = Duration::from_secs(5);
+/// How many characters are kept of why a call failed: each of many addresses may have its own words.
+const WORDS: usize = 300;
 /// How many connections one attempt may use up without its request being seen.
 const TURNS: usize = 4;
 
@@ -100,7 +102,19 @@ impl Shared {
 
     fn answered(&self, connection: &Connection) {
         self.dialer.answered(connection.peer());
-        self.contact.send_if_modified(|c| !std::mem::replace(&mut c.answered, true));
+        self.note_answer();
+    }
+
+    fn note_answer(&self) {
+        self.contact.send_if_modified(|c| {
+            let answered = std::mem::replace(&mut c.answered, true);
+            c.last_error.take().is_some() || !answered
+        });
+    }
+
+    fn note_failure(&self, why: &str) {
+        let why: String = why.chars().take(WORDS).collect();
+        self.contact.send_if_modified(|c| c.last_error.replace(why.clone()).as_ref() != Some(&why));
     }
 
     /// The warm connection, or a new one, which is warm from now on.
@@ -196,7 +210,12 @@ impl Grpc {
 
     /// Notes an answer that came by another way (REST).
     pub(super) fn note_answer(&self) {
-        self.shared.contact.send_if_modified(|c| !std::mem::replace(&mut c.answered, true));
+        self.shared.note_answer();
+    }
+
+    /// Notes how a call failed, after all was tried that there was for it.
+    pub(super) fn note_failure(&self, failure: &Failure) {
+        self.shared.note_failure(&failure.why);
     }
 
     /// One attempt at a sign-off; see [`super::Manager::sign_off`].

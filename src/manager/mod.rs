@@ -227,12 +227,12 @@ pub trait Manager: Send + Sync {
     /// What [`Manager::read_row`] will prove: REST is configured and worked last, or not.
     fn freshness(&self) -> Freshness;
     /// Counts the losses of a warm connection to a manager and the manager's first answer: something may have changed a
-    /// row. Runs for as long as it is polled, and keeps the warm connection.
+    /// row. And says how the last call failed, until one succeeds. Runs for as long as it is polled, and keeps the warm connection.
     fn watch(&self) -> tokio::sync::watch::Receiver<Contact>;
 }
 
 /// What is known about the contact with the manager.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Contact {
     /// The manager has answered once.
     pub answered: bool,
@@ -240,4 +240,6 @@ pub struct Contact {
     pub losses: u64,
     /// How often a manager answered on a new connection that is kept.
     pub gains: u64,
+    /// Why the last call failed, if the last call failed: shortened.
+    pub last_error: Option<String>,
 }

@@ -62,6 +62,28 @@ async fn a_pending_sign_off_is_shown_with_why_it_is_not_settled() {
 }
 
 #[tokio::test]
+async fn why_the_manager_is_away_is_shown_until_it_answers_again() {
+    let mut world = World::new().await;
+    let _agent = Process::watching(world.agent()).await;
+    let error = async |world: &World| {
+        let (_, out, _) = run(world.command(&["status", "-o", "json"])).await;
+        serde_json::from_str::<Status>(&out).unwrap().manager.last_error
+    };
+    eventually("the manager's answer", async || error(&world).await.is_none().then_some(())).await;
+    world.manager.stop().await;
+    // At first it may be that of a call that was cut.
+    eventually("the failure in the table", async || {
+        let (_, out, _) = run(world.command(&["status"])).await;
+        let line = out.lines().find(|line| line.starts_with("Manager ")).unwrap_or_default();
+        (line.contains("; last call: ") && line.contains("connection refused")).then_some(())
+    })
+    .await;
+    assert!(error(&world).await.is_some());
+    world.manager.restart().await.unwrap();
+    eventually("the failure is over", async || error(&world).await.is_none().then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_flag_that_lacks_its_pair_is_degraded_for_good_though_a_manager_answers() {
     let world = World::new().await;
     let address = own_address();

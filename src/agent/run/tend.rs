@@ -65,7 +65,7 @@ impl Agent {
         tokio::spawn(async move {
             let (mut losses, mut gains) = (0, 0);
             loop {
-                let now = *contact.borrow_and_update();
+                let now = contact.borrow_and_update().clone();
                 if now.answered {
                     ready.set(true);
                 }

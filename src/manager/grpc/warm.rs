@@ -60,6 +60,7 @@ pub(super) async fn keep_warm(shared: Arc<Shared>) {
                 }
             },
         };
+        shared.note_failure(&why);
         if !away {
             tracing::warn!(reason = why, "No manager answers; it is tried again.");
             away = true;
