@@ -4,7 +4,7 @@
 //! event; only an ask's write is waited for, at most as long as the disk thread allows.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -402,13 +402,16 @@ pub async fn within<T>(
     }
 }
 
-/// The rows that might be the key's: of its hostname (REST), else of its cluster and of the active ones (gRPC).
+/// The rows that might be the key's, each once: of its hostname (REST), else of its cluster and of the active ones (gRPC).
 pub async fn rows_like(manager: &dyn Manager, key: &SchedulerKey) -> Result<Vec<Row>, Failure> {
     let mut rows = within(READ_LIMIT, manager.list(&Filter::Hostname(key.hostname.clone()))).await?;
     if !rows.iter().any(|row| row.is(key)) {
         let of_cluster = within(READ_LIMIT, manager.list(&Filter::Cluster(key.cluster_id))).await?;
+        let known: HashSet<u64> = rows.iter().map(|row| row.id).collect();
         rows.extend(of_cluster.into_iter().filter(|row| {
-            row.hostname.eq_ignore_ascii_case(key.hostname.as_str()) || row.ip == key.ip.to_string()
+            let alike =
+                row.hostname.eq_ignore_ascii_case(key.hostname.as_str()) || row.ip == key.ip.to_string();
+            alike && !known.contains(&row.id)
         }));
     }
     Ok(rows)

@@ -27,7 +27,8 @@ async fn a_wrong_key_is_said_and_settles_nothing(rest: bool, name: &str, value: 
     agent.says("The manager has no row with this scheduler's key").await;
     assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
     let listed = format!("{}/127.0.0.1:{} in cluster 1", world.key.hostname, world.scheduler.addr().port());
-    assert!(agent.log().contains(&listed), "{listed}: {}", agent.log());
+    let said = format!("\"manager.listed\":\"{listed}\"");
+    assert!(agent.log().contains(&said), "once: {said}: {}", agent.log());
     assert_eq!(metric(address, "signoff_identity_known").await, "0.0");
     agent.term();
     world.scheduler.vanish().await;
