@@ -97,6 +97,8 @@ pub struct Attempts {
     /// When the first attempt since the last settlement began, and how many there were.
     count: u32,
     last_failure: Option<String>,
+    /// The last one that ended was rejected.
+    rejected: bool,
 }
 
 impl Attempts {
@@ -114,6 +116,7 @@ impl Attempts {
             last_ended: None,
             count: 0,
             last_failure: None,
+            rejected: false,
         }
     }
 
@@ -150,6 +153,11 @@ impl Attempts {
     /// Why the last one that failed did.
     pub fn last_failure(&self) -> Option<&str> {
         self.last_failure.as_deref()
+    }
+
+    /// Whether the last one that ended was rejected: the next one will be too, until a person mends something.
+    pub fn rejected(&self) -> bool {
+        self.rejected
     }
 
     /// Whether an attempt under way covers this ask already.
@@ -192,6 +200,7 @@ impl Attempts {
         let Some(at) = self.open.iter().position(|open| open.id == id) else { return Ended::Again };
         let ended = self.open.swap_remove(at);
         self.last_ended = Some(now.at);
+        self.rejected = matches!(outcome, Outcome::Rejected(_));
         if let Some(failure) = outcome.failure() {
             self.last_failure = Some(failure.why.clone());
         }

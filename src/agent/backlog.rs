@@ -50,6 +50,7 @@ impl Backlog {
                     at: ask.at,
                     attempts: u64::from(attempts.count()),
                     last_error: attempts.last_failure().map(str::to_owned),
+                    rejected: attempts.rejected(),
                     watched_until: None,
                     inherited,
                 };

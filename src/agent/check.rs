@@ -209,15 +209,21 @@ fn queue(status: &Status) -> Finding {
             },
         );
     };
+    let found =
+        format!("{} sign-off(s) pending, the oldest asked {} s ago", waiting().count(), age(status, oldest));
+    if let Some(ask) = waiting().find(|ask| ask.rejected) {
+        return failed(
+            NAME,
+            format!("{found}; {}: {}", ask.key, ask.last_error.as_deref().unwrap_or("rejected")),
+            "mend what it names: the certificates, the endpoint (a manager's gRPC, or what stands before it), the key; the \
+             agent keeps trying",
+        );
+    }
     let error = waiting().find_map(|ask| ask.last_error.as_deref());
     let error = error.map(|error| format!("; last failure: {error}")).unwrap_or_default();
     warning(
         NAME,
-        format!(
-            "{} sign-off(s) pending, the oldest asked {} s ago{error}",
-            waiting().count(),
-            age(status, oldest)
-        ),
+        format!("{found}{error}"),
         "see the manager's checks; the agent keeps trying (signoff status shows each of them)",
     )
 }

@@ -282,6 +282,7 @@ pub fn status(mut status: Status, core: &Lifecycle, now: Now) -> Status {
         at: ask.record.at,
         attempts: u64::from(core.attempts().count()),
         last_error: core.attempts().last_failure().map(str::to_owned),
+        rejected: core.attempts().rejected(),
         watched_until: ask.acknowledged.and_then(|_| core.attempts().closed_at()).map(|at| wall_of(at, now)),
         inherited: ask.inherited,
     }));

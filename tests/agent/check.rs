@@ -8,7 +8,10 @@ use signoff::{
     agent::socket::{Finding, Verdict},
     key::SchedulerKey,
     manager::State,
-    mock::table::{Patch, Registration},
+    mock::{
+        fault::{Fault, Kind},
+        table::{Patch, Registration},
+    },
 };
 
 use crate::harness::{Process, World, eventually, run};
@@ -246,6 +249,30 @@ async fn a_drain_that_is_on_is_told_by_the_agent() {
     let (code, out, err) = run(world.command(&["pre-stop"])).await;
     assert_eq!(code, 0, "{out}{err}");
     Checked::of(beside(&world)).await.only("agent: drain", Verdict::Warning, "the row stays inactive");
+}
+
+#[tokio::test]
+async fn a_sign_off_that_the_manager_rejects_is_failed_until_one_gets_through() {
+    let world = World::new().await;
+    let _agent = informed(&world, world.agent()).await;
+    let rejects = Fault {
+        call: Some("keep-alive".to_owned()),
+        message: Some("rpc error: code = PermissionDenied desc = not you".to_owned()),
+        ..Fault::new(Kind::Internal)
+    };
+    world.manager.faults().add(rejects).unwrap();
+    let (code, out, err) = run(world.command(&["pre-stop", "--deadline=1s"])).await;
+    assert_eq!(code, 75, "{out}{err}");
+    let checked = Checked::of(beside(&world)).await;
+    checked.are(&[("agent: drain", Verdict::Warning), ("agent: queue", Verdict::Failed)]);
+    let queue = &checked.found("agent: queue").found;
+    assert!(queue.contains(&world.key.to_string()) && queue.contains("desc = not you"), "{queue}");
+    world.manager.faults().clear();
+    eventually("it gets through", async || {
+        let checked = Checked::of(beside(&world)).await;
+        (checked.found("agent: queue").verdict == Verdict::Ok).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -66,6 +66,12 @@ fn each_thing_that_is_not_right_is_told_and_it_alone() {
         last_error: Some("connection refused".to_owned()),
         ..PendingStatus::default()
     };
+    let rejected = PendingStatus {
+        key: "s/10.0.0.9 in cluster 1".to_owned(),
+        last_error: Some("rejected with PermissionDenied: no".to_owned()),
+        rejected: true,
+        ..ask.clone()
+    };
     let watched = PendingStatus { watched_until: Some(NOW + 1), ..PendingStatus::default() };
     let contested = SuccessionStatus {
         contested: vec!["s/10.0.0.8 in cluster 1".to_owned()],
@@ -112,6 +118,13 @@ fn each_thing_that_is_not_right_is_told_and_it_alone() {
             "agent: drain",
             Verdict::Warning,
             "at most 34 s more",
+        ),
+        (
+            Status { pending: vec![watched.clone(), ask.clone(), rejected], ..healthy() },
+            "agent: queue",
+            Verdict::Failed,
+            "2 sign-off(s) pending, the oldest asked 90 s ago; s/10.0.0.9 in cluster 1: rejected with \
+             PermissionDenied: no",
         ),
         (
             Status { pending: vec![watched, ask], ..healthy() },

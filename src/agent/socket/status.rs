@@ -138,6 +138,8 @@ pub struct PendingStatus {
     pub attempts: u64,
     /// Why the last one failed.
     pub last_error: Option<String>,
+    /// The last one was rejected: trying again can't help until something is mended.
+    pub rejected: bool,
     /// Confirmed, and kept until then, since earlier attempts may still be applied.
     pub watched_until: Option<WallMillis>,
     /// It was found on the spool.
