@@ -51,6 +51,8 @@ pub(super) fn check(settings: &Settings) -> Finding {
     }
     ok(
         NAME,
-        format!("{found}; it must be the pod's terminationGracePeriodSeconds, less a preStop's --linger"),
+        format!(
+            "{found}; it must be the pod's terminationGracePeriodSeconds: a preStop hook's time, --linger too, is spent of both"
+        ),
     )
 }

@@ -92,6 +92,12 @@ fn a_grace_is_held_against_a_slow_attempt_and_the_keep_alive_interval() {
     };
     for (grace, interval, verdict, said) in [
         (30, 5, Verdict::Ok, "30s, of which 1s"),
+        (
+            30,
+            5,
+            Verdict::Ok,
+            "terminationGracePeriodSeconds: a preStop hook's time, --linger too, is spent of both",
+        ),
         (10, 5, Verdict::Ok, "10s"),
         (9, 5, Verdict::Warning, "takes up to 8s"),
         (31, 30, Verdict::Warning, "keep-alive interval (30s)"),
