@@ -100,6 +100,9 @@ async fn findings(settings: &Settings, problems: &[Problem], deadline: Instant) 
     checks.push(Check::new("grace", std::future::ready(vec![grace::check(settings)])));
     let named = files::named(settings);
     checks.push(Check::new("files", off_thread("files", move || files::check(&named))));
+    if let Some(path) = settings.hook_token_file.clone() {
+        checks.push(Check::new("hook token file", files::token(path)));
+    }
     checks.push(Check::new("agent", ask_agent(&settings.run_dir)));
     join_all(checks.into_iter().map(|check| in_time(check, deadline))).await.into_iter().flatten().collect()
 }

@@ -98,6 +98,28 @@ async fn the_hook_wants_its_token() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_missing_or_empty_is_said_at_the_start_and_for_as_long_as_it_is() {
+    let world = World::new().await;
+    let (address, listen) = (own_address(), own_address());
+    let mut command = world.agent();
+    command
+        .env("SIGNOFF_HOOK_LISTEN", address.to_string())
+        .env("SIGNOFF_LISTEN", listen.to_string())
+        .env("SIGNOFF_HOOK_TOKEN_FILE", world.path("token"));
+    let agent = Process::watching(command).await;
+    let degraded = "signoff_degraded{reason=\"hook-token\"}";
+    agent.says(&format!("--hook-token-file {} can't be read", world.path("token").display())).await;
+    assert_eq!(metric(listen, degraded).await, "1", "{}", agent.log());
+    std::fs::write(world.path("token"), "\n").unwrap();
+    agent.says("is empty: it must hold one line").await;
+    assert!(!agent.log().contains("A pre-stop hook"), "nobody called: {}", agent.log());
+    std::fs::write(world.path("token"), "open-sesame\n").unwrap();
+    agent.says("No longer degraded.").await;
+    assert_eq!(metric(listen, degraded).await, "0");
+    assert!(!agent.log().contains("open-sesame"), "{}", agent.log());
+}
+
+#[tokio::test]
 async fn the_hook_blocks_until_it_is_done_and_twice_is_once() {
     let mut world = World::new().await;
     let address = own_address();

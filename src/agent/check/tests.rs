@@ -187,9 +187,17 @@ fn what_the_agent_has_to_do_without_is_failed_where_a_sign_off_needs_it() {
         let degraded = vec![Degradation { reason: reason.to_owned(), why: "it is gone".to_owned() }];
         Status { degraded, ..healthy() }
     };
-    for reason in
-        ["spool", "scheduler-config", "hostname", "ip", "hook-listen", "hook-allow", "socket", "new"]
-    {
+    for reason in [
+        "spool",
+        "scheduler-config",
+        "hostname",
+        "ip",
+        "hook-listen",
+        "hook-allow",
+        "hook-token",
+        "socket",
+        "new",
+    ] {
         only(&without(reason), &format!("agent: without {reason}"), Verdict::Failed, "it is gone");
     }
     for reason in ["listen", "settings", "environment", "manager"] {

@@ -4,14 +4,18 @@
 //! error, a log line or a `Debug`.
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
-use tokio::{io::AsyncReadExt, time::timeout};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::{sleep, timeout},
+};
 
 /// The header for a token alone; `Authorization: Bearer` is the other way. (kubelet drops Authorization where it falls
 /// back from HTTPS to HTTP.)
@@ -22,6 +26,11 @@ const MAX_TOKEN: usize = 4 << 10;
 
 /// How long a read may take: a Secret's volume is in memory.
 const READ_TIME: Duration = Duration::from_secs(2);
+
+/// How soon a file without a token is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// And one with a token.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Why there is no token. Names the file.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +72,31 @@ impl TokenFile {
         &self.path
     }
 
-    /// Whether there is a token in it now: to say so at the start rather than at the first hook.
+    /// Whether there is a token in it now.
     pub async fn check(&self) -> Result<(), TokenError> {
         self.read().await.map(drop)
+    }
+
+    /// Tells again and again, for as long as it is polled, whether there is a token, so that it is known before the first hook.
+    pub async fn watch(self, tell: impl Fn(Result<(), TokenError>)) {
+        loop {
+            let mut reading = self.reading();
+            let pause = match timeout(READ_TIME, &mut reading).await {
+                Ok(read) => {
+                    let read = read.unwrap_or_else(|panicked| Err(self.unreadable(panicked.into())));
+                    let pause = if read.is_ok() { LOOK_EVERY } else { LOOK_AGAIN };
+                    tell(read.map(drop));
+                    pause
+                }
+                Err(_) => {
+                    tell(Err(self.unreadable(io::ErrorKind::TimedOut.into())));
+                    // What hangs keeps one thread, not one for each look.
+                    drop(reading.await);
+                    LOOK_AGAIN
+                }
+            };
+            sleep(pause).await;
+        }
     }
 
     /// Whether one of the request's headers has the token.
@@ -83,16 +114,23 @@ impl TokenFile {
     }
 
     async fn read(&self) -> Result<Vec<u8>, TokenError> {
-        let unreadable = |source| TokenError::Unreadable { path: self.path.clone(), source };
+        match timeout(READ_TIME, self.reading()).await {
+            Ok(read) => read.unwrap_or_else(|panicked| Err(self.unreadable(panicked.into()))),
+            Err(_) => Err(self.unreadable(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    fn reading(&self) -> JoinHandle<Result<Vec<u8>, TokenError>> {
+        let this = self.clone();
+        spawn_blocking(move || this.read_now())
+    }
+
+    fn read_now(&self) -> Result<Vec<u8>, TokenError> {
         let unfit = |what| TokenError::Unfit { path: self.path.clone(), what };
-        let read = async {
-            let mut token = Vec::new();
-            let file = tokio::fs::File::open(&self.path).await?;
-            file.take(MAX_TOKEN as u64 + 1).read_to_end(&mut token).await?;
-            Ok(token)
-        };
-        let read = timeout(READ_TIME, read).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let token = read.map_err(unreadable)?;
+        let mut token = Vec::new();
+        File::open(&self.path)
+            .and_then(|file| file.take(MAX_TOKEN as u64 + 1).read_to_end(&mut token))
+            .map_err(|source| self.unreadable(source))?;
         if token.len() > MAX_TOKEN {
             return Err(unfit("is too large"));
         }
@@ -104,5 +142,9 @@ impl TokenFile {
             return Err(unfit("has more than a token in it"));
         }
         Ok(token.to_vec())
+    }
+
+    fn unreadable(&self, source: io::Error) -> TokenError {
+        TokenError::Unreadable { path: self.path.clone(), source }
     }
 }

@@ -89,7 +89,17 @@ impl Agent {
             {
                 Ok(networks) => {
                     let allow = AllowList::new(settings.host_ips.clone(), networks, RouteTables::default());
-                    let hook = Hook::new(allow, settings.hook_token_file.as_ref().map(TokenFile::new));
+                    let token = settings.hook_token_file.as_ref().map(TokenFile::new);
+                    if let Some(token) = token.clone() {
+                        let degraded = self.degraded.clone();
+                        tokio::spawn(token.watch(move |token| {
+                            degraded.set(
+                                "hook-token",
+                                token.err().map(|why| format!("{why}; every hook is refused")),
+                            );
+                        }));
+                    }
+                    let hook = Hook::new(allow, token);
                     let pre_stop = self.pre_stop(HOOK_WAIT);
                     let answer = move || {
                         let answer = pre_stop();

@@ -10,11 +10,13 @@ use std::{
 use crate::{
     agent::{
         check::{failed, ok, warning},
-        socket::Finding,
+        hook::token::TokenFile,
+        socket::{Finding, Verdict},
     },
     identity::Settings,
 };
 
+const TOKEN: &str = "hook token file";
 const READABLE_BY_ALL: u32 = 0o004;
 
 /// A file of the settings.
@@ -24,7 +26,7 @@ pub(super) struct Named {
     secret: bool,
 }
 
-/// Those that the settings name, each once.
+/// Those that the settings name, each once; but for the hook's token.
 pub(super) fn named(settings: &Settings) -> Vec<Named> {
     let scheduler = settings.scheduler_tls.clone().unwrap_or_default();
     let all = [
@@ -32,11 +34,25 @@ pub(super) fn named(settings: &Settings) -> Vec<Named> {
         ("CA file", settings.ca_file.clone(), false),
         ("certificate", settings.cert_file.clone(), false),
         ("key file", settings.key_file.clone(), true),
-        ("hook token file", settings.hook_token_file.clone(), true),
         ("scheduler's certificate", scheduler.cert_file, false),
         ("scheduler's key", scheduler.key_file, true),
     ];
     all.into_iter().filter_map(|(name, path, secret)| Some(Named { name, path: path?, secret })).collect()
+}
+
+/// The hook's token: its file as any other, and what is in it.
+pub(super) async fn token(path: PathBuf) -> Vec<Finding> {
+    let token = TokenFile::new(&path);
+    let findings = super::off_thread(TOKEN, move || vec![one(TOKEN, &path, true)]).await;
+    if findings.iter().any(|finding| finding.verdict == Verdict::Failed) {
+        return findings;
+    }
+    match token.check().await {
+        Ok(()) => findings,
+        Err(why) => {
+            vec![failed(TOKEN, why.to_string(), "put the token there: without it every hook is refused")]
+        }
+    }
 }
 
 /// One finding for each.

@@ -119,15 +119,18 @@ async fn a_secret_that_everyone_may_read_is_a_warning_and_one_that_we_may_not_is
 }
 
 #[tokio::test]
-async fn a_hook_token_that_is_not_there_is_failed() {
+async fn a_hook_token_that_is_not_there_or_empty_is_failed() {
     let world = World::new().await;
     let mut agent = world.agent();
     agent.env("SIGNOFF_HOOK_TOKEN_FILE", world.path("token"));
     let _agent = informed(&world, agent).await;
     let path = world.path("token").display().to_string();
     Checked::of(beside(&world)).await.only("hook token file", Verdict::Failed, &path);
-    std::fs::write(world.path("token"), "secret-token\n").unwrap();
+    std::fs::write(world.path("token"), "\n").unwrap();
     mode(&world.path("token"), 0o600);
+    let said = format!("{path} is empty");
+    Checked::of(beside(&world)).await.only("hook token file", Verdict::Failed, &said);
+    std::fs::write(world.path("token"), "secret-token\n").unwrap();
     Checked::of(beside(&world)).await.are(&[]);
 }
 
