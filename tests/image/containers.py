@@ -1,10 +1,12 @@
 """Pods of a rendered manifest in podman containers, on a network of their own: as a kubelet would, for as much as the tests need."""
 
+import io
 import json
 import os
 import pathlib
 import re
 import subprocess
+import tarfile
 import time
 
 import yaml
@@ -129,6 +131,16 @@ class Podman:
     def build(self, name, root):
         """The Dockerfile's final stage, with what `image/build` made in place of the stage before it."""
         run("buildah", *self.store, "build", "--quiet", "--build-context", f"build={root.parent}", "--tag", name, str(TREE))
+
+    def owners(self, name):
+        """An image's files, and the user and group of each, as `user/group`."""
+        container = self("create", name).strip()
+        exported = subprocess.run([*self.command, "export", container], check=True, capture_output=True).stdout
+        self("rm", container)
+        with tarfile.open(fileobj=io.BytesIO(exported)) as archive:
+            return {
+                each.name.removeprefix("./").rstrip("/") + ("/" if each.isdir() else ""): f"{each.uid}/{each.gid}" for each in archive
+            }
 
     def inspect_image(self, name):
         return json.loads(self("image", "inspect", name))[0]

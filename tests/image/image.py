@@ -156,6 +156,7 @@ def main():
         podman.build("signoff", amd64)
         podman.build("signoff-mock", mock)
         print("the image's configuration")
+        the_dockerfile_leaves_the_architecture_to_the_builder()
         the_image_is_configured_for_a_cluster(podman)
         print("without a volume, hardened: an agent starts and answers")
         it_runs_alone_read_only_without_rights(podman)
@@ -173,6 +174,14 @@ def main():
     print("tests/image: all as promised")
 
 
+def the_dockerfile_leaves_the_architecture_to_the_builder():
+    """A default of a predefined argument wins over what BuildKit knows: each architecture's image would hold the same program."""
+    lines = (TREE / "Dockerfile").read_text().splitlines()
+    for argument in ("TARGETARCH", "BUILDPLATFORM"):
+        assert not [line for line in lines if line.startswith(f"ARG {argument}=")]
+    assert "ARG TARGETARCH" in lines
+
+
 def the_image_is_configured_for_a_cluster(podman):
     image = podman.inspect_image("signoff")
     config = image["Config"]
@@ -183,6 +192,9 @@ def the_image_is_configured_for_a_cluster(podman):
     assert f'"{labels["org.opencontainers.image.version"]}"' in version, (labels, version)
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0", labels
     print(f"  {image['Size']} bytes as podman counts")
+    for path, owner in podman.owners("signoff").items():
+        own = path in ("run/signoff/", "var/lib/signoff/")
+        assert owner == ("65532/65532" if own else "0/0"), (path, owner)
 
 
 HARDENED = (
