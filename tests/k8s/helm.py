@@ -106,6 +106,18 @@ def the_script_fails_loudly_where_it_finds_no_scheduler(tree):
         require(done.returncode == 69 and "neither kubectl nor kustomize" in done.stderr, f"without both: {done}")
 
 
+def the_script_warns_of_the_examples_image_and_of_a_grace_the_pod_has_not(tree):
+    if not tool("helm"):
+        skip("helm is missing")
+    seconds = "scheduler.terminationGracePeriodSeconds"
+    for given, warned in ((None, False), ("60", False), ("30", False), ("10", True)):
+        text = helm_template("df", *(("--set", f"{seconds}={given}") if given else ()))
+        done = post_render(tree, text)
+        require(done.returncode == 0, f"{given}: {done.stderr}")
+        require(("SIGNOFF_GRACE counts on" in done.stderr) == warned, f"{given}: {done.stderr!r}")
+        require("still the example's" in done.stderr, f"{given}: nothing of the image: {done.stderr!r}")
+
+
 def helm_3_takes_the_script(tree):
     if not tool("helm3"):
         skip("helm3 is missing; the script is run on Helm 4's output all the same")
@@ -199,6 +211,7 @@ def the_scripts_pass_shellcheck(tree):
 PROMISES = [
     the_script_patches_the_scheduler_whatever_the_release,
     the_script_fails_loudly_where_it_finds_no_scheduler,
+    the_script_warns_of_the_examples_image_and_of_a_grace_the_pod_has_not,
     helm_3_takes_the_script,
     helm_4_takes_the_plugin,
     flux_is_given_the_component_s_patch,

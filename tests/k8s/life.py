@@ -200,6 +200,13 @@ def the_agent_reads_the_certificates_that_scheduler_yaml_names(tree, new):
         assert fault not in said, f"{fault}: {said}"
 
 
+def the_agent_reads_its_row_over_rest(tree, new):
+    world = new(with_the_mocks_user(tree.render("examples/rest") + tree.render("secrets")))
+    made = world.started()
+    eventually("it reads the row over rest", lambda: "over rest" in agent_of(made).run(["signoff", "status"])[1])
+    ended_well(world, made, made.stop())
+
+
 def drained(world, made):
     """Called when the hooks are done and nobody has got SIGTERM."""
     scheduler = made.containers["scheduler"]
@@ -301,6 +308,15 @@ def with_the_mocks_user(docs):
     return docs
 
 
+def its_manager_is_the_bases(docs):
+    """As its user would: the base's mock manager, in place of the official chart's."""
+    for doc in docs:
+        for variable in signoff_container(pod_spec(doc))["env"]:
+            if variable["name"] == "SIGNOFF_MANAGER":
+                variable["value"] = variable["value"].replace("dragonfly-manager.dragonfly-system.", "manager.dragonfly.")
+    return docs
+
+
 def run_the_cronjob(world):
     """Once, to its end: the container."""
     job = next(doc for doc in world.docs if doc["kind"] == "CronJob")
@@ -321,7 +337,7 @@ def the_cronjob_reads_the_rows_with_its_secret(tree, new):
 
 def the_cronjob_repairs_the_row_of_one_that_was_scaled_down(tree, new):
     """Nobody comes back for it: another hostname lives, and the spool went with the pod."""
-    world = new(with_the_mocks_user(tree.render("examples/sidecar") + tree.render("examples/reconcile")))
+    world = new(with_the_mocks_user(tree.render("examples/sidecar") + its_manager_is_the_bases(tree.render("examples/reconcile")) + tree.render("secrets")))
     gone = world.started()
     for container in (world.manager, *gone.containers.values()):
         container.signal(signal.SIGKILL)
@@ -344,6 +360,7 @@ PROMISES = [
     the_startup_probe_needs_neither_manager_scheduler_spool_nor_port,
     the_startup_probe_fails_without_an_agent,
     the_agent_reads_the_certificates_that_scheduler_yaml_names,
+    the_agent_reads_its_row_over_rest,
     the_installed_hook_drains_and_lingers,
     the_installed_hook_drains_in_a_container_that_is_root,
     the_hook_out_of_an_image_volume_drains,

@@ -224,7 +224,7 @@ def images_are_named_in_one_place(tree):
         where = path.relative_to(tree.k8s)
         text = path.read_text()
         found = re.findall(r"^\s*(?:- )?(?:image|reference):[ \t]+(\S+)", text, re.M)
-        wrong = set(found) - {"signoff", "signoff-mock", "busybox:1.37"}
+        wrong = set(found) - {"signoff", "signoff-mock", "docker.io/library/busybox:1.37"}
         require(not wrong, f"{where} names the images {wrong}")
         named = re.findall(
             r"registry\.example\.com/(\S+)", "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
@@ -240,7 +240,7 @@ def images_are_named_in_one_place(tree):
             spec = pod_spec(doc) or {}
             used |= {one["image"] for one in containers(spec)}
             used |= {one["image"]["reference"] for one in spec.get("volumes") or [] if "image" in one}
-        require(used - {"busybox:1.37"} == wanted, f"{example}: {used} are used, {wanted} are set")
+        require(used - {"docker.io/library/busybox:1.37"} == wanted, f"{example}: {used} are used, {wanted} are set")
 
 
 def the_version_is_that_of_the_program(tree):

@@ -145,6 +145,12 @@ MUTATIONS = [
         "set && scheduler && agent; set",
         "agent; set",
     ),
+    (
+        helm.the_script_warns_of_the_examples_image_and_of_a_grace_the_pod_has_not,
+        "helm/post-render",
+        "grace > pod",
+        "grace > 90",
+    ),
     (helm.helm_4_takes_the_plugin, "helm/plugin/plugin.yaml", "postrenderer/v1", "cli/v1"),
     (helm.helm_3_takes_the_script, "helm/post-render", "exit 1\n", "exit 0\n"),
     (helm.flux_is_given_the_component_s_patch, "helm/flux.yaml", "memory: 64Mi", "memory: 48Mi"),
@@ -160,6 +166,7 @@ MUTATIONS = [
     (life.the_default_variant_signs_its_scheduler_off, SIDECAR, "memory: 64Mi", "memory: 16Mi"),
     (life.the_minimum_on_a_chart_like_the_official_one_signs_its_scheduler_off, SIDECAR, "- name: POD_NAME", "- name: POD"),
     (life.the_startup_probe_needs_neither_manager_scheduler_spool_nor_port, SIDECAR, PROBE, "[signoff, check]"),
+    (life.the_agent_reads_its_row_over_rest, "components/rest/statefulset.yaml", "rest/password", "rest/passwort"),
     (life.the_startup_probe_fails_without_an_agent, SIDECAR, PROBE, "[signoff, --version]"),
     (
         life.the_agent_reads_the_certificates_that_scheduler_yaml_names,

@@ -8,6 +8,7 @@ is no DNS. Needs root.
 """
 
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -96,7 +97,13 @@ class Pod:
         items = source.get("items") or [{"key": key, "path": key} for key in data]
         for item in items:
             (path / item["path"]).write_text(data[item["key"]])
-            (path / item["path"]).chmod(source.get("defaultMode", 0o644))
+            mode = source.get("defaultMode", 0o644)
+            group = self.spec.get("securityContext", {}).get("fsGroup")
+            if group is not None:
+                # As the kubelet does: the group's, which may read what its owner may.
+                os.chown(path / item["path"], 0, group)
+                mode |= mode >> 3 & 0o040
+            (path / item["path"]).chmod(mode)
         return path
 
     def field(self, path):

@@ -8,7 +8,7 @@ from manifests import charts
 from render import TOKEN, containers, kustomize, load, name_of, pod_spec, require, scheduler_set
 
 # The default variant, and those whose headers don't say that they can't.
-RESTRICTED = ("sidecar", "plain-sidecar", "drain", "drain-http", "drain-image-volume", "scheduler-tls", "reconcile", "all")
+RESTRICTED = ("sidecar", "plain-sidecar", "drain", "drain-http", "drain-image-volume", "scheduler-tls", "rest", "reconcile", "all")
 UNRESTRICTED = ("spool-hostpath", "spool-claim", "host-network")
 
 
