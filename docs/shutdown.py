@@ -172,7 +172,7 @@ def draw():
         ],
         [
             (1, "The hook holds back this one container, nobody else. The agent writes its ask to disk, then signs off."),
-            (2, "The manager acknowledged. The hook answers at once; at the latest after 5 s (exec), or at the reserve (httpGet): then it is queued."),
+            (2, "The manager acknowledged. The hook answers at once; at the latest after 5 s: then it is queued."),
             (3, "The hook has returned: the scheduler gets SIGTERM, with what the hook has left of the grace (2 s at the least)."),
             (4, "It has exited: the sidecar gets SIGTERM, and exits 0. If it serves on past grace + 5 s, it was no deletion: its row is given back."),
         ],
