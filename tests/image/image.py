@@ -14,24 +14,23 @@ import tempfile
 import time
 import zlib
 
-from containers import Network, Pod, Podman, eventually, rendered, rows, workload
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "k8s"))
+
+from container import eventually  # noqa: E402
+from containers import DOMAIN, Network, Podman, Table  # noqa: E402
+from life import MANAGER_IP, World, agent_of, is_signed_off  # noqa: E402
+from render import ROOT, Tree, run, signoff_container  # noqa: E402
 
 # An image's content, all files together.
 LARGEST = 7 * 1024 * 1024
-LONG = 60
-TREE = pathlib.Path(__file__).resolve().parents[2]
-
-
-def output(*command):
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def the_binary_is_static_and_carries_its_audit_data(root, machine):
     binary = root / "fs/usr/local/bin/signoff"
-    headers = output("readelf", "--wide", "--program-headers", "--dynamic", "--file-header", str(binary))
+    headers = run(["readelf", "--wide", "--program-headers", "--dynamic", "--file-header", str(binary)])
     assert "INTERP" not in headers and "NEEDED" not in headers, headers
     assert machine in headers, headers
-    section = output("readelf", "--wide", "--section-headers", str(binary))
+    section = run(["readelf", "--wide", "--section-headers", str(binary)])
     line = next((line for line in section.splitlines() if ".dep-v0" in line), None)
     assert line, "no cargo-auditable data"
     offset, size = (int(field, 16) for field in line.split("PROGBITS")[1].split()[1:3])
@@ -70,9 +69,9 @@ def it_runs_on_arm64(roots):
     """A stop, played by the arm64 agent under qemu-user, against the mock of this machine."""
     mock, agent = roots / "mock/signoff-root/fs/usr/local/bin/signoff", roots / "arm64/signoff-root/fs/usr/local/bin/signoff"
     qemu = ["qemu-aarch64-static", str(agent)]
-    assert output(*qemu, "--version").startswith("signoff ")
+    assert run([*qemu, "--version"]).startswith("signoff ")
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as running:
-        state = f"{temporary}/table.json"
+        table = Table(f"{temporary}/table.json")
 
         def start(*command, env=None):
             process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -84,7 +83,7 @@ def it_runs_on_arm64(roots):
         grpc, port = free_ports(2)
         start(
             str(mock), "mock-manager", f"--grpc-listen=127.0.0.1:{grpc}", "--rest-listen=127.0.0.1:0",
-            "--admin-listen=127.0.0.1:0", "--state", state,
+            "--admin-listen=127.0.0.1:0", "--state", str(table.path),
         )  # fmt: skip
         scheduler = None
 
@@ -96,9 +95,9 @@ def it_runs_on_arm64(roots):
                     str(mock), "mock-scheduler", "--hostname=arm-0", f"--port={port}",
                     f"--manager=127.0.0.1:{grpc}", "--keep-alive-interval=100ms",
                 )  # fmt: skip
-            return rows(state) == {"arm-0": ["active"]}
+            return [row["state"] for row in table.rows()] == ["active"]
 
-        eventually("the scheduler's row is active", serves, LONG)
+        eventually("the scheduler's row is active", serves)
         env = {
             **os.environ,
             "SIGNOFF_HOSTNAME": "arm-0",
@@ -110,16 +109,15 @@ def it_runs_on_arm64(roots):
             "SIGNOFF_LISTEN": "127.0.0.1:0",
         }
         process = start(*qemu, "agent", env=env)
-        eventually("the agent sees it serve", lambda: '"serving"' in status(qemu, env), LONG)
-        # Stopped hard: its own stream's end is not what makes the row inactive for good.
+        eventually("the agent sees it serve", lambda: '"serving"' in status(qemu, env))
         scheduler.send_signal(signal.SIGTERM)
         scheduler.wait()
         process.send_signal(signal.SIGTERM)
-        process.wait()
-        assert process.returncode == 0, (process.returncode, process.stderr.read())
-        assert rows(state) == {"arm-0": ["inactive"]}, rows(state)
-        history = json.loads(pathlib.Path(state).read_text())
-        print(f"  arm64 under qemu: signed off, {len(history)} parts of the table's file read")
+        _, log = process.communicate()
+        assert process.returncode == 0, (process.returncode, log)
+        assert [row["state"] for row in table.rows()] == ["inactive"], table.rows()
+        # The scheduler's own end makes the row inactive too: it is the agent that was told so.
+        assert '"attempt.outcome":"confirmed"' in log, log
 
 
 def status(qemu, env):
@@ -160,23 +158,24 @@ def main():
         the_image_is_configured_for_a_cluster(podman)
         print("without a volume, hardened: an agent starts and answers")
         it_runs_alone_read_only_without_rights(podman)
-        network = stack.enter_context(Network())
-        with Cluster(podman, network, pathlib.Path(temporary)) as cluster:
-            for scene in (
-                a_stop_is_signed_off_through_the_runtimes_sigterm,
-                a_sign_off_of_an_outage_is_replayed_by_the_restarted_container,
-                a_drain_is_signed_off_while_the_scheduler_serves,
-            ):
-                print(scene.__name__.replace("_", " "))
-                began = time.monotonic()
-                scene(cluster)
-                print(f"  ({time.monotonic() - began:.1f} s)")
+        for scene in (
+            a_stop_is_signed_off_through_the_runtimes_sigterm,
+            a_sign_off_of_an_outage_is_replayed_by_the_restarted_container,
+            a_drain_is_signed_off_while_the_scheduler_serves,
+        ):
+            print(scene.__name__.replace("_", " "))
+            began = time.monotonic()
+            with tempfile.TemporaryDirectory(prefix="signoff-image-") as directory, Network() as network:
+                os.chmod(directory, 0o755)
+                scene(lambda example, config=lambda text: text: world(podman, network, directory, example, config))  # noqa: B023
+                podman.remove_all()
+            print(f"  ({time.monotonic() - began:.1f} s)")
     print("tests/image: all as promised")
 
 
 def the_dockerfile_leaves_the_architecture_to_the_builder():
     """A default of a predefined argument wins over what BuildKit knows: each architecture's image would hold the same program."""
-    lines = (TREE / "Dockerfile").read_text().splitlines()
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
     for argument in ("TARGETARCH", "BUILDPLATFORM"):
         assert not [line for line in lines if line.startswith(f"ARG {argument}=")]
     assert "ARG TARGETARCH" in lines
@@ -188,7 +187,7 @@ def the_image_is_configured_for_a_cluster(podman):
     assert config["User"] == "65532:65532", config
     assert config["Entrypoint"] == ["/usr/local/bin/signoff"], config
     labels = config["Labels"]
-    version = next(line for line in (TREE / "Cargo.toml").read_text().splitlines() if line.startswith("version = "))
+    version = next(line for line in (ROOT / "Cargo.toml").read_text().splitlines() if line.startswith("version = "))
     assert f'"{labels["org.opencontainers.image.version"]}"' in version, (labels, version)
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0", labels
     print(f"  {image['Size']} bytes as podman counts")
@@ -208,111 +207,91 @@ def it_runs_alone_read_only_without_rights(podman):
     # Its own directories belong to its user: without a volume and without --read-only it can write them.
     agent = ["agent", "--hostname=alone", "--ip=10.9.8.7", "--manager=127.0.0.1:1"]
     podman("run", "--detach", "--name=alone", *podman.limits, *HARDENED[2:], "--network=none", "signoff", *agent)
-    eventually("it has started", lambda: podman.ok("exec", "alone", "signoff", "status", "--started"), LONG)
+    eventually("it has started", lambda: podman.ok("exec", "alone", "signoff", "status", "--started"))
     shown = json.loads(podman("exec", "alone", "signoff", "status", "-o", "json"))
     assert not shown.get("degraded"), shown
     podman("rm", "--force", "alone")
 
 
-class Cluster:
-    """A mock manager in a container, its table in a file, and the pods of the manifests beside it."""
-
-    def __init__(self, podman, network, temporary):
-        self.podman, self.network, self.temporary = podman, network, temporary
-        self.state = temporary / "table/table.json"
-
-    def __enter__(self):
-        self.state.parent.mkdir()
-        os.chmod(self.state.parent, 0o777)
-        objects = rendered("sidecar")
-        spec = workload(objects, "Deployment", "manager")["spec"]["template"]["spec"]
-        # The manifest's keeps its table in memory; here the manager is killed and started again.
-        spec["containers"][0]["command"].append("--state=/table/table.json")
-        spec["containers"][0]["volumeMounts"] = [{"name": "table", "mountPath": "/table"}]
-        spec["volumes"] = [{"name": "table", "hostPath": {"path": str(self.state.parent)}}]
-        self.manager = Pod(self.podman, self.network, self.temporary, "manager", spec, objects, service="manager")
-        self.manager.start("manager")
-        eventually("the manager has its table", self.state.exists, LONG)
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def pod(self, example, name, config=lambda text: text):
-        """The pod `name` of an example's StatefulSet, as it would be with the scheduler.yaml that `config` makes of the rendered one."""
-        objects = rendered(example)
-        for each in objects:
-            if each["kind"] == "ConfigMap" and "scheduler.yaml" in each.get("data", {}):
-                each["data"]["scheduler.yaml"] = config(each["data"]["scheduler.yaml"])
-        spec = workload(objects, "StatefulSet", "scheduler")["spec"]["template"]["spec"]
-        return Pod(self.podman, self.network, self.temporary, name, spec, objects, service="scheduler")
-
-    def up(self, pod):
-        """Starts its containers in the kubelet's order, and waits until its row is active."""
-        for container in pod.init:
-            if container.get("restartPolicy") == "Always":
-                pod.start(container["name"])
-                probe = container["startupProbe"]["exec"]["command"]
-                eventually("the startup probe succeeds", lambda: pod.exec_ok(container["name"], *probe), LONG)  # noqa: B023
-            else:
-                pod.run(container["name"])
-        for container in pod.containers:
-            pod.start(container["name"])
-        self.becomes(pod, "active")
-        eventually("the agent sees it serve", lambda: '"serving"' in pod.exec("signoff", "signoff", "status", "-o", "json"), LONG)
-
-    def becomes(self, pod, state):
-        eventually(f"the row of {pod.name} is {state}", lambda: rows(self.state).get(pod.fqdn) == [state], LONG)
+def world(podman, network, directory, example, config):
+    """An example's cluster: its mock manager runs, and its scheduler.yaml is what `config` makes of the rendered one."""
+    docs = [doc for doc in Tree(ROOT / "k8s").render(f"examples/{example}") if doc["kind"] != "Service"]
+    for doc in docs:
+        if "scheduler.yaml" in doc.get("data", {}):
+            doc["data"]["scheduler.yaml"] = config(doc["data"]["scheduler.yaml"])
+    # In place of the Service.
+    network.names(f"manager.{DOMAIN}", MANAGER_IP)
+    table = Table(f"{directory}/database/table")
+    return World(docs, directory, "", table=table, network=network, runtime=podman.runtime)
 
 
-def a_stop_is_signed_off_through_the_runtimes_sigterm(cluster):
+def up(made):
+    """Its scheduler's row is active, and its agent has seen that it serves."""
+    agent = agent_of(made)
+    eventually("the agent sees it serve", lambda: '"serving"' in agent.run(["signoff", "status", "-o", "json"])[1])
+    return agent
+
+
+def a_stop_is_signed_off_through_the_runtimes_sigterm(new):
     # A short name: the pod's search domains have to be tried.
     def short(text):
         assert "manager.dragonfly.svc.cluster.local:" in text
         return text.replace("manager.dragonfly.svc.cluster.local:", "manager:")
 
-    pod = cluster.pod("sidecar", "scheduler-0", short)
-    cluster.up(pod)
-    assert pod.stop("scheduler") == 0
-    assert pod.stop("signoff") == 0, pod.log("signoff")
-    assert rows(cluster.state)[pod.fqdn] == ["inactive"]
-    assert "Settled" in pod.log("signoff"), pod.log("signoff")
+    world = new("sidecar", short)
+    made = world.started()
+    agent = up(made)
+    made.stop()
+    assert made.containers["scheduler"].status == 0
+    is_signed_off(world, made)
+    assert "Settled" in agent.log(), agent.log()
 
 
-def a_sign_off_of_an_outage_is_replayed_by_the_restarted_container(cluster):
-    pod = cluster.pod("sidecar", "scheduler-1")
-    cluster.up(pod)
-    cluster.manager.kill("manager")
-    pod.stop("scheduler")
-    spool = pod.volumes["signoff"] / "spool"
-    eventually("the sign-off is in the spool", lambda: list(spool.glob("*.ask.json")), LONG)
-    pod.kill("signoff")
-    assert rows(cluster.state)[pod.fqdn] == ["active"], "the manager was gone: nobody could tell it"
-    cluster.manager.start("manager")
-    pod.start("signoff")
-    cluster.becomes(pod, "inactive")
+def a_sign_off_of_an_outage_is_replayed_by_the_restarted_container(new):
+    world = new("sidecar")
+    made = world.started()
+    agent = up(made)
+    world.manager.signal(signal.SIGKILL)
+    world.manager.wait()
+    made.containers["scheduler"].signal(signal.SIGTERM)
+    made.containers["scheduler"].wait()
+    spool = made.volumes["signoff"] / "spool"
+    eventually("the sign-off is in the spool", lambda: list(spool.glob("*.ask.json")))
+    agent.signal(signal.SIGKILL)
+    agent.wait()
+    assert world.state() == "active", "the manager was gone: nobody could tell it"
+
+    world.manager = world.manager.pod.create(world.manager.manifest)
+    agent = made.create(signoff_container(made.spec))
+    agent.wait_until_started()
+    eventually("the row is inactive", lambda: world.state() == "inactive")
     # Confirmed, though the record is kept for a while: an attempt of the killed agent could still be applied.
-    eventually("it is confirmed", lambda: "confirmed, watched" in pod.exec("signoff", "signoff", "status"), LONG)
-    assert pod.stop("signoff") == 0, pod.log("signoff")
+    eventually("it is confirmed", lambda: "confirmed, watched" in agent.run(["signoff", "status"])[1])
+    agent.signal(signal.SIGTERM)
+    assert agent.wait() == 0, agent.log()
+    assert world.state() == "inactive"
 
 
-def a_drain_is_signed_off_while_the_scheduler_serves(cluster):
-    pod = cluster.pod("drain", "scheduler-2")
-    cluster.up(pod)
-    scheduler = next(each for each in pod.containers if each["name"] == "scheduler")
-    command = scheduler["lifecycle"]["preStop"]["exec"]["command"]
-    hook = pod.spawn("scheduler", *command)
-    cluster.becomes(pod, "inactive")
+def a_drain_is_signed_off_while_the_scheduler_serves(new):
+    world = new("drain")
+    made = world.started()
+    up(made)
+    scheduler = made.containers["scheduler"]
+    command = scheduler.manifest["lifecycle"]["preStop"]["exec"]["command"]
+    hook = scheduler.begin(command)
+    eventually("the row is inactive", lambda: world.state() == "inactive")
     # It lingers, the scheduler not yet told to stop.
     began = time.monotonic()
-    assert pod.running("scheduler")
-    assert hook.wait() == 0, pod.log("signoff")
+    assert not scheduler.ended()
+    code, said = hook()
+    assert code == 0, said
     linger = next(int(word.removeprefix("--linger=").removesuffix("s")) for word in command if word.startswith("--linger="))
     # Its row was seen inactive a little after it was: half of it is more than a hook that doesn't wait could take.
-    assert time.monotonic() - began > linger / 2, pod.log("scheduler")
-    assert pod.stop("scheduler") == 0
-    assert pod.stop("signoff") == 0, pod.log("signoff")
-    assert rows(cluster.state)[pod.fqdn] == ["inactive"]
+    assert time.monotonic() - began > linger / 2, said
+    for container in (scheduler, agent_of(made)):
+        container.signal(signal.SIGTERM)
+        assert container.wait() == 0, container.log()
+    is_signed_off(world, made)
 
 
 if __name__ == "__main__":

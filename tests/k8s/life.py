@@ -14,7 +14,7 @@ import tempfile
 import time
 
 from container import BOUND, enter_a_world, eventually
-from pod import Cluster, Manager, Pod
+from pod import Cluster, Manager, Pod, answers
 from render import ROOT, TOKEN, Skipped, Tree, helm_template, load, pod_spec, run, scheduler_set, signoff_container, skip, tool
 
 POD_IP, NEXT_IP, MANAGER_IP = "10.244.1.7", "10.244.1.8", "10.244.0.5"
@@ -23,9 +23,9 @@ POD_IP, NEXT_IP, MANAGER_IP = "10.244.1.7", "10.244.1.8", "10.244.0.5"
 class World:
     """A cluster with the manager running, and the table."""
 
-    def __init__(self, docs, dir, binary, manager=True):
-        self.docs, self.table = docs, Manager()
-        self.cluster = Cluster(docs, dir, binary)
+    def __init__(self, docs, dir, binary, manager=True, table=None, **cluster):
+        self.docs, self.table = docs, table or Manager()
+        self.cluster = Cluster(docs, dir, binary, **cluster)
         self.set = scheduler_set(docs)
         self.name = f"{self.set['metadata']['name']}-0"
         if manager:
@@ -43,7 +43,7 @@ class World:
         made = Pod(self.cluster, deployment, name, ip)
         made.volumes["database"] = database
         made.start()
-        eventually("the manager's page answers", lambda: answers(8081, "127.0.0.1"))
+        eventually("the manager answers", self.table.answers)
         return made.containers["manager"]
 
     def scheduler(self, ip=POD_IP):
@@ -62,24 +62,21 @@ class World:
         return made
 
 
-def answers(port, ip=POD_IP):
-    try:
-        socket.create_connection((ip, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
 def agent_of(made):
     return made.containers["signoff"]
 
 
-def ended_well(world, made, gone):
-    """After `stop`: the row is inactive, the agent is done, and was no later than a kubelet waits."""
+def is_signed_off(world, made):
+    """After its end: the row is inactive, and the agent was told so."""
     agent = agent_of(made)
     assert agent.status == 0, f"the agent ended with {agent.status}: {agent.log()}"
     assert world.state() == "inactive", f"the row is {world.state()}: {agent.log()}"
     assert "confirmed" in agent.last_words(), f"its last words: {agent.last_words()!r}"
+
+
+def ended_well(world, made, gone):
+    """After `stop`: it is signed off, and the agent was no later than a kubelet waits."""
+    is_signed_off(world, made)
     late = gone["signoff"] - gone["scheduler"]
     assert late < 2, f"it left {late:.1f} s after the scheduler, and 2 s may be all there is"
 
@@ -210,7 +207,7 @@ def the_agent_reads_its_row_over_rest(tree, new):
 def drained(world, made):
     """Called when the hooks are done and nobody has got SIGTERM."""
     scheduler = made.containers["scheduler"]
-    assert not scheduler.ended() and answers(8002), "the scheduler doesn't serve any more"
+    assert not scheduler.ended() and answers(8002, POD_IP), "the scheduler doesn't serve any more"
     assert world.state() == "inactive", f"the row is {world.state()}: {scheduler.hook}: {agent_of(made).log()}"
     code, said = scheduler.hook
     assert code == 0 and "confirmed" in said, f"the hook ended with {code}: {said}"

@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import time
 import urllib.request
 
@@ -19,13 +20,14 @@ from container import BOUND, CLUSTER_IP, NODE_IP, Container, Network, expand, is
 
 
 class Cluster:
-    """The rendered resources, by kind and name, and what the pods of them share."""
+    """The rendered resources, by kind and name, and what the pods of them share: the network, and what runs a container."""
 
-    def __init__(self, docs, dir, binary):
+    def __init__(self, docs, dir, binary, network=None, runtime=Container):
         self.docs = docs
         self.dir = pathlib.Path(dir)
         self.binary = pathlib.Path(binary).resolve()
-        self.network = Network()
+        self.network = network or Network()
+        self.runtime = runtime
         self.services = {}
         for number, service in enumerate(doc for doc in docs if doc["kind"] == "Service"):
             if service["spec"].get("clusterIP") != "None":
@@ -143,7 +145,7 @@ class Pod:
         return found
 
     def create(self, container):
-        made = Container(self, container)
+        made = self.cluster.runtime(self, container)
         self.containers[container["name"]] = made
         made.start()
         return made
@@ -191,10 +193,21 @@ class Pod:
         return gone
 
 
+def answers(port, ip):
+    try:
+        socket.create_connection((ip, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 class Manager:
     """What the mock manager's own page says and does."""
 
     ADMIN = "http://127.0.0.1:8081"
+
+    def answers(self):
+        return answers(8081, "127.0.0.1")
 
     def rows(self):
         with urllib.request.urlopen(f"{self.ADMIN}/state", timeout=BOUND) as answer:
