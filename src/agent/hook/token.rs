@@ -32,6 +32,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// And one with a token.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// A read on a thread of its own, since a file may hang.
+type Reading = JoinHandle<Result<Vec<u8>, TokenError>>;
+
 /// Why there is no token. Names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
@@ -81,20 +84,13 @@ impl TokenFile {
     pub async fn watch(self, tell: impl Fn(Result<(), TokenError>)) {
         loop {
             let mut reading = self.reading();
-            let pause = match timeout(READ_TIME, &mut reading).await {
-                Ok(read) => {
-                    let read = read.unwrap_or_else(|panicked| Err(self.unreadable(panicked.into())));
-                    let pause = if read.is_ok() { LOOK_EVERY } else { LOOK_AGAIN };
-                    tell(read.map(drop));
-                    pause
-                }
-                Err(_) => {
-                    tell(Err(self.unreadable(io::ErrorKind::TimedOut.into())));
-                    // What hangs keeps one thread, not one for each look.
-                    drop(reading.await);
-                    LOOK_AGAIN
-                }
-            };
+            let read = self.in_time(&mut reading).await;
+            let pause = if read.is_ok() { LOOK_EVERY } else { LOOK_AGAIN };
+            tell(read.map(drop));
+            if !reading.is_finished() {
+                // What hangs keeps one thread, not one for each look.
+                drop(reading.await);
+            }
             sleep(pause).await;
         }
     }
@@ -114,13 +110,17 @@ impl TokenFile {
     }
 
     async fn read(&self) -> Result<Vec<u8>, TokenError> {
-        match timeout(READ_TIME, self.reading()).await {
+        self.in_time(&mut self.reading()).await
+    }
+
+    async fn in_time(&self, reading: &mut Reading) -> Result<Vec<u8>, TokenError> {
+        match timeout(READ_TIME, reading).await {
             Ok(read) => read.unwrap_or_else(|panicked| Err(self.unreadable(panicked.into()))),
             Err(_) => Err(self.unreadable(io::ErrorKind::TimedOut.into())),
         }
     }
 
-    fn reading(&self) -> JoinHandle<Result<Vec<u8>, TokenError>> {
+    fn reading(&self) -> Reading {
         let this = self.clone();
         spawn_blocking(move || this.read_now())
     }
