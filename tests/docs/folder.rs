@@ -47,9 +47,6 @@ fn every_link_in_the_documents_leads_somewhere() {
                 continue;
             }
             let (file, anchor) = target(&document, link);
-            if file.starts_with("k8s/") && !manifests_are_here() {
-                continue;
-            }
             assert!(path(&file).exists(), "{document}: {link}: there is no {file}");
             if let Some(anchor) = anchor {
                 let found = headings(&file).iter().any(|heading| slug(heading) == anchor);
@@ -223,15 +220,6 @@ fn the_picture_is_what_its_script_draws() {
     );
 }
 
-/// Whether the manifests are part of this tree yet; while they are not, what leads there can't be followed.
-fn manifests_are_here() -> bool {
-    let here = path("k8s/components").exists();
-    if !here {
-        eprintln!("SKIPPED: k8s/components is not there yet");
-    }
-    here
-}
-
 /// A path of the repository's k8s/ that stands in a text, without what follows it in the sentence.
 fn manifests(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices("k8s/").filter_map(move |(at, _)| {
@@ -248,9 +236,6 @@ fn manifests(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_manifest_that_the_documents_name_is_there() {
-    if !manifests_are_here() {
-        return;
-    }
     let mut named = 0;
     for document in documents() {
         let text = read(&document);
