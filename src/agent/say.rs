@@ -64,8 +64,9 @@ pub fn notice(core: &Lifecycle, notice: &Notice, durability: Durability) {
             signoff.milliseconds = u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
             "Settled a sign-off."
         ),
-        Notice::Watched(left) => info!(
+        Notice::Watched { verdict, left } => info!(
             scheduler.key = %key,
+            signoff.result = verdict.label(),
             watched.seconds = left.as_secs(),
             "Signed off; the record is kept until no earlier attempt can undo it."
         ),
@@ -245,12 +246,19 @@ pub fn pending_words(core: &Lifecycle, on_disk: bool) -> String {
     format!("sign-off of {} pending, {where_to}\n", core.key())
 }
 
-/// Last words once one is settled: of those that still are not, if there are any.
-pub fn settled_words(core: &Lifecycle, verdict: Verdict) -> String {
-    match core.pending() {
-        [] => format!("sign-off of {}: {}\n", core.key(), verdict.label()),
-        left => pending_words(core, left.iter().all(|ask| ask.on_disk)),
-    }
+/// Last words at a piece of news, where they change: of those asks that still are not settled, if there are any.
+pub fn last_words(core: &Lifecycle, notice: &Notice) -> Option<String> {
+    let (Notice::Settled { verdict, .. } | Notice::Watched { verdict, .. }) = notice else { return None };
+    let open: Vec<_> = core.pending().iter().filter(|ask| ask.acknowledged.is_none()).collect();
+    Some(match (open.as_slice(), core.pending()) {
+        ([], []) => format!("sign-off of {}: {}\n", core.key(), verdict.label()),
+        ([], _) => format!(
+            "sign-off of {}: {}, watched until no earlier attempt can undo it\n",
+            core.key(),
+            verdict.label()
+        ),
+        (open, _) => pending_words(core, open.iter().all(|ask| ask.on_disk)),
+    })
 }
 
 /// What the core knows, put into what is known besides.

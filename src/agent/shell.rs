@@ -328,11 +328,11 @@ impl Shell {
 
     fn notice(&self, core: &Lifecycle, notice: &Notice) {
         say::notice(core, notice, self.disk.durability());
+        if let Some(words) = say::last_words(core, notice) {
+            self.last_words.say(words);
+        }
         match notice {
-            Notice::Settled { verdict, cause, .. } => {
-                self.metrics.settled(*verdict, *cause);
-                self.last_words.say(say::settled_words(core, *verdict));
-            }
+            Notice::Settled { verdict, cause, .. } => self.metrics.settled(*verdict, *cause),
             Notice::Inherited(count) => self.metrics.inherited(*count as u64),
             Notice::Restored => self.metrics.restored(),
             Notice::IdentityUnknown => {

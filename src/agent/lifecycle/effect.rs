@@ -72,8 +72,13 @@ pub enum Notice {
         /// How long after it was asked (by this process).
         after: Duration,
     },
-    /// Acknowledged, and watched for so long.
-    Watched(Duration),
+    /// Acknowledged, and watched.
+    Watched {
+        /// Confirmed or absent.
+        verdict: Verdict,
+        /// For so long.
+        left: Duration,
+    },
     /// A drain began, or is over.
     Drain(bool),
     /// The row is inactive though the scheduler serves: it is restored.

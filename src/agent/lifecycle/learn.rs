@@ -260,7 +260,7 @@ impl Lifecycle {
                 for pending in self.pending.iter_mut().filter(|pending| covers.contains(&pending.record.id)) {
                     pending.acknowledged = Some(verdict);
                 }
-                out.push(Effect::Notice(Notice::Watched(until - now.at)));
+                out.push(Effect::Notice(Notice::Watched { verdict, left: until - now.at }));
                 self.answer(&covers, verdict, Some(until - now.at), out);
             }
             Ended::Again => {}

@@ -1,6 +1,9 @@
 //! The core, one situation at a time. Time is a number here.
 
-use super::{super::attempts::AttemptId, *};
+use super::{
+    super::{attempts::AttemptId, say},
+    *,
+};
 use crate::{
     exit::Exit,
     identity::Repair,
@@ -339,6 +342,30 @@ fn beside_a_silent_attempt_others_are_made_one_at_a_time_and_never_in_a_tight_lo
         }
     }
     assert!((15..=30).contains(&made), "{made} in 20 s");
+}
+
+/// The container's last words, at the latest news that changes them.
+fn last_words(bench: &Bench, effects: &[Effect]) -> Option<String> {
+    let news = effects.iter().rev().filter_map(|effect| match effect {
+        Effect::Notice(notice) => say::last_words(&bench.core, notice),
+        _ => None,
+    });
+    news.into_iter().next()
+}
+
+#[test]
+fn the_last_words_of_a_confirmed_sign_off_that_is_watched_do_not_call_it_pending() {
+    let mut bench = Bench::serving();
+    let first = attempt(&bench.step(refused())).unwrap();
+    let hedge = attempt(&bench.after(Duration::from_millis(500))).unwrap();
+    let effects = bench.end(hedge, Outcome::Confirmed);
+    let words = last_words(&bench, &effects).unwrap();
+    assert!(words.ends_with(": confirmed, watched until no earlier attempt can undo it\n"), "{words}");
+
+    bench.end(first, unknown());
+    bench.secs(61);
+    let effects = bench.read(RowState::Inactive);
+    assert!(last_words(&bench, &effects).unwrap().ends_with(": confirmed\n"));
 }
 
 #[test]
