@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, TryLockError},
+    fs::TryLockError,
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -12,6 +12,7 @@ use rustix::{io::Errno, process::Resource};
 
 use super::{
     error::SpoolError,
+    files::{File, Files},
     format::{self, Damage, FileName},
     place,
     record::{Kind, Record},
@@ -79,10 +80,10 @@ impl Spool {
     /// Whether this process holds `spool.lock`, or could take it now.
     fn try_lead(&mut self) -> Result<bool, SpoolError> {
         let path = self.dir.join(place::LOCK);
-        if !scan::is_at(&self.lock, &path) {
+        if !scan::is_at(&self.files, &self.lock, &path) {
             // Somebody removed it: the lock that others take is another file's.
             self.leads = false;
-            self.lock = place::open_lock(&self.dir)?;
+            self.lock = place::open_lock(&self.files, &self.dir)?;
         }
         if !self.leads {
             self.leads = match self.lock.try_lock() {
@@ -96,13 +97,13 @@ impl Spool {
 
     /// Removes temporary files that no living writer has locked.
     pub(super) fn remove_leftovers(&self) -> Result<(), SpoolError> {
-        for name in scan::names(&self.dir)? {
+        for name in scan::names(&self.files, &self.dir)? {
             let Name::Temporary(name) = name else { continue };
             let path = self.dir.join(name);
-            let Ok(file) = scan::open_nonblocking(&path, Access::Take) else { continue };
-            if file.try_lock().is_ok() && scan::is_at(&file, &path) {
+            let Ok(file) = scan::open_nonblocking(&self.files, &path, Access::Take) else { continue };
+            if file.try_lock().is_ok() && scan::is_at(&self.files, &file, &path) {
                 // What can't be removed now is no record, and disturbs nothing.
-                let _ = fs::remove_file(&path);
+                let _ = self.files.remove(&path);
             }
         }
         Ok(())
@@ -110,7 +111,7 @@ impl Spool {
 
     /// The names of records that this process doesn't hold.
     fn records(&self, which: impl Fn(&FileName) -> bool) -> Result<Vec<FileName>, SpoolError> {
-        let names = scan::names(&self.dir)?.into_iter().filter_map(|name| match name {
+        let names = scan::names(&self.files, &self.dir)?.into_iter().filter_map(|name| match name {
             Name::Record(name) => Some(name),
             _ => None,
         });
@@ -126,18 +127,18 @@ impl Spool {
     fn take(
         &self,
         names: Vec<FileName>,
-        found: &mut Vec<(fs::File, Kind, Record)>,
+        found: &mut Vec<(File, Kind, Record)>,
         taken: &mut Taken,
         ours: impl Fn(&Record) -> bool,
     ) {
-        self.take_waiting(names, found, taken, ours, || std::thread::sleep(LOOKED_AT));
+        self.take_waiting(names, found, taken, ours, || self.files.wait(LOOKED_AT));
     }
 
     /// Tries what is locked once more, after `wait`.
     pub(super) fn take_waiting(
         &self,
         names: Vec<FileName>,
-        found: &mut Vec<(fs::File, Kind, Record)>,
+        found: &mut Vec<(File, Kind, Record)>,
         taken: &mut Taken,
         ours: impl Fn(&Record) -> bool,
         wait: impl FnOnce(),
@@ -153,7 +154,7 @@ impl Spool {
     fn take_once(
         &self,
         names: Vec<FileName>,
-        found: &mut Vec<(fs::File, Kind, Record)>,
+        found: &mut Vec<(File, Kind, Record)>,
         taken: &mut Taken,
         ours: impl Fn(&Record) -> bool,
     ) -> Vec<FileName> {
@@ -165,9 +166,11 @@ impl Spool {
                 break;
             }
             let path = self.dir.join(name.to_string());
-            let opened = match scan::open(&path, &name, Access::Take) {
+            let opened = match scan::open(&self.files, &path, &name, Access::Take) {
                 // Without locks there is no telling who lives, but there is one agent for a key.
-                Opened::Unreadable(SpoolError::NoLocks { .. }) => scan::open(&path, &name, Access::Look),
+                Opened::Unreadable(SpoolError::NoLocks { .. }) => {
+                    scan::open(&self.files, &path, &name, Access::Look)
+                }
                 opened => opened,
             };
             match opened {
@@ -175,7 +178,9 @@ impl Spool {
                 Opened::Whole { .. } | Opened::Gone => {}
                 Opened::Locked => busy.push(name),
                 Opened::Newer(version) => taken.problems.push(scan::newer(path, version)),
-                Opened::Damaged(_locked, damage) => taken.problems.push(set_aside(path, &damage)),
+                Opened::Damaged(_locked, damage) => {
+                    taken.problems.push(set_aside(&self.files, path, &damage))
+                }
                 Opened::Unreadable(error) if out_of_files(&error) => taken.more = true,
                 Opened::Unreadable(error) => taken.problems.push(Problem { path, why: error.to_string() }),
             }
@@ -183,7 +188,7 @@ impl Spool {
         busy
     }
 
-    fn keep(&mut self, mut found: Vec<(fs::File, Kind, Record)>, taken: &mut Taken) {
+    fn keep(&mut self, mut found: Vec<(File, Kind, Record)>, taken: &mut Taken) {
         found.sort_by(|(_, _, a), (_, _, b)| (a.at, &a.id).cmp(&(b.at, &b.id)));
         for (file, kind, record) in found {
             taken.records.push((kind, record.clone()));
@@ -192,11 +197,11 @@ impl Spool {
     }
 
     fn set_misnamed_aside(&self, taken: &mut Taken) -> Result<(), SpoolError> {
-        for name in scan::names(&self.dir)? {
+        for name in scan::names(&self.files, &self.dir)? {
             let Name::Misnamed(name) = name else { continue };
             let path = self.dir.join(name);
             // Nobody writes such a name, so nobody's lock counts.
-            taken.problems.push(set_aside(path, &Damage::Name));
+            taken.problems.push(set_aside(&self.files, path, &Damage::Name));
         }
         Ok(())
     }
@@ -207,8 +212,10 @@ impl Spool {
         taken: &mut Taken,
         foreign: impl Fn(&Record) -> bool,
     ) -> Result<(), SpoolError> {
-        let in_the_spool =
-            scan::names(&self.dir)?.into_iter().filter(|name| matches!(name, Name::Record(_))).count();
+        let in_the_spool = scan::names(&self.files, &self.dir)?
+            .into_iter()
+            .filter(|name| matches!(name, Name::Record(_)))
+            .count();
         let mut too_many = in_the_spool.saturating_sub(self.limits.records / 2);
         let mut idle: Vec<(u64, FileName)> = Vec::new();
         for name in names {
@@ -224,7 +231,7 @@ impl Spool {
             }
             let mut found = Vec::new();
             self.take_once(vec![name.clone()], &mut found, &mut Taken::default(), &foreign);
-            if !found.is_empty() && fs::remove_file(self.dir.join(name.to_string())).is_ok() {
+            if !found.is_empty() && self.files.remove(&self.dir.join(name.to_string())).is_ok() {
                 too_many -= 1;
             }
         }
@@ -239,20 +246,20 @@ fn out_of_files(error: &SpoolError) -> bool {
 }
 
 /// Renames a damaged file to a `.corrupt` name that is not taken. Called with its lock held, where it has one.
-fn set_aside(path: PathBuf, damage: &Damage) -> Problem {
-    match rename_aside(&path) {
+fn set_aside(files: &Files, path: PathBuf, damage: &Damage) -> Problem {
+    match rename_aside(files, &path) {
         Ok(aside) => Problem { path: aside, why: format!("set aside: {damage}") },
         Err(error) => Problem { why: format!("damaged ({damage}), and can't be set aside: {error}"), path },
     }
 }
 
-fn rename_aside(path: &Path) -> io::Result<PathBuf> {
+fn rename_aside(files: &Files, path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut aside = path.with_file_name(format!("{name}.corrupt"));
-    while fs::symlink_metadata(&aside).is_ok() {
+    while files.link_stat(&aside).is_ok() {
         // Nothing set aside earlier is overwritten.
         aside = path.with_file_name(format!("{name}.{:08x}.corrupt", fastrand::u32(..)));
     }
-    fs::rename(path, &aside)?;
+    files.rename(path, &aside)?;
     Ok(aside)
 }

@@ -31,6 +31,7 @@
 
 mod adopt;
 mod error;
+pub(crate) mod files;
 mod format;
 mod place;
 pub mod record;

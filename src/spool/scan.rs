@@ -2,16 +2,16 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    fs::TryLockError,
+    io,
     path::{Path, PathBuf},
 };
 
-use rustix::{fs::OFlags, io::Errno};
+use rustix::io::Errno;
 
 use super::{
     error::SpoolError,
+    files::{File, Files, How},
     format::{self, Content, Damage, FileName, MAX_BYTES},
     record::{Kind, Record},
 };
@@ -75,11 +75,15 @@ impl Listing {
 
 /// Reads all of `dir` without changing anything. Fails only if the directory can't be listed.
 pub fn scan(dir: &Path) -> Result<Listing, SpoolError> {
+    scan_on(&Files::Real, dir)
+}
+
+pub(crate) fn scan_on(files: &Files, dir: &Path) -> Result<Listing, SpoolError> {
     let mut listing = Listing::default();
-    for name in names(dir)? {
+    for name in names(files, dir)? {
         let path = dir.join(name.text());
         match name {
-            Name::Record(name) => match open(&path, &name, Access::Look) {
+            Name::Record(name) => match open(files, &path, &name, Access::Look) {
                 Opened::Whole { record, locked, .. } => {
                     let kind = name.kind;
                     let entries = if kind == Kind::Ask { &mut listing.asks } else { &mut listing.marks };
@@ -107,13 +111,17 @@ pub fn scan(dir: &Path) -> Result<Listing, SpoolError> {
 
 /// Removes one record by hand, whoever holds it, and tells what it was. The directory is fsynced.
 pub fn drop_record(dir: &Path, id: &str) -> Result<Entry, SpoolError> {
+    drop_record_on(&Files::Real, dir, id)
+}
+
+pub(crate) fn drop_record_on(files: &Files, dir: &Path, id: &str) -> Result<Entry, SpoolError> {
     // Its agent may rename an ask to its mark between the look and the removal: then look again.
     for _ in 0..3 {
-        let listing = scan(dir)?;
+        let listing = scan_on(files, dir)?;
         let Some(entry) = listing.find(id) else { break };
-        match fs::remove_file(&entry.path) {
+        match files.remove(&entry.path) {
             Ok(()) => {
-                sync_directory(dir).map_err(SpoolError::at("fsync the directory", dir))?;
+                files.sync_directory(dir).map_err(SpoolError::at("fsync the directory", dir))?;
                 return Ok(entry.clone());
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -147,18 +155,13 @@ impl Name {
 }
 
 /// The names in the directory, sorted; files that are none of the spool's are left out.
-pub(super) fn names(dir: &Path) -> Result<Vec<Name>, SpoolError> {
+pub(super) fn names(files: &Files, dir: &Path) -> Result<Vec<Name>, SpoolError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => SpoolError::Missing { dir: dir.to_owned() },
         _ => SpoolError::at("list the directory", dir)(error),
     };
-    let mut texts = Vec::new();
-    for entry in fs::read_dir(dir).map_err(failed)? {
-        // A name that is no UTF-8 is none of ours.
-        if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
-            texts.push(name);
-        }
-    }
+    // A name that is no UTF-8 is none of ours.
+    let mut texts = files.names(dir).map_err(failed)?;
     texts.sort_unstable();
     Ok(texts.into_iter().filter_map(name_of).collect())
 }
@@ -199,8 +202,8 @@ pub(super) enum Opened {
 }
 
 /// Opens, locks and reads one record's file.
-pub(super) fn open(path: &Path, name: &FileName, access: Access) -> Opened {
-    let file = match open_nonblocking(path, access) {
+pub(super) fn open(files: &Files, path: &Path, name: &FileName, access: Access) -> Opened {
+    let file = match open_nonblocking(files, path, access) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Opened::Gone,
         Err(error) if is_no_file(&error) => return Opened::Damaged(None, Damage::NoFile),
@@ -221,24 +224,31 @@ pub(super) fn open(path: &Path, name: &FileName, access: Access) -> Opened {
             }
         },
     }
-    read(path, name, file, locked, access)
+    read(files, path, name, file, locked, access)
 }
 
 /// Reads an opened file of a record.
-pub(super) fn read(path: &Path, name: &FileName, file: File, locked: bool, access: Access) -> Opened {
-    match file.metadata() {
-        Ok(metadata) if !metadata.is_file() => return Opened::Damaged(Some(file), Damage::NoFile),
+pub(super) fn read(
+    files: &Files,
+    path: &Path,
+    name: &FileName,
+    mut file: File,
+    locked: bool,
+    access: Access,
+) -> Opened {
+    match file.stat() {
+        Ok(stat) if !stat.is_file => return Opened::Damaged(Some(file), Damage::NoFile),
         Ok(_) => {}
         Err(error) => return Opened::Unreadable(SpoolError::at("look at it", path)(error)),
     }
     // Between the opening and the lock its owner may have settled it.
-    if access == Access::Take && !is_at(&file, path) {
+    if access == Access::Take && !is_at(files, &file, path) {
         return Opened::Gone;
     }
-    let mut bytes = Vec::new();
-    if let Err(error) = (&file).take(MAX_BYTES + 1).read_to_end(&mut bytes) {
-        return Opened::Unreadable(SpoolError::at("read it", path)(error));
-    }
+    let bytes = match file.read(MAX_BYTES + 1) {
+        Ok(bytes) => bytes,
+        Err(error) => return Opened::Unreadable(SpoolError::at("read it", path)(error)),
+    };
     match format::decode(name, &bytes) {
         Ok(Content::Record(record)) => Opened::Whole { file, record, locked },
         Ok(Content::Newer(version)) => Opened::Newer(version),
@@ -247,15 +257,14 @@ pub(super) fn read(path: &Path, name: &FileName, file: File, locked: bool, acces
 }
 
 /// Opens without following a link and without waiting for a pipe's other end.
-pub(super) fn open_nonblocking(path: &Path, access: Access) -> io::Result<File> {
-    #[allow(clippy::cast_possible_wrap)]
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits() as i32;
-    let open = |write| OpenOptions::new().read(true).write(write).custom_flags(flags).open(path);
+pub(super) fn open_nonblocking(files: &Files, path: &Path, access: Access) -> io::Result<File> {
     match access {
-        Access::Look => open(false),
+        Access::Look => files.open(path, How::Read),
         // NFS locks only what may be written; elsewhere a file that may only be read can be locked as well.
-        Access::Take => open(true).or_else(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => open(false),
+        Access::Take => files.open(path, How::Write).or_else(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                files.open(path, How::Read)
+            }
             _ => Err(error),
         }),
     }
@@ -267,20 +276,9 @@ fn is_no_file(error: &io::Error) -> bool {
 }
 
 /// Whether `path` still names this very file.
-pub(super) fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+pub(super) fn is_at(files: &Files, file: &File, path: &Path) -> bool {
+    match (file.stat(), files.link_stat(path)) {
+        (Ok(ours), Ok(there)) => ours.id == there.id,
         _ => false,
-    }
-}
-
-/// Makes renames and removals in `dir` durable.
-pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
-    match File::open(dir)?.sync_all() {
-        // Some network file systems have no such thing for directories.
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-            Ok(())
-        }
-        other => other,
     }
 }

@@ -2,16 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs::TryLockError,
+    io,
     path::{Path, PathBuf},
 };
 
 use super::{
     error::SpoolError,
+    files::{File, Files, How},
     format::{self, FileName},
-    place::{self, FILE_MODE, Sync, Synced, make_directory, open_lock, share_with_group},
+    place::{make_directory, open_lock, share_with_group},
     record::{Kind, Record, RecordId, What},
     scan::{self, Listing},
 };
@@ -89,6 +89,7 @@ impl Held {
 
 /// A spool's directory, and the records of it that this process holds. Synchronous: it belongs on a thread of its own.
 pub struct Spool {
+    pub(super) files: Files,
     pub(super) dir: PathBuf,
     pub(super) limits: Limits,
     pub(super) held: HashMap<RecordId, Held>,
@@ -98,7 +99,6 @@ pub struct Spool {
     pub(super) leads: bool,
     /// A directory fsync failed and is to be made good.
     owed: bool,
-    sync: Sync,
 }
 
 impl std::fmt::Debug for Spool {
@@ -114,17 +114,16 @@ impl Spool {
     /// Opens the spool in `dir`, which is made if it is missing (mode 0770 under the umask). Leftover temporary files of dead
     /// writers are removed; no record is read. Fails where the directory can't be written, with what would be right.
     pub fn open(dir: impl Into<PathBuf>, limits: Limits) -> Result<Self, SpoolError> {
-        Self::open_with(dir.into(), limits, Box::new(place::sync))
+        Self::open_on(Files::Real, dir.into(), limits)
     }
 
-    pub(super) fn open_with(dir: PathBuf, limits: Limits, sync: Sync) -> Result<Self, SpoolError> {
-        make_directory(&dir)?;
-        let writable = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-        rustix::fs::access(&dir, writable)
-            .map_err(|errno| SpoolError::at("write in the directory", &dir)(errno.into()))?;
-        let lock = open_lock(&dir)?;
+    /// As [`Spool::open`], on any file system.
+    pub(crate) fn open_on(files: Files, dir: PathBuf, limits: Limits) -> Result<Self, SpoolError> {
+        make_directory(&files, &dir)?;
+        files.may_write_in(&dir).map_err(SpoolError::at("write in the directory", &dir))?;
+        let lock = open_lock(&files, &dir)?;
         let spool =
-            Self { dir, limits, held: HashMap::new(), last_order: 0, lock, leads: false, owed: false, sync };
+            Self { files, dir, limits, held: HashMap::new(), last_order: 0, lock, leads: false, owed: false };
         spool.remove_leftovers()?;
         Ok(spool)
     }
@@ -136,7 +135,7 @@ impl Spool {
 
     /// What is in the spool, other processes' records included. Changes nothing.
     pub fn scan(&self) -> Result<Listing, SpoolError> {
-        scan::scan(&self.dir)
+        scan::scan_on(&self.files, &self.dir)
     }
 
     /// Writes an ask durably and keeps it locked. An ask that is there already is not written again, so that a write may be
@@ -221,9 +220,9 @@ impl Spool {
     pub fn vanished(&self, ids: &[RecordId]) -> Vec<RecordId> {
         let gone = |id: &&RecordId| {
             self.held.get(*id).is_some_and(|held| {
-                let there = fs::symlink_metadata(held.path(&self.dir));
+                let there = self.files.link_stat(&held.path(&self.dir));
                 match there {
-                    Ok(_) => !scan::is_at(&held.file, &held.path(&self.dir)),
+                    Ok(_) => !scan::is_at(&self.files, &held.file, &held.path(&self.dir)),
                     Err(error) => error.kind() == io::ErrorKind::NotFound,
                 }
             })
@@ -253,23 +252,23 @@ impl Spool {
             return Err(SpoolError::BadId { id: record.id.0.clone() });
         }
         if let Some(held) = self.held.get(&record.id)
-            && scan::is_at(&held.file, &held.path(&self.dir))
+            && scan::is_at(&self.files, &held.file, &held.path(&self.dir))
         {
             return self.sync_if(false);
         }
         let bytes = format::encode(record)?;
-        make_directory(&self.dir)?;
+        make_directory(&self.files, &self.dir)?;
         let count = self.count()?;
         if count >= self.limits.records {
             return Err(SpoolError::Full { dir: self.dir.clone(), count, bound: self.limits.records });
         }
         let name = FileName::of(kind, record);
-        let (temporary, file) = self.create(&name)?;
+        let (temporary, mut file) = self.create(&name)?;
         let path = self.dir.join(name.to_string());
-        if let Err(error) = self.fill(&temporary, &path, &file, &bytes) {
+        if let Err(error) = self.fill(&temporary, &path, &mut file, &bytes) {
             // After an error nothing of this file can be trusted: the next try makes a new one from memory.
-            let _ = fs::remove_file(&temporary);
-            let _ = fs::remove_file(&path);
+            let _ = self.files.remove(&temporary);
+            let _ = self.files.remove(&path);
             return Err(error);
         }
         self.hold(file, kind, record.clone());
@@ -280,14 +279,13 @@ impl Spool {
         &mut self,
         temporary: &Path,
         path: &Path,
-        mut file: &File,
+        file: &mut File,
         bytes: &[u8],
     ) -> Result<(), SpoolError> {
         file.write_all(bytes).map_err(SpoolError::at("write it", temporary))?;
-        (self.sync)(Synced::File, temporary, Some(file)).map_err(SpoolError::at("fsync it", temporary))?;
-        fs::rename(temporary, path).map_err(SpoolError::at("rename it into place", path))?;
-        (self.sync)(Synced::Directory, &self.dir, None)
-            .map_err(SpoolError::at("fsync the directory", &self.dir))?;
+        file.sync().map_err(SpoolError::at("fsync it", temporary))?;
+        self.files.rename(temporary, path).map_err(SpoolError::at("rename it into place", path))?;
+        self.files.sync_directory(&self.dir).map_err(SpoolError::at("fsync the directory", &self.dir))?;
         self.owed = false;
         Ok(())
     }
@@ -297,18 +295,17 @@ impl Spool {
         let mut last = None;
         for _ in 0..3 {
             let path = self.dir.join(name.temporary());
-            let made = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(&path);
-            let file = match made {
+            let file = match self.files.open(&path, How::New) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(SpoolError::at("create it", &path)(error)),
             };
-            share_with_group(&self.dir, &path);
+            share_with_group(&self.files, &self.dir, &path);
             match file.try_lock() {
                 // Someone who removes leftovers may have been here between the two: then its name is gone.
-                Ok(()) if scan::is_at(&file, &path) => return Ok((path, file)),
+                Ok(()) if scan::is_at(&self.files, &file, &path) => return Ok((path, file)),
                 Ok(()) | Err(TryLockError::WouldBlock) => {
-                    let _ = fs::remove_file(&path);
+                    let _ = self.files.remove(&path);
                     last = Some(io::Error::from(io::ErrorKind::WouldBlock));
                 }
                 // Without locks nobody adopts, and an ask is still better written than not.
@@ -329,7 +326,7 @@ impl Spool {
             let Some(held) = self.held.get_mut(&id) else { continue };
             let ask = held.path(&self.dir);
             let mark = self.dir.join(FileName::of(Kind::Mark, &held.record).to_string());
-            match fs::rename(&ask, &mark) {
+            match self.files.rename(&ask, &mark) {
                 Ok(()) => {
                     held.kind = Kind::Mark;
                     settled.marked.push(id.clone());
@@ -349,7 +346,7 @@ impl Spool {
     fn unlink(&mut self, id: &RecordId) -> Result<bool, SpoolError> {
         let Some(held) = self.held.get(id) else { return Ok(false) };
         let path = held.path(&self.dir);
-        let there = match fs::remove_file(&path) {
+        let there = match self.files.remove(&path) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(SpoolError::at("remove it", &path)(error)),
@@ -381,14 +378,13 @@ impl Spool {
             return Ok(());
         }
         self.owed = true;
-        (self.sync)(Synced::Directory, &self.dir, None)
-            .map_err(SpoolError::at("fsync the directory", &self.dir))?;
+        self.files.sync_directory(&self.dir).map_err(SpoolError::at("fsync the directory", &self.dir))?;
         self.owed = false;
         Ok(())
     }
 
     fn count(&self) -> Result<usize, SpoolError> {
-        let names = scan::names(&self.dir)?;
+        let names = scan::names(&self.files, &self.dir)?;
         Ok(names.iter().filter(|name| matches!(name, scan::Name::Record(_))).count())
     }
 }

@@ -1,4 +1,5 @@
 use std::{
+    fs::TryLockError,
     io,
     os::unix::process::CommandExt,
     process::Command,
@@ -6,7 +7,14 @@ use std::{
 };
 
 use super::*;
-use crate::spool::{place::Synced, scan::sync_directory};
+use crate::spool::files::{File, FileSystem, Files, How, OpenFile, Stat};
+
+/// What is fsynced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Synced {
+    File,
+    Directory,
+}
 
 /// A spool whose fsyncs are counted, and fail at will.
 pub(super) struct Syncs {
@@ -14,18 +22,90 @@ pub(super) struct Syncs {
     pub(super) fail: Option<(Synced, i32)>,
 }
 
+impl Syncs {
+    /// Counts it; done is what `sync` does.
+    fn count(&mut self, what: Synced, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.done.push(what);
+        match self.fail {
+            Some((which, errno)) if which == what => Err(io::Error::from_raw_os_error(errno)),
+            _ => sync(),
+        }
+    }
+}
+
+/// The real files, with their fsyncs watched.
+struct Watched(Arc<Mutex<Syncs>>);
+
+impl FileSystem for Watched {
+    fn stat(&self, path: &Path) -> io::Result<Stat> {
+        Files::Real.link_stat(path)
+    }
+
+    fn make_directory(&self, dir: &Path) -> io::Result<()> {
+        Files::Real.make_directory(dir)
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Files::Real.names(dir)
+    }
+
+    fn open(&self, path: &Path, how: How) -> io::Result<Box<dyn OpenFile>> {
+        let file = Files::Real.open(path, how)?;
+        Ok(Box::new(WatchedFile { file, syncs: Arc::clone(&self.0) }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Files::Real.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Files::Real.remove(path)
+    }
+
+    fn sync_directory(&self, dir: &Path) -> io::Result<()> {
+        self.0.lock().unwrap().count(Synced::Directory, || Files::Real.sync_directory(dir))
+    }
+}
+
+struct WatchedFile {
+    file: File,
+    syncs: Arc<Mutex<Syncs>>,
+}
+
+impl OpenFile for WatchedFile {
+    fn stat(&self) -> io::Result<Stat> {
+        self.file.stat()
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    fn read(&mut self, limit: u64) -> io::Result<Vec<u8>> {
+        self.file.read(limit)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.syncs.lock().unwrap().count(Synced::File, || self.file.sync())
+    }
+
+    fn try_lock(&self) -> Result<(), TryLockError> {
+        self.file.try_lock()
+    }
+
+    fn try_lock_shared(&self) -> Result<(), TryLockError> {
+        self.file.try_lock_shared()
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.file.unlock()
+    }
+}
+
 pub(super) fn watched(dir: &TempDir) -> (Spool, Arc<Mutex<Syncs>>) {
     let syncs = Arc::new(Mutex::new(Syncs { done: Vec::new(), fail: None }));
-    let shared = Arc::clone(&syncs);
-    let sync = move |what, path: &Path, file: Option<&fs::File>| {
-        let mut syncs = shared.lock().unwrap();
-        syncs.done.push(what);
-        match syncs.fail {
-            Some((which, errno)) if which == what => Err(io::Error::from_raw_os_error(errno)),
-            _ => file.map_or_else(|| sync_directory(path), fs::File::sync_all),
-        }
-    };
-    let spool = Spool::open_with(dir.path().to_owned(), Limits::default(), Box::new(sync)).unwrap();
+    let files = Files::Other(Arc::new(Watched(Arc::clone(&syncs))));
+    let spool = Spool::open_on(files, dir.path().to_owned(), Limits::default()).unwrap();
     (spool, syncs)
 }
 

@@ -8,10 +8,9 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    faults::{Syncs, watched},
+    faults::{Synced, Syncs, watched},
     *,
 };
-use crate::spool::place::Synced;
 
 #[derive(Debug, Clone)]
 enum Step {

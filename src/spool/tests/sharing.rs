@@ -1,6 +1,7 @@
 use std::io::Write;
 
 use super::{
+    files::Files,
     scan::{Access, Opened},
     *,
 };
@@ -57,11 +58,11 @@ fn a_record_settled_between_the_opening_and_the_lock_is_not_taken() {
     for settled_to_mark in [true, false] {
         let mut owner = open(&dir);
         owner.write_ask(&ask(1, 1)).unwrap();
-        let opened = scan::open_nonblocking(&path, Access::Take).unwrap();
+        let opened = scan::open_nonblocking(&Files::Real, &path, Access::Take).unwrap();
         owner.settle(&[ask(1, 1).id], settled_to_mark).unwrap();
         drop(owner);
         opened.try_lock().unwrap();
-        assert!(matches!(scan::read(&path, &name, opened, false, Access::Take), Opened::Gone));
+        assert!(matches!(scan::read(&Files::Real, &path, &name, opened, false, Access::Take), Opened::Gone));
     }
 }
 
