@@ -1,6 +1,6 @@
 //! What there is to do where no agent runs: a pre-stop that does the whole job, and `queue flush`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::{mpsc, oneshot};
@@ -9,7 +9,7 @@ use tracing::warn;
 use super::{
     backlog::Backlog,
     clock::Clock,
-    disk::{Disk, DiskError},
+    disk::{Disk, DiskError, PATIENCE},
     lifecycle::{Lifecycle, Verdict},
     metrics::Metrics,
     replay::{Origin, Replay},
@@ -72,7 +72,7 @@ pub trait Progress: Send + Sync {
 }
 
 /// Settles all of a spool that no living agent answers for. `wait` bounds it. Answers how many keys were settled and how many
-/// are left.
+/// are left: those whose ask could not be removed among them, though signed off, and those that could not be read.
 pub async fn flush(
     settings: &Settings,
     wait: Option<Duration>,
@@ -91,6 +91,7 @@ pub async fn flush(
     loop {
         let Some(taken) = disk.adopt_foreign(None).await? else { return Err(FlushError::Held) };
         say::problems(&taken.problems);
+        left += taken.unreadable;
         let keys = by_key(taken.records);
         let found = keys.len();
         progress.found(found);
@@ -110,10 +111,20 @@ pub async fn flush(
             *(if verdict == Verdict::Queued { &mut left } else { &mut settled }) += 1;
         }
         if !taken.more || found == 0 {
-            disk.flush().await;
-            return Ok((settled, left));
+            let kept = kept(&disk, until.map(|until| until - clock.now().at))
+                .await
+                .map_or(settled, |keys| keys.len());
+            return Ok((settled.saturating_sub(kept), left + kept));
         }
     }
+}
+
+/// The keys whose settled asks the disk did not let go of. Fails where it doesn't say that in time.
+async fn kept(disk: &Disk, limit: Option<Duration>) -> Result<BTreeSet<SchedulerKey>, DiskError> {
+    let Some(limit) = limit else { return disk.asking().await };
+    let slow = |_| DiskError::Slow { dir: disk.dir().to_owned(), waited: limit };
+    // Out of time, a disk that is well still answers.
+    tokio::time::timeout(limit.max(PATIENCE), disk.asking()).await.map_err(slow)?
 }
 
 /// Why a spool can't be flushed.

@@ -8,6 +8,7 @@
 //! The patience is the runtime's time: with tokio's time paused it is over as soon as nothing else is to be done.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -23,7 +24,7 @@ use crate::{
     key::SchedulerKey,
     spool::{
         Limits, Marks, Settled, Spool, SpoolError, Taken,
-        record::{Record, RecordId},
+        record::{Kind, Record, RecordId},
         volume::{self, Durability},
     },
 };
@@ -262,6 +263,21 @@ impl Disk {
         self.queue(move |spool| {
             // Only a process that is ending does not listen.
             let _ = answer.send(spool.and_then(|spool| spool.adopt_foreign(except.as_ref())));
+        })?;
+        let gone = |_| DiskError::Gone { dir: self.shared.dir.clone() };
+        Ok(answered.await.map_err(gone)??)
+    }
+
+    /// The keys whose asks this process holds. Waits for as long as that takes, for what was queued before it too.
+    pub async fn asking(&self) -> Result<BTreeSet<SchedulerKey>, DiskError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue(move |spool| {
+            let asks = spool.map(|spool| {
+                let asks = spool.held().filter(|(kind, _)| *kind == Kind::Ask);
+                asks.map(|(_, record)| record.key.clone()).collect()
+            });
+            // Only a process that is ending does not listen.
+            let _ = answer.send(asks);
         })?;
         let gone = |_| DiskError::Gone { dir: self.shared.dir.clone() };
         Ok(answered.await.map_err(gone)??)

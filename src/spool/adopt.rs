@@ -32,6 +32,8 @@ pub struct Taken {
     pub records: Vec<(Kind, Record)>,
     /// Damaged files (set aside as `….corrupt` where that was possible), files of a newer version, and unreadable ones.
     pub problems: Vec<Problem>,
+    /// Asks that can't be read: they stay, and may be taken another time.
+    pub unreadable: usize,
     /// There are more records than may be open at a time: adopt again once these are settled.
     pub more: bool,
 }
@@ -182,7 +184,10 @@ impl Spool {
                     taken.problems.push(set_aside(&self.files, path, &damage))
                 }
                 Opened::Unreadable(error) if out_of_files(&error) => taken.more = true,
-                Opened::Unreadable(error) => taken.problems.push(Problem { path, why: error.to_string() }),
+                Opened::Unreadable(error) => {
+                    taken.unreadable += usize::from(name.kind == Kind::Ask);
+                    taken.problems.push(Problem { path, why: error.to_string() });
+                }
             }
         }
         busy

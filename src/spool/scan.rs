@@ -242,8 +242,12 @@ pub(super) fn read(
         Err(error) => return Opened::Unreadable(SpoolError::at("look at it", path)(error)),
     }
     // Between the opening and the lock its owner may have settled it.
-    if access == Access::Take && !is_at(files, &file, path) {
-        return Opened::Gone;
+    if access == Access::Take {
+        match is_still_at(files, &file, path) {
+            Ok(true) => {}
+            Ok(false) => return Opened::Gone,
+            Err(error) => return Opened::Unreadable(SpoolError::at("look at it", path)(error)),
+        }
     }
     let bytes = match file.read(MAX_BYTES + 1) {
         Ok(bytes) => bytes,
@@ -275,10 +279,19 @@ fn is_no_file(error: &io::Error) -> bool {
     [Errno::LOOP, Errno::ISDIR, Errno::NXIO, Errno::NODEV].into_iter().any(of_kind)
 }
 
-/// Whether `path` still names this very file.
+/// Whether `path` still names this very file; not, where that can't be found out.
 pub(super) fn is_at(files: &Files, file: &File, path: &Path) -> bool {
-    match (file.stat(), files.link_stat(path)) {
-        (Ok(ours), Ok(there)) => ours.id == there.id,
-        _ => false,
+    is_still_at(files, file, path).unwrap_or(false)
+}
+
+/// Whether `path` still names this very file. Fails where the disk does.
+pub(super) fn is_still_at(files: &Files, file: &File, path: &Path) -> io::Result<bool> {
+    // On a network file system an open file can be gone.
+    let is_gone = |error: &io::Error| {
+        error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::STALE.raw_os_error())
+    };
+    match files.link_stat(path).and_then(|there| Ok(there.id == file.stat()?.id)) {
+        Err(error) if is_gone(&error) => Ok(false),
+        other => other,
     }
 }

@@ -220,11 +220,8 @@ impl Spool {
     pub fn vanished(&self, ids: &[RecordId]) -> Vec<RecordId> {
         let gone = |id: &&RecordId| {
             self.held.get(*id).is_some_and(|held| {
-                let there = self.files.link_stat(&held.path(&self.dir));
-                match there {
-                    Ok(_) => !scan::is_at(&self.files, &held.file, &held.path(&self.dir)),
-                    Err(error) => error.kind() == io::ErrorKind::NotFound,
-                }
+                // Where the disk can't tell, nobody dropped it.
+                matches!(scan::is_still_at(&self.files, &held.file, &held.path(&self.dir)), Ok(false))
             })
         };
         ids.iter().filter(gone).cloned().collect()

@@ -16,10 +16,18 @@ pub(super) enum Synced {
     Directory,
 }
 
-/// A spool whose fsyncs are counted, and fail at will.
+/// What can't be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unseen {
+    Path,
+    OpenFile,
+}
+
+/// A spool whose fsyncs are counted, and fail at will; looks too.
 pub(super) struct Syncs {
     pub(super) done: Vec<Synced>,
     pub(super) fail: Option<(Synced, i32)>,
+    pub(super) unseen: Option<Unseen>,
 }
 
 impl Syncs {
@@ -31,6 +39,10 @@ impl Syncs {
             _ => sync(),
         }
     }
+
+    fn look(&self, at: Unseen) -> io::Result<()> {
+        if self.unseen == Some(at) { Err(rustix::io::Errno::IO.into()) } else { Ok(()) }
+    }
 }
 
 /// The real files, with their fsyncs watched.
@@ -38,6 +50,7 @@ struct Watched(Arc<Mutex<Syncs>>);
 
 impl FileSystem for Watched {
     fn stat(&self, path: &Path) -> io::Result<Stat> {
+        self.0.lock().unwrap().look(Unseen::Path)?;
         Files::Real.link_stat(path)
     }
 
@@ -74,6 +87,7 @@ struct WatchedFile {
 
 impl OpenFile for WatchedFile {
     fn stat(&self) -> io::Result<Stat> {
+        self.syncs.lock().unwrap().look(Unseen::OpenFile)?;
         self.file.stat()
     }
 
@@ -103,7 +117,7 @@ impl OpenFile for WatchedFile {
 }
 
 pub(super) fn watched(dir: &TempDir) -> (Spool, Arc<Mutex<Syncs>>) {
-    let syncs = Arc::new(Mutex::new(Syncs { done: Vec::new(), fail: None }));
+    let syncs = Arc::new(Mutex::new(Syncs { done: Vec::new(), fail: None, unseen: None }));
     let files = Files::Other(Arc::new(Watched(Arc::clone(&syncs))));
     let spool = Spool::open_on(files, dir.path().to_owned(), Limits::default()).unwrap();
     (spool, syncs)
@@ -155,6 +169,36 @@ fn after_a_failed_fsync_nothing_is_left_and_the_next_try_is_a_new_file() {
         drop(spool);
         assert_eq!(open(&dir).take_own(&key(1)).unwrap().records.len(), 2);
     }
+}
+
+#[test]
+fn an_ask_that_can_not_be_looked_at_is_reported_and_taken_once_it_can() {
+    for unseen in [Unseen::Path, Unseen::OpenFile] {
+        let dir = dir();
+        open(&dir).write_ask(&ask(1, 1)).unwrap();
+        let (mut spool, syncs) = watched(&dir);
+        syncs.lock().unwrap().unseen = Some(unseen);
+        let taken = spool.take_own(&key(1)).unwrap();
+        assert_eq!((ids(&taken.records), taken.unreadable), (vec![], 1), "{unseen:?}");
+        assert!(taken.problems[0].why.contains("look at it"), "{:?}", taken.problems);
+        syncs.lock().unwrap().unseen = None;
+        assert_eq!(ids(&spool.take_own(&key(1)).unwrap().records), [(Kind::Ask, 1)], "{unseen:?}");
+    }
+}
+
+#[test]
+fn an_ask_that_can_not_be_looked_at_was_dropped_by_nobody() {
+    let dir = dir();
+    let (mut spool, syncs) = watched(&dir);
+    spool.write_ask(&ask(1, 1)).unwrap();
+    let held = [ask(1, 1).id];
+    for unseen in [Unseen::Path, Unseen::OpenFile] {
+        syncs.lock().unwrap().unseen = Some(unseen);
+        assert_eq!(spool.vanished(&held), [], "{unseen:?}");
+    }
+    syncs.lock().unwrap().unseen = None;
+    fs::remove_file(path_of(&dir, Kind::Ask, &ask(1, 1))).unwrap();
+    assert_eq!(spool.vanished(&held), held);
 }
 
 #[test]
