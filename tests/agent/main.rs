@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 mod check;
+mod clock;
+mod crash;
 mod disk;
 mod ending;
 mod harness;

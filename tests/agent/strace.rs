@@ -69,23 +69,27 @@ impl Strace {
         Self::attach(thread, &["-e", &format!("trace={syscalls}"), "-e", &format!("inject={fault}")])
     }
 
-    /// Attaches to one thread; what it does is written to `log`.
+    /// Attaches to one thread, unless it ends first; what it does is written to `log`.
     pub(crate) async fn record(thread: u32, log: &Path, arguments: &[&str]) -> Self {
         let child = Command::new("strace")
             .args(arguments)
             .args(["-p", &thread.to_string(), "-o"])
             .arg(log)
             .stdin(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         // With a log it does not say that it has attached.
         let status = format!("/proc/{thread}/status");
         let tracer = format!("TracerPid:\t{}\n", child.id());
+        let mut strace = Self { child };
         eventually("the tracer", async || {
-            std::fs::read_to_string(&status).unwrap().contains(&tracer).then_some(())
+            let status = std::fs::read_to_string(&status).unwrap_or_default();
+            let ended = status.is_empty() || status.contains("State:\tZ") || status.contains("State:\tX");
+            (ended || status.contains(&tracer) || strace.child.try_wait().unwrap().is_some()).then_some(())
         })
         .await;
-        Self { child }
+        strace
     }
 
     fn try_attach(thread: u32, arguments: &[&str]) -> Result<Self, String> {

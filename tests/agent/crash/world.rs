@@ -1,0 +1,440 @@
+//! One manager, and for each case a spool, rows and a run of its own; then the recovery.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use signoff::{
+    agent::socket::{Request, Response, ask},
+    key::SchedulerKey,
+    manager::State,
+    mock::{
+        manager::{Config, MockManager},
+        scheduler::{MockScheduler, SchedulerConfig},
+        table::{By, Database, Registration},
+    },
+    spool::{
+        self, Limits, Spool,
+        record::{Cause, Record, RecordId, What},
+    },
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    judge::{Asked, End, Left, Recovered},
+    point::{Case, Fault, Met, Operation, Place, Since, cases, met},
+    subject::{Subject, Tracing},
+};
+use crate::{
+    clock::FastClock,
+    harness::{LONG, eventually, key},
+};
+
+/// How much faster the clocks are of what has to wait a minute for its sign-off to be safe.
+pub(super) const RATE: u32 = 20;
+/// How long a replay with a fault has to get over it by itself. Not a verdict: after that the next agent does it.
+const BY_ITSELF: Duration = Duration::from_secs(170);
+
+pub(super) struct World {
+    table: Arc<Database>,
+    manager: SocketAddr,
+    /// One that serves.
+    scheduler: SocketAddr,
+    clock: FastClock,
+    /// Dropped, it ends the thread of the two.
+    _servers: oneshot::Sender<()>,
+}
+
+/// One run's surroundings.
+struct Scene {
+    dir: tempfile::TempDir,
+    /// Whose agent it is, and those whose asks are there.
+    own: SchedulerKey,
+    others: Vec<SchedulerKey>,
+    /// Whose each ask is that was there before.
+    before: Vec<SchedulerKey>,
+}
+
+/// How a case went.
+pub(super) struct Outcome {
+    /// Its fault was met.
+    pub(super) met: Met,
+    /// Asks that the recovery found, and settled.
+    pub(super) recovered: usize,
+    pub(super) verdict: Result<(), String>,
+}
+
+impl Scene {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Where nothing ever listens but a system's own service.
+    fn silent() -> String {
+        "127.0.0.1:1".to_owned()
+    }
+
+    fn listing(&self) -> spool::Listing {
+        spool::scan(&self.path("spool")).unwrap_or_default()
+    }
+
+    /// All files but marks and the lock.
+    fn files(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.path("spool")) else { return Vec::new() };
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !name.ends_with(".mark.json") && name != "spool.lock").collect()
+    }
+}
+
+impl World {
+    pub(super) async fn new(clock: FastClock) -> Self {
+        let (ready, started) = oneshot::channel();
+        let (servers, over) = oneshot::channel::<()>();
+        // On a thread of their own: they answer at once, however busy the harness is.
+        std::thread::spawn(move || {
+            super::on_a_runtime(async {
+                let manager = MockManager::start(Config::default()).await.unwrap();
+                let config = SchedulerConfig::new(key("serves"), manager.grpc_addr());
+                let scheduler = MockScheduler::start(config).await.unwrap();
+                let started = (Arc::clone(manager.table()), manager.grpc_addr(), scheduler.addr());
+                drop(ready.send(started));
+                drop(over.await);
+            });
+        });
+        let (table, manager, scheduler) = started.await.unwrap();
+        Self { table, manager, scheduler, clock, _servers: servers }
+    }
+
+    /// An active row, of a scheduler that is gone.
+    fn row(&self, hostname: &str) -> SchedulerKey {
+        let key = key(hostname);
+        let registration = Registration {
+            hostname: key.hostname.to_string(),
+            ip: key.ip.to_string(),
+            port: 1,
+            cluster_id: 1,
+            idc: String::new(),
+            location: String::new(),
+            features: Vec::new(),
+            config: serde_json::Value::Null,
+        };
+        self.table.register(registration).unwrap();
+        assert!(self.table.set_by_hand(&key, State::Active).unwrap());
+        key
+    }
+
+    fn scene(&self, name: &str, operation: Operation) -> Scene {
+        let own = self.row(&format!("own-{name}"));
+        let mut scene = Scene { dir: directory(), own, others: Vec::new(), before: Vec::new() };
+        if matches!(operation, Operation::Replay | Operation::Flush) {
+            let mut spool = Spool::open(scene.path("spool"), Limits::default()).unwrap();
+            for (number, asks) in [(1, 1), (2, 2)] {
+                let key = self.row(&format!("other-{number}-{name}"));
+                for _ in 0..asks {
+                    spool.write_ask(&record(&key)).unwrap();
+                    scene.before.push(key.clone());
+                }
+                scene.others.push(key);
+            }
+        }
+        scene
+    }
+
+    /// The rows of a scene are of no use to others.
+    fn forget(&self, scene: &Scene) {
+        for key in scene.others.iter().chain([&scene.own]) {
+            if let Some(row) = self.table.find(key).unwrap() {
+                self.table.delete(row.id, By::Hand).unwrap();
+            }
+        }
+    }
+
+    fn environment(&self, scene: &Scene, scheduler: String) -> Vec<(&'static str, String)> {
+        vec![
+            ("SIGNOFF_SPOOL", scene.path("spool").display().to_string()),
+            ("SIGNOFF_RUN_DIR", scene.path("run").display().to_string()),
+            ("SIGNOFF_LOG_LEVEL", "debug".to_owned()),
+            ("SIGNOFF_LISTEN", "127.0.0.1:0".to_owned()),
+            ("SIGNOFF_MANAGER", self.manager.to_string()),
+            ("SIGNOFF_HOSTNAME", scene.own.hostname.to_string()),
+            ("SIGNOFF_IP", scene.own.ip.to_string()),
+            ("SIGNOFF_CLUSTER_ID", "1".to_owned()),
+            ("SIGNOFF_GRACE", "10s".to_owned()),
+            ("SIGNOFF_SCHEDULER_ADDR", scheduler),
+        ]
+    }
+
+    /// Runs the operation, traced; answers how it ended and what the hook heard.
+    async fn run(
+        &self,
+        scene: &Scene,
+        operation: Operation,
+        tracing: &Tracing<'_>,
+    ) -> (End, String, Option<signoff::agent::socket::PreStopAnswer>) {
+        // Only what has to wait a minute does so by a faster clock.
+        let (arguments, scheduler, clock): (&[&str], _, _) = match operation {
+            Operation::PreStop | Operation::Sigterm => (&["agent"], Scene::silent(), None),
+            Operation::Replay => (&["agent"], self.scheduler.to_string(), Some(&self.clock)),
+            Operation::Flush => (&["queue", "flush"], Scene::silent(), Some(&self.clock)),
+        };
+        let mut environment = self.environment(scene, scheduler);
+        if clock.is_none() && tracing.place.since == Since::Birth {
+            // For the hold alone.
+            environment.extend(self.clock.environment());
+            environment.push(("FAST_CLOCK_RATE", "1".to_owned()));
+        }
+        if operation == Operation::Flush {
+            environment.retain(|(name, _)| {
+                ["SIGNOFF_SPOOL", "SIGNOFF_RUN_DIR", "SIGNOFF_LOG_LEVEL", "SIGNOFF_MANAGER"].contains(name)
+                    || name.starts_with("FAST")
+                    || name.starts_with("LD_")
+            });
+        }
+        let mut subject = Subject::start(arguments, &environment, scene.path("output"), clock, Some(tracing));
+        match operation {
+            Operation::PreStop | Operation::Sigterm => {
+                self.sign_off(scene, subject, operation, tracing).await
+            }
+            Operation::Replay | Operation::Flush => {
+                let held = match tracing.place.since {
+                    Since::Birth => subject.attach_when_held(tracing).await,
+                    Since::Start | Since::Idle => None,
+                };
+                let began = std::time::Instant::now();
+                let end = eventually("the replay", async || {
+                    let ended = subject.ended();
+                    let done = operation == Operation::Replay
+                        && (scene.listing().asks.is_empty() || began.elapsed() > self.clock.real(BY_ITSELF));
+                    ended.or(done.then_some(End::Stopped))
+                })
+                .await;
+                if end == End::Stopped {
+                    subject.stop().await;
+                }
+                drop(held);
+                (end, subject.output(), None)
+            }
+        }
+    }
+
+    async fn sign_off(
+        &self,
+        scene: &Scene,
+        mut subject: Subject,
+        operation: Operation,
+        tracing: &Tracing<'_>,
+    ) -> (End, String, Option<signoff::agent::socket::PreStopAnswer>) {
+        subject.says(&["Read the row.", "Listening for hooks.", "Nothing serves at the scheduler"]).await;
+        let mut strace = match tracing.place.since {
+            Since::Idle => Some(subject.attach(tracing).await),
+            Since::Start | Since::Birth => None,
+        };
+        let mut answer = None;
+        if operation == Operation::PreStop {
+            let request = Request::PreStop { deadline: Some(Duration::from_secs(5)) };
+            if let Ok(Response::PreStop(said)) = ask(&scene.path("run"), &request, LONG).await {
+                answer = Some(said);
+            }
+        }
+        subject.signal(rustix::process::Signal::TERM);
+        if tracing.place.since == Since::Birth {
+            strace = subject.attach_when_held(tracing).await;
+        }
+        let end = subject.end().await;
+        drop(strace);
+        (end, subject.output(), answer)
+    }
+
+    /// The cases of one place: a run without a fault is recorded.
+    pub(super) async fn record(&self, operation: Operation, place: Place) -> Vec<Case> {
+        let scene = self.scene(&format!("record-{operation}-{}", place.thread), operation);
+        let log = scene.path("strace");
+        let arguments = ["-y", "-e", "trace=all"].map(str::to_owned).to_vec();
+        let (end, output, answer) =
+            self.run(&scene, operation, &Tracing { place, arguments, log: &log }).await;
+        let left = self.left(&scene, operation, false, (end, output, answer)).await;
+        let settled = left.asked.iter().all(|asked| asked.inactive && (asked.asks == 0 || asked.before == 0));
+        assert!(left.judge().is_ok() && settled, "{operation} {place:?}: {left:?}");
+        self.forget(&scene);
+        cases(operation, place, &std::fs::read_to_string(log).unwrap_or_default())
+    }
+
+    /// Runs one case, and judges it.
+    pub(super) async fn try_case(&self, number: usize, case: &Case) -> Outcome {
+        let mut outcome = self.try_once(number, case).await;
+        for _ in 0..2 {
+            if outcome.met != Met::Elsewhere {
+                break;
+            }
+            outcome = self.try_once(number, case).await;
+        }
+        outcome
+    }
+
+    async fn try_once(&self, number: usize, case: &Case) -> Outcome {
+        let scene = self.scene(&format!("{number}"), case.operation);
+        let log = scene.path("strace");
+        let tracing = Tracing { place: case.place, arguments: case.arguments(), log: &log };
+        let run = self.run(&scene, case.operation, &tracing).await;
+        let killed = case.fault == Fault::Kill;
+        let record = std::fs::read_to_string(&log).unwrap_or_default();
+        let met = met(case, run.0 == End::Killed, &record);
+        if met == Met::Elsewhere {
+            self.forget(&scene);
+            return Outcome { met, recovered: 0, verdict: Ok(()) };
+        }
+        let left = self.left(&scene, case.operation, killed, run).await;
+        let mut verdict = left.judge().map_err(|why| format!("{case}: {why}\n{}", left.output));
+        let mut recovered = 0;
+        if verdict.is_ok() {
+            let pending: Vec<&SchedulerKey> = self.keys(&scene, case.operation);
+            let asks = scene.listing().asks;
+            let pending: Vec<SchedulerKey> = pending
+                .into_iter()
+                .filter(|key| asks.iter().any(|entry| entry.record.key == **key))
+                .cloned()
+                .collect();
+            recovered = pending.len();
+            // Other files are leftovers, which whoever opens the spool next removes.
+            if !scene.files().is_empty() {
+                let by = if number.is_multiple_of(2) { Recovery::Agent } else { Recovery::Flush };
+                let after = self.recover(&scene, &pending, by).await;
+                verdict = after.judge().map_err(|why| {
+                    format!(
+                        "{case}: then, recovered by {by:?}: {why}\n{}\nthen:\n{}",
+                        left.output, after.output
+                    )
+                });
+            }
+        }
+        self.forget(&scene);
+        Outcome { met, recovered, verdict }
+    }
+
+    fn keys<'a>(&self, scene: &'a Scene, operation: Operation) -> Vec<&'a SchedulerKey> {
+        match operation {
+            Operation::PreStop | Operation::Sigterm => vec![&scene.own],
+            Operation::Replay | Operation::Flush => scene.others.iter().collect(),
+        }
+    }
+
+    /// What a run left.
+    async fn left(
+        &self,
+        scene: &Scene,
+        operation: Operation,
+        to_be_killed: bool,
+        (end, output, answer): (End, String, Option<signoff::agent::socket::PreStopAnswer>),
+    ) -> Left {
+        let listing = scene.listing();
+        let mut asked = Vec::new();
+        for key in self.keys(scene, operation) {
+            let table = &self.table;
+            let history = table.history();
+            let begun = history.iter().any(|change| {
+                change.host_name == key.hostname.as_str()
+                    && matches!(change.by, By::FirstMessage | By::StreamEnd)
+            });
+            if begun {
+                // A dead process's stream ends too.
+                assert!(table.eventually_state(key, Some(State::Inactive), LONG).await, "{key}");
+            }
+            let of_key = |entry: &&spool::Entry| entry.record.key == *key;
+            let before = scene.before.iter().filter(|asked| *asked == key).count();
+            let sign_off = |entry: &spool::Entry| matches!(entry.record.what, What::SignOff { .. });
+            asked.push(Asked {
+                key: key.to_string(),
+                before,
+                asks: listing.asks.iter().filter(of_key).count(),
+                mark: listing.marks.iter().filter(of_key).any(sign_off),
+                begun,
+                inactive: table.state(key).unwrap() == Some(State::Inactive),
+            });
+        }
+        let problems = [&listing.newer, &listing.problems, &listing.unreadable].into_iter().flatten();
+        let mut odd: Vec<String> = problems.map(ToString::to_string).collect();
+        odd.extend(listing.corrupt.iter().map(|path| path.display().to_string()));
+        Left { operation, to_be_killed, end, output, answer, asked, odd }
+    }
+
+    /// A new process on that spool, with all well.
+    async fn recover(&self, scene: &Scene, pending: &[SchedulerKey], by: Recovery) -> Recovered {
+        let table = &self.table;
+        for key in pending {
+            // As if a manager's crash had undone it: the recovery must do it again.
+            assert!(table.set_by_hand(key, State::Active).unwrap());
+        }
+        let mut environment = self.environment(scene, Scene::silent());
+        if by == Recovery::Flush {
+            environment.retain(|(name, _)| {
+                ["SIGNOFF_SPOOL", "SIGNOFF_RUN_DIR", "SIGNOFF_LOG_LEVEL", "SIGNOFF_MANAGER"].contains(name)
+            });
+        }
+        let arguments: &[&str] = if by == Recovery::Agent { &["agent"] } else { &["queue", "flush"] };
+        let output = scene.path("output-of-recovery");
+        let mut subject = Subject::start(arguments, &environment, output, Some(&self.clock), None);
+        let code = match by {
+            Recovery::Flush => match subject.end().await {
+                End::Code(code) => Some(code),
+                end => panic!("{end:?}"),
+            },
+            Recovery::Agent => {
+                eventually("a clean spool", async || {
+                    (subject.ended().is_some() || scene.files().is_empty()).then_some(())
+                })
+                .await;
+                let ended = subject.ended();
+                subject.stop().await;
+                // It ends by itself for no reason.
+                match ended {
+                    Some(End::Code(code)) => Some(code),
+                    _ => None,
+                }
+            }
+        };
+        let active = pending.iter().filter(|key| table.state(key).unwrap() != Some(State::Inactive));
+        Recovered {
+            code,
+            active: active.map(ToString::to_string).collect(),
+            files: scene.files(),
+            output: subject.output(),
+        }
+    }
+}
+
+/// In memory where that is possible: no fault is the machine's own then, by a disk that others keep busy.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// Who recovers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recovery {
+    Agent,
+    Flush,
+}
+
+fn record(key: &SchedulerKey) -> Record {
+    Record {
+        id: RecordId::random(),
+        key: key.clone(),
+        what: What::SignOff { cause: Cause::Sigterm, drain_until: None },
+        address: Some(Scene::silent().parse().unwrap()),
+        listed: true,
+        at: 1_800_000_000_000,
+        pod: None,
+    }
+}
+
+#[tokio::test]
+async fn an_ask_that_somebody_removes_is_judged_lost() {
+    let Some(clock) = FastClock::of(RATE) else { return };
+    let world = World::new(clock).await;
+    let scene = world.scene("removed", Operation::Flush);
+    let seen = || (End::Code(75), String::new(), None);
+    let left = world.left(&scene, Operation::Flush, false, seen()).await;
+    assert_eq!(left.judge(), Ok(()), "{left:?}");
+    let removed = scene.listing().asks.pop().unwrap();
+    std::fs::remove_file(&removed.path).unwrap();
+    let left = world.left(&scene, Operation::Flush, false, seen()).await;
+    assert_eq!(left.judge(), Err(format!("the ask of {} is lost", removed.record.key)));
+}
