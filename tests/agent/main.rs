@@ -16,6 +16,7 @@ mod linger;
 mod many;
 mod outage;
 mod reconcile;
+mod soak;
 mod spool;
 mod status;
 mod stop;

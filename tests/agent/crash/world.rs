@@ -54,12 +54,22 @@ struct Scene {
     before: Vec<SchedulerKey>,
 }
 
+/// What was to be done after a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Then {
+    /// Nothing: it was over before anything was asked.
+    NothingAsked,
+    /// Nothing: it had settled all.
+    Settled,
+    /// The next process settled what was pending.
+    Recovered,
+}
+
 /// How a case went.
 pub(super) struct Outcome {
     /// Its fault was met.
     pub(super) met: Met,
-    /// Asks that the recovery found, and settled.
-    pub(super) recovered: usize,
+    pub(super) then: Then,
     pub(super) verdict: Result<(), String>,
 }
 
@@ -248,7 +258,7 @@ impl World {
     pub(super) async fn record(&self, operation: Operation, place: Place) -> Vec<Case> {
         let scene = self.scene(&format!("record-{operation}-{}", place.thread), operation);
         let log = scene.path("strace");
-        let arguments = ["-y", "-e", "trace=all"].map(str::to_owned).to_vec();
+        let arguments = ["-yy", "-e", "trace=all"].map(str::to_owned).to_vec();
         let (end, output, answer) =
             self.run(&scene, operation, &Tracing { place, arguments, log: &log }).await;
         let left = self.left(&scene, operation, false, (end, output, answer)).await;
@@ -260,18 +270,19 @@ impl World {
 
     /// Runs one case, and judges it.
     pub(super) async fn try_case(&self, number: usize, case: &Case) -> Outcome {
-        let mut outcome = self.try_once(number, case).await;
-        for _ in 0..2 {
-            if outcome.met != Met::Elsewhere {
+        // Not each run makes the same calls.
+        let mut outcome = self.try_once(number, 0, case).await;
+        for again in 1..3 {
+            if outcome.met == Met::Yes || outcome.verdict.is_err() {
                 break;
             }
-            outcome = self.try_once(number, case).await;
+            outcome = self.try_once(number, again, case).await;
         }
         outcome
     }
 
-    async fn try_once(&self, number: usize, case: &Case) -> Outcome {
-        let scene = self.scene(&format!("{number}"), case.operation);
+    async fn try_once(&self, number: usize, again: usize, case: &Case) -> Outcome {
+        let scene = self.scene(&format!("{number}-{again}"), case.operation);
         let log = scene.path("strace");
         let tracing = Tracing { place: case.place, arguments: case.arguments(), log: &log };
         let run = self.run(&scene, case.operation, &tracing).await;
@@ -280,11 +291,12 @@ impl World {
         let met = met(case, run.0 == End::Killed, &record);
         if met == Met::Elsewhere {
             self.forget(&scene);
-            return Outcome { met, recovered: 0, verdict: Ok(()) };
+            return Outcome { met, then: Then::NothingAsked, verdict: Ok(()) };
         }
         let left = self.left(&scene, case.operation, killed, run).await;
         let mut verdict = left.judge().map_err(|why| format!("{case}: {why}\n{}", left.output));
-        let mut recovered = 0;
+        let asked = left.asked.iter().any(|asked| asked.before > 0 || asked.begun);
+        let mut then = if asked { Then::Settled } else { Then::NothingAsked };
         if verdict.is_ok() {
             let pending: Vec<&SchedulerKey> = self.keys(&scene, case.operation);
             let asks = scene.listing().asks;
@@ -293,7 +305,9 @@ impl World {
                 .filter(|key| asks.iter().any(|entry| entry.record.key == **key))
                 .cloned()
                 .collect();
-            recovered = pending.len();
+            if !pending.is_empty() {
+                then = Then::Recovered;
+            }
             // Other files are leftovers, which whoever opens the spool next removes.
             if !scene.files().is_empty() {
                 let by = if number.is_multiple_of(2) { Recovery::Agent } else { Recovery::Flush };
@@ -307,7 +321,7 @@ impl World {
             }
         }
         self.forget(&scene);
-        Outcome { met, recovered, verdict }
+        Outcome { met, then, verdict }
     }
 
     fn keys<'a>(&self, scene: &'a Scene, operation: Operation) -> Vec<&'a SchedulerKey> {
