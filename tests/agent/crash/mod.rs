@@ -22,6 +22,7 @@ use crate::{clock::FastClock, strace::can_inject};
 
 mod judge;
 mod point;
+mod scene;
 mod subject;
 mod world;
 

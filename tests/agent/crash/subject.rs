@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     judge::End,
-    point::{MAIN, Place, Since},
+    point::{Case, Fault, MAIN, Met, Place, Since, met},
 };
 use crate::{
     clock::FastClock,
@@ -19,10 +19,20 @@ use crate::{
 };
 
 /// What strace is to do, at one thread, and where it writes.
+#[derive(Debug)]
 pub(super) struct Tracing<'a> {
     pub(super) place: Place,
+    pub(super) case: Option<&'a Case>,
     pub(super) arguments: Vec<String>,
     pub(super) log: &'a Path,
+}
+
+impl Tracing<'_> {
+    /// The fault was met where it can't be: what comes of that (a wake-up that is lost, say) proves nothing.
+    pub(super) fn strayed(&self) -> bool {
+        let Some(case) = self.case.filter(|case| case.fault != Fault::Kill) else { return false };
+        std::fs::read_to_string(self.log).is_ok_and(|record| met(case, false, &record) == Met::Elsewhere)
+    }
 }
 
 pub(super) struct Subject {
@@ -44,7 +54,7 @@ impl Subject {
         environment.extend(clock.map(FastClock::environment).into_iter().flatten());
         let mut command = Command::new(program.get_program());
         match tracing {
-            Some(Tracing { place, arguments, log }) if place.since == Since::Start => {
+            Some(Tracing { place, arguments, log, .. }) if place.since == Since::Start => {
                 // What is started becomes the program; strace is its grandchild. The environment is not strace's own.
                 command = Command::new("strace");
                 command.args(["-D", "-o"]).arg(log).args(arguments);

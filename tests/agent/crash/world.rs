@@ -1,6 +1,6 @@
 //! One manager, and for each case a spool, rows and a run of its own; then the recovery.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use signoff::{
     agent::socket::{Request, Response, ask},
@@ -11,10 +11,7 @@ use signoff::{
         scheduler::{MockScheduler, SchedulerConfig},
         table::{By, Database, Registration},
     },
-    spool::{
-        self, Limits, Spool,
-        record::{Cause, Record, RecordId, What},
-    },
+    spool::{self, Limits, Spool, record::What},
 };
 
 use tokio::sync::oneshot;
@@ -22,6 +19,7 @@ use tokio::sync::oneshot;
 use super::{
     judge::{Asked, End, Left, Recovered},
     point::{Case, Fault, Met, Operation, Place, Since, cases, met},
+    scene::{Scene, directory, record},
     subject::{Subject, Tracing},
 };
 use crate::{
@@ -44,16 +42,6 @@ pub(super) struct World {
     _servers: oneshot::Sender<()>,
 }
 
-/// One run's surroundings.
-struct Scene {
-    dir: tempfile::TempDir,
-    /// Whose agent it is, and those whose asks are there.
-    own: SchedulerKey,
-    others: Vec<SchedulerKey>,
-    /// Whose each ask is that was there before.
-    before: Vec<SchedulerKey>,
-}
-
 /// What was to be done after a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Then {
@@ -71,28 +59,6 @@ pub(super) struct Outcome {
     pub(super) met: Met,
     pub(super) then: Then,
     pub(super) verdict: Result<(), String>,
-}
-
-impl Scene {
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Where nothing ever listens but a system's own service.
-    fn silent() -> String {
-        "127.0.0.1:1".to_owned()
-    }
-
-    fn listing(&self) -> spool::Listing {
-        spool::scan(&self.path("spool")).unwrap_or_default()
-    }
-
-    /// All files but marks and the lock.
-    fn files(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.path("spool")) else { return Vec::new() };
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| !name.ends_with(".mark.json") && name != "spool.lock").collect()
-    }
 }
 
 impl World {
@@ -210,10 +176,14 @@ impl World {
                     Since::Start | Since::Idle => None,
                 };
                 let began = std::time::Instant::now();
-                let end = eventually("the replay", async || {
+                let what =
+                    format!("the end of {operation} in {} with {tracing:?}", scene.dir.path().display());
+                let end = eventually(&what, async || {
                     let ended = subject.ended();
-                    let done = operation == Operation::Replay
-                        && (scene.listing().asks.is_empty() || began.elapsed() > self.clock.real(BY_ITSELF));
+                    let done = tracing.strayed()
+                        || operation == Operation::Replay
+                            && (scene.listing().asks.is_empty()
+                                || began.elapsed() > self.clock.real(BY_ITSELF));
                     ended.or(done.then_some(End::Stopped))
                 })
                 .await;
@@ -249,7 +219,15 @@ impl World {
         if tracing.place.since == Since::Birth {
             strace = subject.attach_when_held(tracing).await;
         }
-        let end = subject.end().await;
+        let what = format!("the end of {operation} in {} with {tracing:?}", scene.dir.path().display());
+        let end = eventually(&what, async || {
+            let ended = subject.ended();
+            ended.or_else(|| tracing.strayed().then_some(End::Stopped))
+        })
+        .await;
+        if end == End::Stopped {
+            subject.stop().await;
+        }
         drop(strace);
         (end, subject.output(), answer)
     }
@@ -260,7 +238,7 @@ impl World {
         let log = scene.path("strace");
         let arguments = ["-yy", "-e", "trace=all"].map(str::to_owned).to_vec();
         let (end, output, answer) =
-            self.run(&scene, operation, &Tracing { place, arguments, log: &log }).await;
+            self.run(&scene, operation, &Tracing { place, case: None, arguments, log: &log }).await;
         let left = self.left(&scene, operation, false, (end, output, answer)).await;
         let settled = left.asked.iter().all(|asked| asked.inactive && (asked.asks == 0 || asked.before == 0));
         assert!(left.judge().is_ok() && settled, "{operation} {place:?}: {left:?}");
@@ -284,7 +262,7 @@ impl World {
     async fn try_once(&self, number: usize, again: usize, case: &Case) -> Outcome {
         let scene = self.scene(&format!("{number}-{again}"), case.operation);
         let log = scene.path("strace");
-        let tracing = Tracing { place: case.place, arguments: case.arguments(), log: &log };
+        let tracing = Tracing { place: case.place, case: Some(case), arguments: case.arguments(), log: &log };
         let run = self.run(&scene, case.operation, &tracing).await;
         let killed = case.fault == Fault::Kill;
         let record = std::fs::read_to_string(&log).unwrap_or_default();
@@ -415,28 +393,11 @@ impl World {
     }
 }
 
-/// In memory where that is possible: no fault is the machine's own then, by a disk that others keep busy.
-fn directory() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
-
 /// Who recovers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Recovery {
     Agent,
     Flush,
-}
-
-fn record(key: &SchedulerKey) -> Record {
-    Record {
-        id: RecordId::random(),
-        key: key.clone(),
-        what: What::SignOff { cause: Cause::Sigterm, drain_until: None },
-        address: Some(Scene::silent().parse().unwrap()),
-        listed: true,
-        at: 1_800_000_000_000,
-        pod: None,
-    }
 }
 
 #[tokio::test]
