@@ -41,6 +41,9 @@ impl Usage {
 /// How much each may be higher in the second half than in the first, once it has warmed up (a quarter of the time).
 const ALLOWED: Usage = Usage { memory: 256, files: 1, threads: 1, spool: 2 };
 
+/// So many samples tell something.
+pub(super) const ENOUGH: usize = 12;
+
 fn median(samples: &[Usage], of: impl Fn(&Usage) -> u64) -> u64 {
     let mut values: Vec<u64> = samples.iter().map(of).collect();
     values.sort_unstable();
@@ -65,7 +68,7 @@ pub(super) fn halves(samples: &[Usage]) -> (Usage, Usage) {
 
 /// What grew.
 pub(super) fn grown(samples: &[Usage]) -> Vec<&'static str> {
-    assert!(samples.len() >= 12, "too few to tell: {}", samples.len());
+    assert!(samples.len() >= ENOUGH, "too few to tell: {}", samples.len());
     let (first, second) = halves(samples);
     let grew = |of: fn(&Usage) -> u64| of(&second) > of(&first) + of(&ALLOWED);
     let each: [(&'static str, fn(&Usage) -> u64); 4] = [
