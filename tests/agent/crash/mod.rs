@@ -20,6 +20,7 @@ use self::{
 };
 use crate::{clock::FastClock, strace::can_inject};
 
+mod flush;
 mod judge;
 mod point;
 mod scene;

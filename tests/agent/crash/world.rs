@@ -98,7 +98,7 @@ impl World {
         key
     }
 
-    fn scene(&self, name: &str, operation: Operation) -> Scene {
+    pub(super) fn scene(&self, name: &str, operation: Operation) -> Scene {
         let own = self.row(&format!("own-{name}"));
         let mut scene = Scene { dir: directory(), own, others: Vec::new(), before: Vec::new() };
         if matches!(operation, Operation::Replay | Operation::Flush) {
@@ -140,7 +140,7 @@ impl World {
     }
 
     /// Runs the operation, traced; answers how it ended and what the hook heard.
-    async fn run(
+    pub(super) async fn run(
         &self,
         scene: &Scene,
         operation: Operation,

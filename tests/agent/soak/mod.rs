@@ -183,11 +183,9 @@ impl Soak {
     async fn scheduler(&mut self, n: usize) {
         let now = self.now();
         match self.schedulers_back[n] {
-            Some(back) if back <= now => {
-                // Like the real one it doesn't start without a manager.
-                if self.servers.tell(Order::SchedulerUp(n)).await {
-                    self.schedulers_back[n] = None;
-                }
+            // Like the real one it doesn't start without a manager.
+            Some(back) if back <= now && self.servers.tell(Order::SchedulerUp(n)).await => {
+                self.schedulers_back[n] = None;
             }
             None if self.random.u8(..10) == 0 => {
                 let gracefully = self.random.bool();

@@ -71,13 +71,11 @@ pub(super) fn grown(samples: &[Usage]) -> Vec<&'static str> {
     assert!(samples.len() >= ENOUGH, "too few to tell: {}", samples.len());
     let (first, second) = halves(samples);
     let grew = |of: fn(&Usage) -> u64| of(&second) > of(&first) + of(&ALLOWED);
-    let each: [(&'static str, fn(&Usage) -> u64); 4] = [
-        ("memory", |usage| usage.memory),
-        ("open files", |usage| usage.files),
-        ("threads", |usage| usage.threads),
-        ("files in the spool", |usage| usage.spool),
-    ];
-    each.into_iter().filter(|(_, of)| grew(*of)).map(|(name, _)| name).collect()
+    let memory = grew(|usage| usage.memory).then_some("memory");
+    let files = grew(|usage| usage.files).then_some("open files");
+    let threads = grew(|usage| usage.threads).then_some("threads");
+    let spool = grew(|usage| usage.spool).then_some("files in the spool");
+    [memory, files, threads, spool].into_iter().flatten().collect()
 }
 
 #[test]
