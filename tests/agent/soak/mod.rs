@@ -182,19 +182,17 @@ impl Soak {
 
     async fn scheduler(&mut self, n: usize) {
         let now = self.now();
-        match self.schedulers_back[n] {
+        if let Some(back) = self.schedulers_back[n] {
             // Like the real one it doesn't start without a manager.
-            Some(back) if back <= now && self.servers.tell(Order::SchedulerUp(n)).await => {
+            if back <= now && self.servers.tell(Order::SchedulerUp(n)).await {
                 self.schedulers_back[n] = None;
             }
-            None if self.random.u8(..10) == 0 => {
-                let gracefully = self.random.bool();
-                self.count(if gracefully { "scheduler stopped" } else { "scheduler killed" });
-                self.schedulers_back[n] = Some(now + self.seconds(2..20));
-                let order = if gracefully { Order::SchedulerStops(n) } else { Order::SchedulerDown(n) };
-                self.servers.tell(order).await;
-            }
-            _ => {}
+        } else if self.random.u8(..10) == 0 {
+            let gracefully = self.random.bool();
+            self.count(if gracefully { "scheduler stopped" } else { "scheduler killed" });
+            self.schedulers_back[n] = Some(now + self.seconds(2..20));
+            let order = if gracefully { Order::SchedulerStops(n) } else { Order::SchedulerDown(n) };
+            self.servers.tell(order).await;
         }
     }
 
