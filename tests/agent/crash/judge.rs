@@ -73,7 +73,7 @@ impl Left {
     fn ended_well(&self) -> Result<(), String> {
         let well = match (self.end, self.operation) {
             (End::Killed, _) => self.to_be_killed,
-            (End::Stopped, operation) => operation == Operation::Replay,
+            (End::Stopped, operation) => matches!(operation, Operation::Replay | Operation::Flush),
             (End::Code(code), Operation::PreStop | Operation::Sigterm) => matches!(code, 0 | 75),
             (End::Code(code), Operation::Flush) => matches!(code, 0 | 69 | 75),
             (End::Code(_), Operation::Replay) => false,

@@ -32,6 +32,11 @@ pub(super) const RATE: u32 = 20;
 /// How long a replay with a fault has to get over it by itself. Not a verdict: after that the next agent does it.
 const BY_ITSELF: Duration = Duration::from_secs(170);
 
+/// How long a process with so fast a clock may take, in real time, on a machine that is too busy for it. Not a verdict either: then
+/// it is killed, and what it left is judged; a recovery has another try, with a slower clock.
+const PATIENCE: Duration = Duration::from_secs(40);
+const SLOWER: u32 = 4;
+
 pub(super) struct World {
     table: Arc<Database>,
     manager: SocketAddr,
@@ -181,6 +186,7 @@ impl World {
                 let end = eventually(&what, async || {
                     let ended = subject.ended();
                     let done = tracing.strayed()
+                        || began.elapsed() > PATIENCE
                         || operation == Operation::Replay
                             && (scene.listing().asks.is_empty()
                                 || began.elapsed() > self.clock.real(BY_ITSELF));
@@ -363,32 +369,35 @@ impl World {
         }
         let arguments: &[&str] = if by == Recovery::Agent { &["agent"] } else { &["queue", "flush"] };
         let output = scene.path("output-of-recovery");
-        let mut subject = Subject::start(arguments, &environment, output, Some(&self.clock), None);
-        let code = match by {
-            Recovery::Flush => match subject.end().await {
-                End::Code(code) => Some(code),
-                end => panic!("{end:?}"),
-            },
-            Recovery::Agent => {
-                eventually("a clean spool", async || {
-                    (subject.ended().is_some() || scene.files().is_empty()).then_some(())
-                })
-                .await;
+        let slower = FastClock::of(SLOWER);
+        let clocks = [(Some(&self.clock), PATIENCE), (slower.as_ref(), 2 * PATIENCE)];
+        let (mut code, mut said) = (None, String::new());
+        for (clock, patience) in clocks {
+            let mut subject = Subject::start(arguments, &environment, output.clone(), clock, None);
+            let began = std::time::Instant::now();
+            let end = eventually("a clean spool", async || {
+                // An agent ends by itself for no reason.
                 let ended = subject.ended();
-                subject.stop().await;
-                // It ends by itself for no reason.
-                match ended {
-                    Some(End::Code(code)) => Some(code),
-                    _ => None,
-                }
+                let clean = by == Recovery::Agent && scene.files().is_empty();
+                ended.or((clean || began.elapsed() > patience).then_some(End::Stopped))
+            })
+            .await;
+            said.push_str(&subject.output());
+            match end {
+                End::Code(ended) => code = Some(ended),
+                End::Stopped => subject.stop().await,
+                End::Killed => panic!("who killed it? {said}"),
             }
-        };
+            if code.is_some() || scene.files().is_empty() {
+                break;
+            }
+        }
         let active = pending.iter().filter(|key| table.state(key).unwrap() != Some(State::Inactive));
         Recovered {
             code,
             active: active.map(ToString::to_string).collect(),
             files: scene.files(),
-            output: subject.output(),
+            output: said,
         }
     }
 }
