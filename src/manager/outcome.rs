@@ -162,16 +162,20 @@ fn words(class: Class, status: &Status) -> String {
     }
 }
 
+/// A wish to come again later than this counts as this: else one odd header would end all attempts for good.
+pub const LONGEST_WISH: Duration = Duration::from_secs(3600);
+
 /// The peer's wish for when to come again: `grpc-retry-pushback-ms`, or `retry-after` as a proxy sets it.
 fn floor_of(status: &Status) -> Option<Duration> {
     let text = |name| status.metadata().get(name).and_then(|v| v.to_str().ok());
     let pushback = text("grpc-retry-pushback-ms").and_then(|ms| ms.trim().parse().ok());
-    pushback.map(Duration::from_millis).or_else(|| text("retry-after").and_then(retry_after))
+    let pushback = pushback.map(|ms| Duration::from_millis(ms).min(LONGEST_WISH));
+    pushback.or_else(|| text("retry-after").and_then(retry_after))
 }
 
-/// `Retry-After` in seconds. Its other form, a date, is left out: no clocks are compared.
+/// `Retry-After` in seconds, at most [`LONGEST_WISH`]. Its other form, a date, is left out: no clocks are compared.
 pub fn retry_after(value: &str) -> Option<Duration> {
-    value.trim().parse().ok().map(Duration::from_secs)
+    value.trim().parse().ok().map(|seconds| Duration::from_secs(seconds).min(LONGEST_WISH))
 }
 
 /// Every HTTP status: what the answer to a REST request, `message` being the manager's own word in it, says about it.
