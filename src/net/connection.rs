@@ -12,7 +12,7 @@ use std::{
 
 use http_body_util::{BodyExt, combinators::MapErr};
 use hyper::{
-    body::Incoming,
+    body::{Body as _, Incoming},
     client::conn::http2::{self, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -85,7 +85,7 @@ impl Connection {
     /// Speaks HTTP/2 over `io`, and waits for the peer's first word: a server's preface comes at once, so a peer without
     /// one is a frozen process, or a balancer with nobody behind it, and must not be sent a request (gRPC's own clients
     /// wait likewise). `Err` says why there was none; a silent peer is for the caller to give up on.
-    pub(super) async fn over<I>(
+    pub(crate) async fn over<I>(
         io: I,
         peer: SocketAddr,
         origin: http::Uri,
@@ -170,7 +170,13 @@ impl tower_service::Service<http::Request<Body>> for Connection {
         let answer = self.send.try_send_request(request);
         Box::pin(async move {
             match answer.await {
-                Ok(response) => {
+                Ok(mut response) => {
+                    // A status in the head is the end only where the head is (gRPC's `Trailers-Only`). tonic takes an OK there
+                    // for the end whatever follows, a reset included; without it, it looks for the one at the end.
+                    let ok = response.headers().get("grpc-status").is_some_and(|status| status == "0");
+                    if ok && !response.body().is_end_stream() {
+                        response.headers_mut().remove("grpc-status");
+                    }
                     Ok(response.map(|b| b.map_err(CallError::of as fn(hyper::Error) -> CallError)))
                 }
                 // The request came back whole: it never left the queue.
