@@ -9,6 +9,8 @@ pub mod cli;
 #[cfg(feature = "mock")]
 pub mod demo;
 pub mod exit;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod identity;
 pub mod key;
 pub mod logging;

@@ -352,7 +352,7 @@ impl Grpc {
 }
 
 /// Sends `requests` and waits for the end of the answer: OK there is the acknowledgement, with or without a message.
-async fn drain<S>(connection: &Connection, requests: S) -> Result<(), Status>
+pub(crate) async fn drain<S>(connection: &Connection, requests: S) -> Result<(), Status>
 where
     S: futures_util::Stream<Item = KeepAliveRequest> + Send + 'static,
 {

@@ -55,15 +55,15 @@ pub struct Rest {
 }
 
 /// An answer, whatever its status.
-struct Answer {
-    status: u16,
-    retry_after: Option<Duration>,
-    body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
     /// The manager's own word in an error's body, if there is one.
-    fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         #[derive(serde::Deserialize)]
         struct Said {
             message: Option<String>,
@@ -71,6 +71,14 @@ impl Answer {
         }
         let said = serde_json::from_slice::<Said>(&self.body).ok();
         said.and_then(|s| s.message.or(s.errors)).unwrap_or_default()
+    }
+
+    /// The page of rows that it is.
+    pub(crate) fn rows(&self, at: &str) -> Result<Vec<Row>, Failure> {
+        match self.class() {
+            Class::Confirmed => parse::<Rows>(at, &self.body).map(|rows| rows.0),
+            _ => Err(self.failure(at)),
+        }
     }
 
     fn class(&self) -> Class {
@@ -234,10 +242,7 @@ impl Rest {
         path.query_pairs_mut().extend_pairs(query);
         let path = format!("{SCHEDULERS}?{}", path.query().unwrap_or_default());
         let (at, answer) = self.authorized(Method::GET, &path).await?;
-        match answer.class() {
-            Class::Confirmed => parse::<Rows>(&at, &answer.body).map(|rows| (at, rows.0)),
-            _ => Err(answer.failure(&at)),
-        }
+        answer.rows(&at).map(|rows| (at, rows))
     }
 
     /// The endpoints, the one that answered last first.

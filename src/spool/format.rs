@@ -11,9 +11,9 @@ use super::{
 use crate::key::SchedulerKey;
 
 /// The version this release writes.
-pub(super) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 1;
 /// More than any record needs: a longer file is no record.
-pub(super) const MAX_BYTES: u64 = 64 * 1024;
+pub(crate) const MAX_BYTES: u64 = 64 * 1024;
 
 const PREFIX: &str = "{\"crc32\":\"";
 const SUFFIX: &str = "\",";
@@ -22,21 +22,21 @@ const COVERED_FROM: usize = PREFIX.len() + 8 + SUFFIX.len();
 
 /// A record's file name: `<hash of key>.<id>.ask.json` or `.mark.json`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct FileName {
+pub(crate) struct FileName {
     /// CRC-32 of the key's canonical text, 8 hexadecimal digits: which files may be a key's own.
-    pub(super) hash: String,
-    pub(super) id: RecordId,
-    pub(super) kind: Kind,
+    pub(crate) hash: String,
+    pub(crate) id: RecordId,
+    pub(crate) kind: Kind,
 }
 
 impl FileName {
     /// The name a record's file has.
-    pub(super) fn of(kind: Kind, record: &Record) -> Self {
+    pub(crate) fn of(kind: Kind, record: &Record) -> Self {
         Self { hash: key_hash(&record.key), id: record.id.clone(), kind }
     }
 
     /// Reads a name back; anything else than what [`FileName`] displays is `None`.
-    pub(super) fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         let (stem, kind) = match (name.strip_suffix(".ask.json"), name.strip_suffix(".mark.json")) {
             (Some(stem), _) => (stem, Kind::Ask),
             (_, Some(stem)) => (stem, Kind::Mark),
@@ -48,17 +48,17 @@ impl FileName {
     }
 
     /// Whether a file of this name claims to be a record, well named or not.
-    pub(super) fn claims(name: &str) -> bool {
+    pub(crate) fn claims(name: &str) -> bool {
         name.ends_with(".ask.json") || name.ends_with(".mark.json")
     }
 
     /// A name for the file while it is written. Unlike a record's name it starts with a dot and ends in `.tmp`.
-    pub(super) fn temporary(&self) -> String {
+    pub(crate) fn temporary(&self) -> String {
         format!(".{}.{}.{:08x}.tmp", self.hash, self.id, fastrand::u32(..))
     }
 
     /// Whether a name is one that [`FileName::temporary`] made.
-    pub(super) fn is_temporary(name: &str) -> bool {
+    pub(crate) fn is_temporary(name: &str) -> bool {
         let parts: Vec<&str> = name.split('.').collect();
         matches!(parts[..], ["", hash, id, random, "tmp"] if is_hex(hash, 8) && is_id(id) && is_hex(random, 8))
     }
@@ -79,19 +79,19 @@ fn is_hex(text: &str, digits: usize) -> bool {
 }
 
 /// Whether a text is a record's id: 16 hexadecimal digits in lower case.
-pub(super) fn is_id(text: &str) -> bool {
+pub(crate) fn is_id(text: &str) -> bool {
     is_hex(text, 16)
 }
 
 /// CRC-32 of `<cluster id>/<hostname>/<ip>`, as 8 hexadecimal digits.
-pub(super) fn key_hash(key: &SchedulerKey) -> String {
+pub(crate) fn key_hash(key: &SchedulerKey) -> String {
     let text = format!("{}/{}/{}", key.cluster_id, key.hostname, key.ip);
     format!("{:08x}", crc32fast::hash(text.as_bytes()))
 }
 
 /// What is wrong with a file's content, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Damage {
+pub(crate) enum Damage {
     #[error("it is empty")]
     Empty,
     #[error("it is longer than {MAX_BYTES} bytes")]
@@ -118,7 +118,7 @@ pub(super) enum Damage {
 
 /// What a whole file holds.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Record(Box<Record>),
     /// Whole, but of a version this release doesn't know.
     Newer(u64),
@@ -142,12 +142,12 @@ struct OwnedBody {
 
 /// An ask's address where its IP is not its key's: a look there would say nothing of the scheduler that is to be signed off.
 /// (A mark's may be another: where the agent beside it saw it serve.)
-pub(super) fn elsewhere(ask: &Record) -> Option<SocketAddr> {
+pub(crate) fn elsewhere(ask: &Record) -> Option<SocketAddr> {
     ask.address.filter(|address| address.ip().to_canonical() != ask.key.ip.get())
 }
 
 /// The bytes of a record's file.
-pub(super) fn encode(record: &Record) -> Result<Vec<u8>, SpoolError> {
+pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, SpoolError> {
     let body = serde_json::to_string(&Body { version: VERSION, record })
         .map_err(|e| SpoolError::BadRecord { id: record.id.to_string(), why: e.to_string() })?;
     // The body without its opening brace follows the checksum, so that it covers the version too.
@@ -157,7 +157,7 @@ pub(super) fn encode(record: &Record) -> Result<Vec<u8>, SpoolError> {
 }
 
 /// Reads a file's bytes back.
-pub(super) fn decode(name: &FileName, bytes: &[u8]) -> Result<Content, Damage> {
+pub(crate) fn decode(name: &FileName, bytes: &[u8]) -> Result<Content, Damage> {
     if bytes.is_empty() {
         return Err(Damage::Empty);
     }

@@ -32,7 +32,7 @@
 mod adopt;
 mod error;
 pub(crate) mod files;
-mod format;
+pub(crate) mod format;
 mod place;
 pub mod record;
 mod scan;

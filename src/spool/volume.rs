@@ -70,7 +70,11 @@ pub fn durability(dir: &Path, mountinfo: &Path) -> Durability {
 
 /// The volume of `dir`, which need not exist yet; `None` where `mountinfo` can't be read or has no mount for it.
 pub fn find(dir: &Path, mountinfo: &Path) -> Option<Volume> {
-    let text = fs::read(mountinfo).ok()?;
+    find_in(dir, &fs::read(mountinfo).ok()?)
+}
+
+/// The volume of `dir`, by a mountinfo's text.
+pub(crate) fn find_in(dir: &Path, text: &[u8]) -> Option<Volume> {
     let mounts: Vec<Mount> = text.split(|b| *b == b'\n').filter_map(Mount::parse).collect();
     let dir = resolved(dir);
     // Of two mounts on one point the later hides the earlier; `max_by_key` keeps the last of equals.

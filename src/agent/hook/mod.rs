@@ -147,7 +147,7 @@ where
     connections::serve("hook", listener, limits, shutdown, connection).await;
 }
 
-async fn answer<C>(shared: Arc<(Hook, C)>, peer: SocketAddr, request: Request<Incoming>) -> Answer
+pub(crate) async fn answer<C>(shared: Arc<(Hook, C)>, peer: SocketAddr, request: Request<Incoming>) -> Answer
 where
     C: Fn() -> BoxFuture<'static, HookAnswer> + Send + Sync + 'static,
 {

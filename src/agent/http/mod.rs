@@ -78,7 +78,7 @@ impl Served {
         Self { metrics: Arc::new(metrics), ready, limits: Limits::default(), http: HttpLimits::default() }
     }
 
-    fn answer<B: Body>(&self, request: &Request<B>) -> Answer {
+    pub(crate) fn answer<B: Body>(&self, request: &Request<B>) -> Answer {
         if let Some(refused) = http1::refuse(request, &[Method::GET, Method::HEAD], "GET, HEAD") {
             return refused;
         }

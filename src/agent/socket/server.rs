@@ -16,7 +16,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{UnixListener, UnixStream},
 };
 
@@ -176,8 +176,9 @@ where
     connections::serve("socket", socket, limits, shutdown, connection).await;
 }
 
-async fn exchange<H>(mut stream: UnixStream, handle: Handle, handler: Arc<H>)
+pub(crate) async fn exchange<S, H>(mut stream: S, handle: Handle, handler: Arc<H>)
 where
+    S: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Request) -> BoxFuture<'static, Response> + Send + Sync + 'static,
 {
     let request = match read_line(&mut stream, MAX_REQUEST).await {

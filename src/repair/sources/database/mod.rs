@@ -45,7 +45,7 @@ use crate::{manager::Failure, repair::sighting::Sighting};
 
 mod connection;
 mod table;
-mod url;
+pub(crate) mod url;
 
 pub use url::DatabaseUrlError;
 

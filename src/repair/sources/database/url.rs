@@ -10,7 +10,7 @@ use crate::secret::Secret;
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     MySql,
     MariaDb,
     Postgres,
@@ -28,7 +28,7 @@ impl fmt::Display for Kind {
 
 /// What is asked of TLS. MySQL's word, then PostgreSQL's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TlsMode {
+pub(crate) enum TlsMode {
     /// `disabled`, `disable`.
     Never,
     /// `preferred`, `prefer`: where the server offers it; whoever sits between can take it away.
@@ -49,16 +49,16 @@ impl TlsMode {
 
 /// Where the database is, and who reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) kind: Kind,
+pub(crate) struct Place {
+    pub(crate) kind: Kind,
     /// A name or an address, without brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) database: String,
-    pub(super) user: String,
-    pub(super) password: Option<Secret>,
-    pub(super) tls: TlsMode,
-    pub(super) ca: Option<PathBuf>,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) database: String,
+    pub(crate) user: String,
+    pub(crate) password: Option<Secret>,
+    pub(crate) tls: TlsMode,
+    pub(crate) ca: Option<PathBuf>,
 }
 
 impl fmt::Display for Place {
@@ -93,7 +93,7 @@ fn decoded(field: &'static str, text: &str) -> Result<String, DatabaseUrlError> 
 }
 
 impl Place {
-    pub(super) fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
         use std::net::Ipv6Addr;
         if !text.contains("://") {
             return wrong("scheme", "it is missing; use mysql://, mariadb:// or postgres://");
