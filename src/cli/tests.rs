@@ -160,7 +160,7 @@ fn a_grace_is_a_duration_or_as_kubernetes_writes_it_a_number_of_seconds() {
         assert_eq!(agent(&["--grace", given], &[]).grace, expected, "{given}");
         assert_eq!(agent(&[], &[("SIGNOFF_GRACE", given)]).grace, expected, "{given}");
     }
-    for wrong in ["4", "0", "-30", "30.5", "99999999999999999999999"] {
+    for wrong in ["4", "0", "-30", "30.5", "101years", "18446744073709551615", "99999999999999999999999"] {
         assert!(parsed(&["agent", "--grace", wrong], &[]).is_err(), "{wrong}");
     }
 }

@@ -8,7 +8,8 @@ use crate::{
     cli::{self, args::Command},
     exit::Exit,
     identity::{
-        Inputs, Settings, Surroundings, fqdn::Lookup, interfaces::Interface, resolve, settings::LEAST_GRACE,
+        Inputs, Settings, Surroundings, duration, fqdn::Lookup, interfaces::Interface, resolve,
+        settings::LEAST_GRACE,
     },
 };
 
@@ -59,7 +60,7 @@ fn resolved(inputs: &Inputs, file: Option<&Settings>, world: &World) {
     match resolve(inputs, file, world) {
         Ok(resolved) => {
             let settings = &resolved.settings;
-            assert!(settings.grace >= LEAST_GRACE);
+            assert!(settings.grace >= LEAST_GRACE && settings.grace <= duration::LONGEST);
             assert!(settings.is_complete() || !resolved.problems.is_empty(), "incomplete, and nothing said");
             for (given, taken) in [
                 (inputs.hostname.is_some(), settings.hostname == inputs.hostname),

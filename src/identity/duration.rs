@@ -2,12 +2,25 @@
 
 use std::time::Duration;
 
+/// The longest duration that a flag may give, 100 years: far more than any use, and sums with it don't overflow.
+pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Reads a duration as flags and `SIGNOFF_…` variables give it: `30s`, `500ms`, `1m30s`. The error says what would be
 /// right; the caller names the flag and the value.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text.trim()).map_err(|_| {
+    let duration = humantime::parse_duration(text.trim()).map_err(|_| {
         "it is not a duration; write a number and a unit, such as 500ms, 30s or 1m30s".to_owned()
-    })
+    })?;
+    bounded(duration)
+}
+
+/// Refuses one that is over [`LONGEST`].
+pub fn bounded(duration: Duration) -> Result<Duration, String> {
+    if duration > LONGEST {
+        Err("it is longer than 100 years; write one such as 30s".to_owned())
+    } else {
+        Ok(duration)
+    }
 }
 
 /// Writes a duration so that [`parse`] reads it back.
@@ -108,6 +121,14 @@ mod tests {
         for millis in [0, 1, 500, 5_000, 90_000, 3_600_000, 90_061_001] {
             let duration = Duration::from_millis(millis);
             assert_eq!(parse(&format(duration)), Ok(duration));
+        }
+    }
+
+    #[test]
+    fn one_that_sums_could_overflow_with_is_refused() {
+        assert_eq!(bounded(LONGEST), Ok(LONGEST));
+        for text in ["101years", "18446744073709551615s"] {
+            assert!(parse(text).unwrap_err().contains("100 years"), "{text}");
         }
     }
 

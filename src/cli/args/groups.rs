@@ -123,7 +123,7 @@ fn grace(text: &str) -> Result<Duration, String> {
     let grace = match text.trim() {
         // As terminationGracePeriodSeconds is written, so that it can be copied from there.
         seconds if seconds.bytes().all(|b| b.is_ascii_digit()) => match seconds.parse() {
-            Ok(seconds) => Duration::from_secs(seconds),
+            Ok(seconds) => duration::bounded(Duration::from_secs(seconds))?,
             Err(_) => duration::parse(seconds)?,
         },
         other => duration::parse(other)?,
