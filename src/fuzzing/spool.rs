@@ -187,7 +187,7 @@ pub fn directory(data: &[u8]) {
     assert_eq!(asks, listing.asks.len(), "a look and a taking see different asks");
 
     let settled = spool.settle(std::slice::from_ref(&known.id), true).unwrap();
-    assert_eq!(settled.marked, [known.id.clone()]);
+    assert_eq!(settled.marked, std::slice::from_ref(&known.id));
     drop(spool);
     let listing = scan(&dir.0).unwrap();
     assert!(listing.marks.iter().any(|entry| entry.record == known), "its mark is lost");
