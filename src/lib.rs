@@ -21,4 +21,6 @@ pub mod net;
 pub mod proto;
 pub mod repair;
 mod secret;
+#[cfg(test)]
+mod simulation;
 pub mod spool;

@@ -44,9 +44,32 @@ impl Clock {
 
 /// Milliseconds since the Unix epoch; zero for a clock set before it.
 pub fn wall_millis() -> u64 {
+    #[cfg(test)]
+    if let Some(wall) = set::wall() {
+        return wall;
+    }
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A wall clock that a test sets, for its own thread: it goes on with tokio's.
+#[cfg(test)]
+pub(crate) mod set {
+    use std::cell::Cell;
+
+    use tokio::time::Instant;
+
+    thread_local!(static SET: Cell<Option<(Instant, u64)>> = const { Cell::new(None) });
+
+    /// It is so late now (Unix time in milliseconds), or as late as the machine says again.
+    pub(crate) fn set_wall(millis: Option<u64>) {
+        SET.set(millis.map(|millis| (Instant::now(), millis)));
+    }
+
+    pub(super) fn wall() -> Option<u64> {
+        SET.get().map(|(since, millis)| millis + u64::try_from(since.elapsed().as_millis()).unwrap_or(0))
+    }
 }
 
 #[cfg(test)]

@@ -88,9 +88,16 @@ pub enum SpoolState {
 
 type Job = Box<dyn FnOnce(Result<&mut Spool, SpoolError>) + Send>;
 
+/// Where operations are queued.
+enum Jobs {
+    Thread(SyncSender<Job>),
+    #[cfg(test)]
+    Task(mpsc::Sender<Job>),
+}
+
 struct Shared {
     dir: PathBuf,
-    jobs: SyncSender<Job>,
+    jobs: Jobs,
     overdue: Arc<AtomicUsize>,
     reports: mpsc::UnboundedSender<Report>,
     state: watch::Receiver<SpoolState>,
@@ -130,11 +137,12 @@ impl Disk {
             let (dir, durability) = (dir.clone(), Arc::clone(&durability));
             move || {
                 durability.get_or_init(|| volume::durability(&dir, Path::new(volume::MOUNTINFO)));
-                serve(&queue, &said, reopen, open);
+                serve(&queue, Server { open, said, spool: None }, reopen);
             }
         };
         drop(std::thread::Builder::new().name("spool".to_owned()).spawn(thread));
         let overdue = Arc::new(AtomicUsize::new(0));
+        let jobs = Jobs::Thread(jobs);
         let shared = Shared { dir, jobs, overdue, reports, state, durability, patience };
         (Self { shared: Arc::new(shared) }, reported)
     }
@@ -322,46 +330,102 @@ impl Disk {
         &self,
         job: impl FnOnce(Result<&mut Spool, SpoolError>) + Send + 'static,
     ) -> Result<(), DiskError> {
-        self.shared.jobs.try_send(Box::new(job)).map_err(|error| {
-            let dir = self.shared.dir.clone();
-            match error {
-                TrySendError::Full(_) => DiskError::Backlog { dir, bound: BACKLOG },
-                TrySendError::Disconnected(_) => DiskError::Gone { dir },
-            }
-        })
+        let dir = || self.shared.dir.clone();
+        match &self.shared.jobs {
+            Jobs::Thread(jobs) => jobs.try_send(Box::new(job)).map_err(|error| match error {
+                TrySendError::Full(_) => DiskError::Backlog { dir: dir(), bound: BACKLOG },
+                TrySendError::Disconnected(_) => DiskError::Gone { dir: dir() },
+            }),
+            #[cfg(test)]
+            Jobs::Task(jobs) => jobs.try_send(Box::new(job)).map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => DiskError::Backlog { dir: dir(), bound: BACKLOG },
+                mpsc::error::TrySendError::Closed(_) => DiskError::Gone { dir: dir() },
+            }),
+        }
     }
 }
 
-/// The thread: opens, and opens again, and runs what is queued until no handle is left.
-fn serve(
-    queue: &Receiver<Job>,
-    said: &watch::Sender<SpoolState>,
-    reopen: Duration,
-    open: impl Fn() -> Result<Spool, SpoolError>,
-) {
-    let open = || {
-        let opened = open();
-        said.send_replace(match &opened {
+/// What runs the operations: opens, and opens again.
+struct Server<F> {
+    open: F,
+    said: watch::Sender<SpoolState>,
+    spool: Option<Spool>,
+}
+
+impl<F: Fn() -> Result<Spool, SpoolError>> Server<F> {
+    fn open(&mut self) -> Result<&mut Spool, SpoolError> {
+        let opened = (self.open)();
+        self.said.send_replace(match &opened {
             Ok(_) => SpoolState::Open,
             Err(error) => SpoolState::Refused(error.to_string().into()),
         });
-        opened
-    };
-    let mut spool = open().ok();
+        Ok(self.spool.insert(opened?))
+    }
+
+    fn run(&mut self, job: Job) {
+        match &mut self.spool {
+            Some(spool) => job(Ok(spool)),
+            None => job(self.open()),
+        }
+    }
+}
+
+/// The thread: runs what is queued until no handle is left.
+fn serve<F: Fn() -> Result<Spool, SpoolError>>(
+    queue: &Receiver<Job>,
+    mut server: Server<F>,
+    reopen: Duration,
+) {
+    // Why it is refused was said.
+    drop(server.open());
     loop {
-        let job = match spool {
+        let job = match server.spool {
             Some(_) => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
             None => queue.recv_timeout(reopen),
         };
-        match (job, &mut spool) {
-            (Ok(job), Some(spool)) => job(Ok(spool)),
-            (Ok(job), none) => match open() {
-                Ok(opened) => job(Ok(none.insert(opened))),
-                Err(error) => job(Err(error)),
-            },
-            (Err(RecvTimeoutError::Timeout), none) => *none = open().ok(),
-            (Err(RecvTimeoutError::Disconnected), _) => return,
+        match job {
+            Ok(job) => server.run(job),
+            Err(RecvTimeoutError::Timeout) => drop(server.open()),
+            Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+#[cfg(test)]
+impl Disk {
+    /// As [`Disk::start`], on a task of the runtime: `turn` comes before each operation, and takes as long as the disk does;
+    /// `done` comes after it.
+    pub(crate) fn start_on_a_task<T: Future<Output = ()> + Send>(
+        dir: PathBuf,
+        turn: impl Fn() -> T + Send + Sync + 'static,
+        done: impl Fn() + Send + Sync + 'static,
+        open: impl Fn() -> Result<Spool, SpoolError> + Send + 'static,
+    ) -> (Self, mpsc::UnboundedReceiver<Report>) {
+        let (jobs, mut queue) = mpsc::channel::<Job>(BACKLOG);
+        let (reports, reported) = mpsc::unbounded_channel();
+        let (said, state) = watch::channel(SpoolState::Opening);
+        tokio::spawn(async move {
+            let mut server = Server { open, said, spool: None };
+            turn().await;
+            drop(server.open());
+            loop {
+                done();
+                let job = match server.spool {
+                    Some(_) => Ok(queue.recv().await),
+                    None => tokio::time::timeout(REOPEN, queue.recv()).await,
+                };
+                turn().await;
+                match job {
+                    Ok(Some(job)) => server.run(job),
+                    Ok(None) => return,
+                    Err(_) => drop(server.open()),
+                }
+            }
+        });
+        let (overdue, durability) = (Arc::default(), Arc::default());
+        let jobs = Jobs::Task(jobs);
+        let shared = Shared { dir, jobs, overdue, reports, state, durability, patience: PATIENCE };
+        (Self { shared: Arc::new(shared) }, reported)
     }
 }
 

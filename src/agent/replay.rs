@@ -128,6 +128,7 @@ impl Replay {
             }
             // The semaphore is never closed.
             let turn = tokio::select! {
+                biased;
                 turn = self.turns.acquire() => turn.ok(),
                 () = self.pause(job, now + ATTEMPT_LIMIT) => continue,
             };
@@ -183,12 +184,7 @@ impl Replay {
             let wake = job.attempts.wake_at(true, now).unwrap_or(now + AGAIN);
             let wake = job.until.map_or(wake, |until| wake.min(until));
             tokio::select! {
-                () = self.clock.sleep_until(wake) => {
-                    if !job.attempts.under_way() && self.clock.now().at >= wake {
-                        // A new attempt: the scheduler may have come back meanwhile.
-                        return None;
-                    }
-                }
+                biased;
                 Ok(()) = contact.changed() => {
                     let known = std::mem::replace(&mut gains, contact.borrow_and_update().gains);
                     if gains > known {
@@ -236,6 +232,12 @@ impl Replay {
                                 warn!(scheduler.key = %job.key, reason = why, "Another key can't be signed off yet; its sign-off stays queued.");
                             }
                         }
+                    }
+                }
+                () = self.clock.sleep_until(wake) => {
+                    if !job.attempts.under_way() && self.clock.now().at >= wake {
+                        // A new attempt: the scheduler may have come back meanwhile.
+                        return None;
                     }
                 }
             }

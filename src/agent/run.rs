@@ -12,12 +12,13 @@ use super::{
     backlog::Backlog,
     clock::{Clock, wall_millis},
     degraded::Degraded,
-    disk::Disk,
+    disk::{Disk, Report},
     http::Readiness,
     last_words::{LastWords, TERMINATION_LOG},
     lifecycle::{Config, Event, Lifecycle},
     metrics::Metrics,
-    shell::{Command, Shell},
+    scheduler::Watcher,
+    shell::{Command, Deadline, Shell},
     socket::{
         Status,
         status::{ManagerStatus, SchedulerStatus, SpoolStatus, SuccessionStatus},
@@ -32,6 +33,8 @@ use crate::{
 };
 
 mod serve;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod succeed;
 mod tend;
 
@@ -55,6 +58,17 @@ struct Agent {
     commands: mpsc::UnboundedSender<Command>,
     /// The socket is bound, and the run directory with it.
     bound: watch::Sender<bool>,
+}
+
+/// What is around an agent: in tests all of it is made up.
+struct Surroundings {
+    manager: Arc<dyn Manager>,
+    disk: Disk,
+    reports: mpsc::UnboundedReceiver<Report>,
+    /// Starts to watch the scheduler.
+    look: Box<dyn FnOnce(&Settings) -> Option<Watcher> + Send>,
+    last_words: LastWords,
+    deadline: Deadline,
 }
 
 /// Runs an agent until it was told to stop and has done what there was to do.
@@ -151,6 +165,25 @@ impl Agent {
             }
         };
         let (disk, reports) = Disk::start(&self.settings.spool, Limits::default());
+        let around = Surroundings {
+            manager,
+            disk,
+            reports,
+            look: Box::new(tend::start_to_watch),
+            last_words: LastWords::to(TERMINATION_LOG),
+            deadline: Deadline::of_the_process(),
+        };
+        self.live(key, around, inbox).await
+    }
+
+    /// From the moment all it works with is there, to the end.
+    async fn live(
+        &self,
+        key: SchedulerKey,
+        around: Surroundings,
+        inbox: mpsc::UnboundedReceiver<Command>,
+    ) -> Exit {
+        let Surroundings { manager, disk, reports, look, last_words, deadline } = around;
         self.watch_disk(&disk, reports);
         self.watch_manager(manager.as_ref());
         // What a predecessor left comes to the core before anything else, if the disk is quick; else once it wakes.
@@ -159,7 +192,7 @@ impl Agent {
             self.metrics.spool_error();
             warn!(reason = %error, "The spool could not be read yet.");
         }
-        self.watch_scheduler();
+        self.watch_scheduler(look(&self.settings));
         let backlog = Backlog::new(self.metrics.clone());
         let (serves, serving) = watch::channel(false);
         let (heirlooms, succession) = self.succeed(&disk, &manager, &key, &backlog, serving);
@@ -172,7 +205,8 @@ impl Agent {
             self.ready.set(true);
         }
         let mut shell = Shell::new(manager, disk, metrics, clock, commands, status);
-        shell.last_words = LastWords::to(TERMINATION_LOG);
+        shell.last_words = last_words;
+        shell.deadline = deadline;
         shell.backlog = backlog;
         shell.serves = serves;
         shell.run(&mut core, Vec::new(), inbox).await

@@ -166,6 +166,12 @@ impl Watcher {
         Self { observations, task }
     }
 
+    /// One that sees what a test says.
+    #[cfg(test)]
+    pub(crate) fn fed(observations: mpsc::Receiver<Observation>) -> Self {
+        Self { observations, task: tokio::spawn(async {}).abort_handle() }
+    }
+
     /// The next change in what is seen; the first comes at once. Cancel safe.
     pub async fn next(&mut self) -> Observation {
         match self.observations.recv().await {

@@ -73,10 +73,12 @@ pub struct Shell {
     pub serves: watch::Sender<bool>,
     /// Fills in what the core doesn't know.
     pub base_status: Box<dyn Fn() -> Status + Send>,
+    /// Ends the process at the deadline.
+    pub deadline: Deadline,
     hooks: HashMap<HookId, oneshot::Sender<PreStopAnswer>>,
     last_hook: HookId,
     hold: Option<HoldTask>,
-    watchdog: Option<Watchdog>,
+    watchdog: Option<Arc<AtomicU8>>,
 }
 
 /// The task that owns a hold's stream.
@@ -85,22 +87,19 @@ struct HoldTask {
     release: oneshot::Sender<(AttemptId, Duration)>,
 }
 
-/// Ends the process at the deadline, whatever blocks.
-struct Watchdog {
-    /// What the core said of the exit, if it did.
-    code: Arc<AtomicU8>,
-}
+/// Ends the process after so long, whatever blocks, with the exit code that is in the cell by then.
+pub struct Deadline(pub Box<dyn Fn(Duration, Arc<AtomicU8>) + Send + Sync>);
 
-impl Watchdog {
-    fn start(left: Duration) -> Self {
-        let code = Arc::new(AtomicU8::new(Exit::Queued.code()));
-        let decided = Arc::clone(&code);
-        // Where no thread can be started the deadline is the core's alone.
-        drop(std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
-            std::thread::sleep(left);
-            std::process::exit(i32::from(decided.load(Ordering::SeqCst)));
-        }));
-        Self { code }
+impl Deadline {
+    /// By a thread of its own.
+    pub fn of_the_process() -> Self {
+        Self(Box::new(|left, code| {
+            // Where no thread can be started the deadline is the core's alone.
+            drop(std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+                std::thread::sleep(left);
+                std::process::exit(i32::from(code.load(Ordering::SeqCst)));
+            }));
+        }))
     }
 }
 
@@ -124,6 +123,7 @@ impl Shell {
             clock,
             commands,
             base_status,
+            deadline: Deadline::of_the_process(),
             hooks: HashMap::new(),
             last_hook: 0,
             hold: None,
@@ -175,7 +175,10 @@ impl Shell {
                 let effects = core.step(event, now);
                 if terminated && self.watchdog.is_none() {
                     let left = core.deadline().map_or(Duration::ZERO, |at| at - now.at);
-                    self.watchdog = Some(Watchdog::start(left.saturating_sub(Duration::from_millis(20))));
+                    // What the core says of the exit, if it does.
+                    let code = Arc::new(AtomicU8::new(Exit::Queued.code()));
+                    (self.deadline.0)(left.saturating_sub(Duration::from_millis(20)), Arc::clone(&code));
+                    self.watchdog = Some(code);
                 }
                 effects
             }
@@ -226,8 +229,8 @@ impl Shell {
                 Effect::Notice(notice) => self.notice(core, &notice),
                 Effect::Exit(exit) => {
                     say::leaving(core, exit);
-                    if let Some(watchdog) = &self.watchdog {
-                        watchdog.code.store(exit.code(), Ordering::SeqCst);
+                    if let Some(code) = &self.watchdog {
+                        code.store(exit.code(), Ordering::SeqCst);
                     }
                     // What is queued for the disk is worth waiting for, but not beyond its own limit.
                     tokio::join!(self.disk.flush(), self.last_words.flush());

@@ -229,6 +229,11 @@ pub trait Manager: Send + Sync {
     /// Counts the losses of a warm connection to a manager and the manager's first answer: something may have changed a
     /// row. And says how the last call failed, until one succeeds. Runs for as long as it is polled, and keeps the warm connection.
     fn watch(&self) -> tokio::sync::watch::Receiver<Contact>;
+    /// Looks at a scheduler's address: a test's manager may be a whole network.
+    #[cfg(test)]
+    async fn probe(&self, address: std::net::SocketAddr, limit: Duration) -> crate::net::Probe {
+        crate::net::probe(address, limit).await
+    }
 }
 
 /// What is known about the contact with the manager.

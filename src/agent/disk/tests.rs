@@ -269,7 +269,7 @@ async fn a_thread_that_is_gone_is_said() {
     let (gone, _) = sync_channel(1);
     let shared = Arc::new(Shared {
         dir: dir.path().to_owned(),
-        jobs: gone,
+        jobs: Jobs::Thread(gone),
         overdue: Arc::default(),
         reports: disk.shared.reports.clone(),
         state: disk.state(),

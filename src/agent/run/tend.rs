@@ -17,6 +17,7 @@ use super::super::{
 };
 use super::Agent;
 use crate::{
+    identity::Settings,
     key::SchedulerKey,
     manager::Manager,
     net::{Peer, TlsFiles},
@@ -85,15 +86,10 @@ impl Agent {
         });
     }
 
-    pub(super) fn watch_scheduler(&self) {
-        let Some(addr) = self.settings.scheduler_addr.clone() else { return };
-        let peer = Peer::new(addr.host(), addr.port());
-        let files = self.settings.scheduler_tls.clone().map(|tls| TlsFiles {
-            ca: tls.ca_file,
-            cert: tls.cert_file,
-            key: tls.key_file,
-        });
-        let mut watcher = Watcher::start(Target::new(peer, files));
+    pub(super) fn watch_scheduler(&self, watcher: Option<Watcher>) {
+        let (Some(addr), Some(mut watcher)) = (self.settings.scheduler_addr.clone(), watcher) else {
+            return;
+        };
         let commands = self.commands.clone();
         tokio::spawn(async move {
             loop {
@@ -164,6 +160,7 @@ impl Agent {
                 tokio::pin!(pause);
                 loop {
                     tokio::select! {
+                        biased;
                         () = &mut pause => break,
                         // It was opened, at last.
                         Ok(()) = state.changed() => {
@@ -182,6 +179,17 @@ impl Agent {
             }
         });
     }
+}
+
+/// Starts to watch the scheduler of these settings.
+pub(super) fn start_to_watch(settings: &Settings) -> Option<Watcher> {
+    let addr = settings.scheduler_addr.as_ref()?;
+    let files = settings.scheduler_tls.clone().map(|tls| TlsFiles {
+        ca: tls.ca_file,
+        cert: tls.cert_file,
+        key: tls.key_file,
+    });
+    Some(Watcher::start(Target::new(Peer::new(addr.host(), addr.port()), files)))
 }
 
 /// Takes what dead processes left for this key and tells the core of it: now, or once a slow disk has it.

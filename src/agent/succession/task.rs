@@ -68,6 +68,7 @@ impl Task {
                 None => std::future::pending().await,
             };
             tokio::select! {
+                biased;
                 changed = self.serves.changed() => {
                     if changed.is_err() {
                         return;
@@ -184,6 +185,7 @@ async fn sign_off(replay: Replay, pod: Option<String>, suspect: Suspect) -> (Sch
     let id = record.id.clone();
     let again = persist(&replay, record.clone(), written.is_ok());
     let verdict = tokio::select! {
+        biased;
         verdict = replay.settle(key.clone(), vec![record], Origin::Own, None, &|_| ()) => verdict,
         never = again => match never {},
     };

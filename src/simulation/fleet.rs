@@ -1,0 +1,288 @@
+//! The agents' processes: started, told, killed.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
+    time::sleep,
+};
+
+use super::{
+    history::{Event, Pid},
+    network::{Lie, Network},
+    world::{Fact, INTERVAL, PORT, Pace, Pod, Shared},
+};
+use crate::{
+    agent::{
+        disk::Disk,
+        lifecycle,
+        run::simulated,
+        scheduler::{Observation, Watcher},
+        shell::{Command, Deadline},
+    },
+    exit::Exit,
+    identity::Settings,
+    key::SchedulerKey,
+    spool::{Limits, Spool},
+};
+
+pub(super) const GRACE: Duration = Duration::from_secs(30);
+
+/// A process of an agent.
+struct Process {
+    pod: usize,
+    commands: mpsc::UnboundedSender<Command>,
+    tasks: Vec<AbortHandle>,
+}
+
+/// All agents. Clones share them.
+#[derive(Clone)]
+pub(super) struct Fleet {
+    pub(super) world: Shared,
+    lie: Lie,
+    processes: Arc<Mutex<(Pid, u64, BTreeMap<Pid, Process>)>>,
+}
+
+impl Fleet {
+    pub(super) fn new(world: Shared, lie: Lie) -> Self {
+        Self { world, lie, processes: Arc::default() }
+    }
+
+    /// A new pod, without a scheduler or an agent yet.
+    pub(super) fn add_pod(&self, hostname: &str, node: usize, spool: String) -> usize {
+        let mut world = self.world.lock();
+        let n = world.pods.len();
+        let ip = format!("10.0.{}.{}", n / 200, n % 200 + 1);
+        let key = SchedulerKey::new(1.try_into().unwrap(), hostname.parse().unwrap(), ip.parse().unwrap());
+        world.pods.push(Pod {
+            key,
+            node,
+            spool,
+            link: super::world::Link::Up,
+            fact: watch::Sender::new(Fact::Down),
+            life: 0,
+            exists: true,
+            agent: None,
+        });
+        n
+    }
+
+    /// Starts an agent in a pod that has none.
+    pub(super) fn start(&self, pod: usize) {
+        let (key, node, spool, history) = {
+            let world = self.world.lock();
+            let Pod { key, node, spool, exists, agent, .. } = &world.pods[pod];
+            if !exists || agent.is_some() {
+                return;
+            }
+            (key.clone(), *node, spool.clone(), world.history.clone())
+        };
+        let pid = {
+            let mut processes = self.processes.lock().unwrap();
+            processes.0 += 1;
+            processes.0
+        };
+        self.world.lock().pods[pod].agent = Some(pid);
+        history.tell(Event::Started { pid, key: key.clone(), spool: spool.clone() });
+        let settings = Settings {
+            pod_name: Some(key.hostname.first_label().to_owned()),
+            hostname: Some(key.hostname.clone()),
+            ip: Some(key.ip),
+            cluster_id: Some(key.cluster_id),
+            scheduler_addr: Some(format!("{}:{PORT}", key.ip).parse().unwrap()),
+            advertise_port: PORT,
+            keep_alive_interval: INTERVAL,
+            managers: vec!["grpc://manager:65003".to_owned()],
+            spool: spool.clone().into(),
+            grace: GRACE,
+            ..Settings::default()
+        };
+        let network = Network::new(self.world.clone(), pid, pod, self.lie);
+        let (watcher, looks) = self.look_at(pid, pod);
+        let deadline = {
+            let fleet = self.clone();
+            Deadline(Box::new(move |left, code| {
+                let fleet = fleet.clone();
+                tokio::spawn(async move {
+                    sleep(left).await;
+                    let done = code.load(Ordering::SeqCst) == Exit::Done.code();
+                    fleet.exited(pid, if done { Exit::Done } else { Exit::Queued });
+                });
+            }))
+        };
+        let disk = self.disk(pid, node, spool.into());
+        let (commands, run) = simulated::agent(settings, Arc::new(network), disk, watcher, deadline);
+        let fleet = self.clone();
+        let main = tokio::spawn(async move {
+            let exit = run.await;
+            fleet.exited(pid, exit);
+        });
+        let tasks = vec![main.abort_handle(), looks];
+        self.processes.lock().unwrap().2.insert(pid, Process { pod, commands, tasks });
+    }
+
+    fn disk(
+        &self,
+        pid: Pid,
+        node: usize,
+        dir: PathBuf,
+    ) -> (Disk, mpsc::UnboundedReceiver<crate::agent::disk::Report>) {
+        let (disk, pace, dice) = {
+            let world = self.world.lock();
+            (world.disks[node].clone(), world.paces[node].subscribe(), world.dice.clone())
+        };
+        let files = disk.seen_by(pid);
+        let (at, dead) = (dir.clone(), disk.clone());
+        let turn = move || {
+            let (mut pace, dice, disk) = (pace.clone(), dice.clone(), dead.clone());
+            async move {
+                let now = *pace.borrow_and_update();
+                match now {
+                    Pace::Well if dice.one_in(3) => sleep(dice.millis(1, 10)).await,
+                    Pace::Well => {}
+                    Pace::Slow => sleep(dice.millis(20, 800)).await,
+                    // The pace lives as long as the world.
+                    Pace::Hangs => drop(pace.changed().await),
+                }
+                if disk.is_dead(pid) {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let fleet = self.clone();
+        let done = move || {
+            if disk.is_dead(pid) {
+                fleet.kill(pid);
+            }
+        };
+        let open = move || Spool::open_on(files.clone(), at.clone(), Limits::default());
+        Disk::start_on_a_task(dir, turn, done, open)
+    }
+
+    /// What an agent sees of its scheduler.
+    fn look_at(&self, pid: Pid, pod: usize) -> (Watcher, AbortHandle) {
+        let (tell, seen) = mpsc::channel(16);
+        let (mut fact, address, history, dice) = {
+            let world = self.world.lock();
+            let pod = &world.pods[pod];
+            (pod.fact.subscribe(), pod.address(), world.history.clone(), world.dice.clone())
+        };
+        let looks = tokio::spawn(async move {
+            let mut told = None;
+            loop {
+                let now = *fact.borrow_and_update();
+                match now {
+                    Fact::Serves => sleep(dice.millis(1, 3)).await,
+                    Fact::Down => sleep(dice.millis(1, 2)).await,
+                    Fact::Hangs => sleep(Duration::from_secs(1)).await,
+                }
+                if told != Some(now) {
+                    told = Some(now);
+                    let (serves, observation) = match now {
+                        Fact::Serves => (Some(true), Observation::Serving(address)),
+                        Fact::Down => (Some(false), Observation::Refused(vec![address])),
+                        Fact::Hangs => (None, Observation::Unclear("no answer".to_owned())),
+                    };
+                    history.tell(Event::Sight { pid, serves });
+                    if tell.send(observation).await.is_err() {
+                        return;
+                    }
+                }
+                if fact.changed().await.is_err() {
+                    return;
+                }
+                match now {
+                    Fact::Serves => {}
+                    Fact::Down => sleep(dice.millis(1, 300)).await,
+                    Fact::Hangs => sleep(dice.millis(1000, 5000)).await,
+                }
+            }
+        });
+        (Watcher::fed(seen), looks.abort_handle())
+    }
+
+    fn remove(&self, pid: Pid) -> Option<Process> {
+        let process = self.processes.lock().unwrap().2.remove(&pid)?;
+        let mut world = self.world.lock();
+        let node = world.pods[process.pod].node;
+        world.disks[node].kill(pid);
+        world.forget_watch(pid);
+        world.pods[process.pod].agent = None;
+        drop(world);
+        for task in &process.tasks {
+            task.abort();
+        }
+        Some(process)
+    }
+
+    fn exited(&self, pid: Pid, exit: Exit) {
+        let Some(Process { pod, .. }) = self.remove(pid) else { return };
+        let world = self.world.lock();
+        let pod = &world.pods[pod];
+        let on_disk = world.disks[pod.node].has_durable_ask(pod.spool.as_ref(), &pod.key);
+        world.history.tell(Event::Exited { pid, exit, on_disk });
+    }
+
+    /// kill -9.
+    pub(super) fn kill(&self, pid: Pid) {
+        if self.remove(pid).is_some() {
+            self.world.lock().history.tell(Event::Killed { pid });
+        }
+    }
+
+    pub(super) fn agent_of(&self, pod: usize) -> Option<Pid> {
+        self.world.lock().pods[pod].agent
+    }
+
+    pub(super) fn kill_agent(&self, pod: usize) {
+        if let Some(pid) = self.agent_of(pod) {
+            self.kill(pid);
+        }
+    }
+
+    fn tell(&self, pid: Pid, command: Command) {
+        if let Some(process) = self.processes.lock().unwrap().2.get(&pid) {
+            // It may be at its end.
+            let _ = process.commands.send(command);
+        }
+    }
+
+    pub(super) fn terminate(&self, pod: usize) {
+        let Some(pid) = self.agent_of(pod) else { return };
+        self.world.lock().history.tell(Event::Terminated { pid });
+        self.tell(pid, Command::Event(lifecycle::Event::Terminate));
+    }
+
+    /// A pre-stop hook: its end comes through the channel, answered or not.
+    pub(super) fn pre_stop(&self, pod: usize, wait: Option<Duration>) -> oneshot::Receiver<()> {
+        let (done, is_done) = oneshot::channel();
+        let Some(pid) = self.agent_of(pod) else { return is_done };
+        let hook = {
+            let mut processes = self.processes.lock().unwrap();
+            processes.1 += 1;
+            processes.1
+        };
+        self.world.lock().history.tell(Event::PreStop { pid, hook });
+        let (answer, answered) = oneshot::channel();
+        self.tell(pid, Command::PreStop { wait, answer });
+        let fleet = self.clone();
+        tokio::spawn(async move {
+            if let Ok(answer) = answered.await {
+                let world = fleet.world.lock();
+                let pod = &world.pods[pod];
+                let on_disk = world.disks[pod.node].has_durable_ask(pod.spool.as_ref(), &pod.key);
+                let (result, persisted) = (answer.result, answer.persisted);
+                world.history.tell(Event::Answered { pid, hook, result, persisted, on_disk });
+            }
+            // Who waited may not care any more.
+            let _ = done.send(());
+        });
+        is_done
+    }
+}

@@ -1,0 +1,514 @@
+//! Judges a history against the guarantees, each in a function of its own. Knows nothing of how an agent decides.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use super::{
+    fleet::GRACE,
+    history::{Call, CallId, End, Event, HAND, Pid},
+    world::PORT,
+};
+use crate::{
+    agent::lifecycle::Verdict,
+    exit::Exit,
+    key::SchedulerKey,
+    manager::{Freshness, LIST_AGE, RowState},
+    spool::record::{Cause, RecordId},
+};
+
+pub(super) type Events = [(Duration, Event)];
+
+/// How long an attempt of unknown outcome may still be applied.
+const LINGER: Duration = Duration::from_secs(60);
+/// How long after a disk's trouble what was not written may still be missing.
+const DISK_RECOVERS: Duration = Duration::from_secs(8);
+/// What is not on disk was refused by it, or dropped by hand this short time ago.
+const DROP_IS_SEEN: Duration = Duration::from_secs(8);
+
+/// A guarantee that was broken, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub(super) guarantee: &'static str,
+    pub(super) at: Duration,
+    pub(super) how: String,
+}
+
+struct Ask {
+    key: SchedulerKey,
+    cause: Cause,
+    listed: bool,
+    born: Duration,
+}
+
+/// A call of an agent, as the history tells it.
+struct Made {
+    pid: Pid,
+    key: SchedulerKey,
+    what: Call,
+    on_disk: bool,
+    began: (usize, Duration),
+    ended: Option<(usize, Duration, End)>,
+}
+
+impl Made {
+    /// From when to when it may have been applied.
+    fn closed(&self, killed: Option<Duration>) -> Duration {
+        match self.ended {
+            Some((_, at, End::Unknown)) => at + LINGER,
+            Some((_, at, _)) => at,
+            None => killed.map_or(Duration::MAX, |at| at + LINGER),
+        }
+    }
+}
+
+/// A history, indexed.
+struct Case<'a> {
+    events: &'a Events,
+    keys: BTreeMap<Pid, (SchedulerKey, String, Duration)>,
+    ends: BTreeMap<Pid, Duration>,
+    asks: BTreeMap<RecordId, Ask>,
+    calls: BTreeMap<CallId, Made>,
+    /// When a disk was, or may have been, in trouble.
+    troubles: Vec<(Duration, Duration)>,
+    drops: Vec<(Duration, RecordId)>,
+    broken: Vec<Broken>,
+}
+
+/// All that was broken.
+pub(super) fn judge(events: &Events) -> Vec<Broken> {
+    let mut case = Case::of(events);
+    case.g1_what_is_tried_or_answered_is_on_disk();
+    case.g1_g5_g6_what_goes_was_settled();
+    case.g2_g3_g6_in_the_end_all_is_right();
+    case.g4_it_ends_in_time_and_only_when_told();
+    case.g5_what_is_said_was_acknowledged();
+    case.g7_repairing_makes_no_outage();
+    case.broken.sort_by_key(|broken| broken.at);
+    case.broken
+}
+
+impl<'a> Case<'a> {
+    fn of(events: &'a Events) -> Self {
+        let mut case = Self {
+            events,
+            keys: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            troubles: Vec::new(),
+            drops: Vec::new(),
+            broken: Vec::new(),
+        };
+        let mut ill: BTreeMap<usize, Duration> = BTreeMap::new();
+        for (n, (at, event)) in events.iter().enumerate() {
+            match event {
+                Event::Started { pid, key, spool } => {
+                    case.keys.insert(*pid, (key.clone(), spool.clone(), *at));
+                }
+                Event::Killed { pid } | Event::Exited { pid, .. } => {
+                    case.ends.insert(*pid, *at);
+                }
+                Event::Asked { id, key, cause, listed, .. } => {
+                    let ask = Ask { key: key.clone(), cause: *cause, listed: *listed, born: *at };
+                    case.asks.entry(id.clone()).or_insert(ask);
+                }
+                Event::AskGone { pid: HAND, id, .. } => case.drops.push((*at, id.clone())),
+                Event::Began { pid, call, key, what, on_disk } => {
+                    let (pid, key, what, on_disk) = (*pid, key.clone(), *what, *on_disk);
+                    case.calls.insert(*call, Made { pid, key, what, on_disk, began: (n, *at), ended: None });
+                }
+                Event::Ended { call, end, .. } => {
+                    if let Some(made) = case.calls.get_mut(call) {
+                        made.ended = Some((n, *at, *end));
+                    }
+                }
+                Event::Disk { node, works: false } => {
+                    ill.entry(*node).or_insert(*at);
+                }
+                Event::Disk { node, works: true } => {
+                    if let Some(since) = ill.remove(node) {
+                        case.troubles.push((since, *at + DISK_RECOVERS));
+                    }
+                }
+                _ => {}
+            }
+        }
+        case.troubles.extend(ill.into_values().map(|since| (since, Duration::MAX)));
+        case
+    }
+
+    fn breaks(&mut self, guarantee: &'static str, at: Duration, how: String) {
+        self.broken.push(Broken { guarantee, at, how });
+    }
+
+    fn disk_is_blameless(&self, at: Duration) -> bool {
+        !self.troubles.iter().any(|(from, to)| (*from..=*to).contains(&at))
+    }
+
+    fn dropped_lately(&self, key: &SchedulerKey, at: Duration) -> bool {
+        self.drops.iter().any(|(when, id)| {
+            *when <= at && at - *when <= DROP_IS_SEEN && self.asks.get(id).is_some_and(|ask| ask.key == *key)
+        })
+    }
+
+    /// G1: persisted before it is attempted, answered or left.
+    fn g1_what_is_tried_or_answered_is_on_disk(&mut self) {
+        let mut found = Vec::new();
+        let excused = |key: &SchedulerKey, at| !self.disk_is_blameless(at) || self.dropped_lately(key, at);
+        for (call, made) in &self.calls {
+            let at = made.began.1;
+            if matches!(made.what, Call::SignOff { .. }) && !made.on_disk && !excused(&made.key, at) {
+                found.push((at, format!("call {call} of {} was begun without an ask on disk", made.key)));
+            }
+        }
+        for (at, event) in self.events {
+            match event {
+                Event::Answered { pid, result: Verdict::Queued, persisted, on_disk, .. } => {
+                    let key = &self.keys[pid].0;
+                    if *persisted && !on_disk && !self.dropped_lately(key, *at) {
+                        found.push((*at, format!("{pid} answered that the ask is on disk, and it isn't")));
+                    }
+                    if !persisted && !excused(key, *at) {
+                        found
+                            .push((*at, format!("{pid} answered that the ask is not on disk, whose fault?")));
+                    }
+                }
+                Event::Exited { pid, exit: Exit::Queued, on_disk: false }
+                    if !excused(&self.keys[pid].0, *at) =>
+                {
+                    found.push((*at, format!("{pid} left its ask queued, and it isn't on disk")));
+                }
+                _ => {}
+            }
+        }
+        for (at, how) in found {
+            self.breaks("G1", at, how);
+        }
+    }
+
+    /// G1, G5, G6: an ask goes only when it was acknowledged with nothing open beside it, or a read after all were closed
+    /// said so; or its scheduler lives; or by hand.
+    fn g1_g5_g6_what_goes_was_settled(&mut self) {
+        let mut found = Vec::new();
+        let mut accepted: BTreeSet<&RecordId> = BTreeSet::new();
+        for (n, (at, event)) in self.events.iter().enumerate() {
+            match event {
+                Event::Asked { id, .. } => drop(accepted.insert(id)),
+                Event::AskGone { pid, id, .. } if *pid != HAND && accepted.contains(id) => {
+                    let Some(ask) = self.asks.get(id) else { continue };
+                    // What the disk refused was taken back within the same moment, and is no ask.
+                    let taken_back = ask.born == *at && !self.disk_is_blameless(*at);
+                    if taken_back || self.lives(*pid, ask, n) {
+                        continue;
+                    }
+                    if let Err((guarantee, why)) = self.is_settled(*pid, ask, n) {
+                        found.push((
+                            guarantee,
+                            *at,
+                            format!("{pid} settled {id} of {} ({:?}): {why}", ask.key, ask.cause),
+                        ));
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (guarantee, at, how) in found {
+            self.breaks(guarantee, at, how);
+        }
+    }
+
+    /// Whether the agent could know that the ask's scheduler lives.
+    fn lives(&self, pid: Pid, ask: &Ask, before: usize) -> bool {
+        let own = self.keys.get(&pid).is_some_and(|(key, ..)| *key == ask.key);
+        let address = SocketAddr::new(ask.key.ip.get(), PORT);
+        let mut serves = false;
+        let mut ever = false;
+        for (at, event) in &self.events[..before] {
+            match event {
+                Event::Sight { pid: seen, serves: now } if *seen == pid && own => serves = *now == Some(true),
+                Event::Probed { pid: seen, address: there, answers, .. }
+                    if *seen == pid && *there == address =>
+                {
+                    serves = *answers == Some(true);
+                }
+                _ => {}
+            }
+            ever |= serves && *at >= ask.born;
+        }
+        let once = ask.cause == Cause::Predecessor;
+        ever || serves || (once && !own && self.came_back(pid, ask, before))
+    }
+
+    /// A predecessor's ask is superseded where its row is active after an acknowledged attempt.
+    fn came_back(&self, pid: Pid, ask: &Ask, before: usize) -> bool {
+        let confirmed = self.calls.values().any(|made| {
+            made.pid == pid && made.key == ask.key && matches!(made.ended, Some((_, _, End::Confirmed)))
+        });
+        confirmed
+            && self.events[..before].iter().any(|(_, event)| {
+                matches!(event, Event::Read { pid: read, key, state: Some(RowState::Active), .. } if *read == pid && *key == ask.key)
+            })
+    }
+
+    fn is_settled(&self, pid: Pid, ask: &Ask, before: usize) -> Result<(), (&'static str, String)> {
+        let Some((_, _, started)) = self.keys.get(&pid) else { return Err(("G1", "by nobody".to_owned())) };
+        let ours: Vec<&Made> = self
+            .calls
+            .values()
+            .filter(|made| made.pid == pid && made.key == ask.key && made.began.0 < before)
+            .collect();
+        let acknowledged = ours.iter().filter(|made| {
+            let Some((n, _, end)) = made.ended else { return false };
+            let signs_off = !matches!(made.what, Call::Hold);
+            n < before && signs_off && made.began.1 >= ask.born && matches!(end, End::Confirmed | End::Absent)
+        });
+        let (mut any, mut why) = (false, "no attempt since it was asked was acknowledged".to_owned());
+        for made in acknowledged {
+            let Some((_, confirmed, end)) = made.ended else { continue };
+            if end == End::Absent && !ask.listed && !self.was_listed(pid, &ask.key, before) {
+                why = "absent, of a key that was never seen".to_owned();
+                continue;
+            }
+            any = true;
+            // The attempts of the agent before count for a minute from this one's start.
+            let inherited = self.asks_before(pid, &ask.key).then_some(*started + LINGER);
+            let others = ours.iter().filter(|other| other.began.0 != made.began.0);
+            let closed = others
+                .map(|other| other.closed(None))
+                .filter(|closed| *closed > made.began.1)
+                .chain(inherited.filter(|closed| *closed > made.began.1))
+                .max();
+            let Some(closed) = closed else { return Ok(()) };
+            let read = self.events[..before].iter().any(|(_, event)| {
+                let Event::Read { pid: read, key, asked, state: Some(state), freshness } = event else {
+                    return false;
+                };
+                let age = if *freshness == Freshness::Fresh {
+                    Duration::ZERO
+                } else {
+                    LIST_AGE - Duration::from_secs(1)
+                };
+                let proves = *asked >= closed.max(confirmed) + age;
+                *read == pid && *key == ask.key && *state != RowState::Active && proves
+            });
+            if read {
+                return Ok(());
+            }
+            why = format!(
+                "another attempt was open until {closed:?}, and no read since said that the row is inactive"
+            );
+        }
+        Err((if any { "G6" } else { "G5" }, why))
+    }
+
+    /// Whether a dead agent left something on this one's spool that says that attempts may be open.
+    fn asks_before(&self, pid: Pid, key: &SchedulerKey) -> bool {
+        let (_, spool, started) = &self.keys[&pid];
+        self.asks.values().any(|ask| ask.key == *key && ask.born < *started)
+            && self.calls.values().any(|made| {
+                let same = self.keys.get(&made.pid).is_some_and(|(_, other, _)| other == spool);
+                let killed = self.ends.get(&made.pid).copied();
+                same && made.pid != pid && made.key == *key && made.closed(killed) > *started
+            })
+    }
+
+    fn was_listed(&self, pid: Pid, key: &SchedulerKey, before: usize) -> bool {
+        self.events[..before].iter().any(|(_, event)| match event {
+            Event::Listed { pid: by, keys } => {
+                *by == pid
+                    && keys.iter().any(|(name, ip)| name == key.hostname.as_str() && *ip == key.ip.get())
+            }
+            Event::Read { pid: by, key: read, state, .. } => {
+                *by == pid && read == key && matches!(state, Some(RowState::Active | RowState::Inactive))
+            }
+            _ => false,
+        })
+    }
+
+    /// G2, G3, G6: after a while of quiet each row is as it should be, and nothing is left over.
+    fn g2_g3_g6_in_the_end_all_is_right(&mut self) {
+        for (at, event) in self.events {
+            match event {
+                Event::Final { key, wanted: true, active: false, why } => {
+                    self.breaks("G2", *at, format!("{key} is left inactive, and {why}"));
+                }
+                Event::Final { key, wanted: false, active: true, why } => {
+                    self.breaks("G3", *at, format!("{key} is left active, and {why}"));
+                }
+                Event::Left { id } => self.breaks("G6", *at, format!("{id} is never settled")),
+                _ => {}
+            }
+        }
+    }
+
+    /// G4: by the deadline exit was called, and without SIGTERM it never is.
+    fn g4_it_ends_in_time_and_only_when_told(&mut self) {
+        let mut found = Vec::new();
+        let last = self.events.last().map_or(Duration::ZERO, |(at, _)| *at);
+        for (pid, (_, _, started)) in &self.keys {
+            let mut told = None;
+            // The first sign of this ending.
+            let (mut served, mut ending): (bool, Option<Duration>) = (false, None);
+            let mut over = last;
+            let mut exited = false;
+            for (at, event) in self.events {
+                match event {
+                    Event::Terminated { pid: who } if who == pid && told.is_none() => told = Some(*at),
+                    Event::PreStop { pid: who, .. } if who == pid => {
+                        ending = ending.filter(|began| *began + GRACE >= *at).or(Some(*at));
+                    }
+                    Event::Sight { pid: who, serves: Some(true) } if who == pid && told.is_none() => {
+                        (served, ending) = (true, None);
+                    }
+                    Event::Sight { pid: who, serves: Some(false) } if who == pid && served => {
+                        ending = ending.filter(|began| *began + GRACE >= *at).or(Some(*at));
+                    }
+                    // A dropped drain is no ending.
+                    Event::AskGone { pid: HAND, .. } => ending = None,
+                    Event::Killed { pid: who } if who == pid => over = *at,
+                    Event::Exited { pid: who, .. } if who == pid => (over, exited) = (*at, true),
+                    _ => {}
+                }
+                if told == Some(*at) {
+                    ending = ending.filter(|began| *began + GRACE >= *at).or(Some(*at));
+                }
+            }
+            match told {
+                None if exited => {
+                    found.push((over, format!("{pid}, started at {started:?}, ended by itself")))
+                }
+                Some(told) => {
+                    let began = ending.filter(|began| *began <= told).unwrap_or(told);
+                    let deadline = (began + GRACE).max(told + Duration::from_secs(2));
+                    if over > deadline {
+                        found.push((
+                            over,
+                            format!("{pid} was told to stop at {told:?} and lived past {deadline:?}"),
+                        ));
+                    }
+                }
+                None => {}
+            }
+        }
+        for (at, how) in found {
+            self.breaks("G4", at, how);
+        }
+    }
+
+    /// G5: an answer of success, and the exit code of one, rest on an acknowledgement since the asking.
+    fn g5_what_is_said_was_acknowledged(&mut self) {
+        let mut found = Vec::new();
+        let mut hooks: BTreeMap<u64, Duration> = BTreeMap::new();
+        let acknowledged = |pid: Pid, since: Duration, until: Duration, wanted: End| {
+            let key = &self.keys[&pid].0;
+            self.calls.values().any(|made| {
+                let ended =
+                    made.ended.is_some_and(|(_, at, end)| end == wanted && at <= until && at >= since);
+                made.pid == pid && made.key == *key && !matches!(made.what, Call::Hold) && ended
+            })
+        };
+        for (at, event) in self.events {
+            match event {
+                Event::PreStop { hook, .. } => drop(hooks.insert(*hook, *at)),
+                Event::Answered { pid, hook, result, .. } => {
+                    let since = hooks.get(hook).copied().unwrap_or_default();
+                    let wanted = match result {
+                        Verdict::Confirmed => End::Confirmed,
+                        Verdict::Absent => End::Absent,
+                        _ => continue,
+                    };
+                    // A read that proves it may end a watch over an earlier acknowledgement.
+                    if !acknowledged(*pid, since, *at, wanted) {
+                        found.push((*at, format!("{pid} answered {result:?}, and nothing was acknowledged")));
+                    }
+                }
+                Event::Exited { pid, exit: Exit::Done, .. } => {
+                    let started = self.keys[pid].2;
+                    let said = acknowledged(*pid, started, *at, End::Confirmed)
+                        || acknowledged(*pid, started, *at, End::Absent)
+                        || self.dropped_since(*pid, started)
+                        || self.read_inactive(*pid, *at);
+                    if !said {
+                        found.push((*at, format!("{pid} left with success, and nothing was acknowledged")));
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (at, how) in found {
+            self.breaks("G5", at, how);
+        }
+    }
+
+    fn dropped_since(&self, pid: Pid, since: Duration) -> bool {
+        let key = &self.keys[&pid].0;
+        self.drops.iter().any(|(at, id)| *at >= since && self.asks.get(id).is_some_and(|ask| ask.key == *key))
+    }
+
+    fn read_inactive(&self, pid: Pid, until: Duration) -> bool {
+        let own = &self.keys[&pid].0;
+        self.events.iter().take_while(|(at, _)| *at <= until).any(|(_, event)| {
+            matches!(event, Event::Read { pid: by, key, state: Some(state), .. } if *by == pid && key == own && *state != RowState::Active)
+        })
+    }
+
+    /// G7: another's row is written only after a look that found nobody there, and a predecessor's once.
+    fn g7_repairing_makes_no_outage(&mut self) {
+        let mut found = Vec::new();
+        let mut asked: BTreeSet<(Pid, &SchedulerKey)> = BTreeSet::new();
+        for (at, event) in self.events {
+            if let Event::Asked { pid, key, cause: Cause::Predecessor, id, .. } = event
+                // An ask that the disk refused is offered to it again.
+                && self.asks[id].born == *at
+                && !asked.insert((*pid, key))
+                && self.disk_is_blameless(*at)
+            {
+                found.push((*at, format!("{pid} asked twice for its predecessor {key}")));
+            }
+        }
+        for made in self.calls.values() {
+            let Some((own, ..)) = self.keys.get(&made.pid) else { continue };
+            if *own == made.key {
+                continue;
+            }
+            let at = made.began.1;
+            let address = SocketAddr::new(made.key.ip.get(), PORT);
+            let looked = self.events[..made.began.0].iter().rev().find_map(|(when, event)| match event {
+                Event::Probed { pid, address: there, answers, .. }
+                    if *pid == made.pid && *there == address =>
+                {
+                    Some((*when, *answers))
+                }
+                _ => None,
+            });
+            match looked {
+                Some((when, Some(false))) if at - when <= Duration::from_secs(70) => {}
+                other => found.push((
+                    at,
+                    format!("{} signs {} off, and its last look was {other:?}", made.pid, made.key),
+                )),
+            }
+            let once = asked.contains(&(made.pid, &made.key));
+            let acknowledged = self.calls.values().any(|other| {
+                let before = matches!(other.ended, Some((n, _, End::Confirmed)) if n < made.began.0);
+                other.pid == made.pid && other.key == made.key && before
+            });
+            if once && acknowledged && !self.inherited(made) {
+                found.push((at, format!("{} signs its predecessor {} off again", made.pid, made.key)));
+            }
+        }
+        for (at, how) in found {
+            self.breaks("G7", at, how);
+        }
+    }
+
+    /// Whether an ask for the key was there that the process did not make.
+    fn inherited(&self, made: &Made) -> bool {
+        self.events[..made.began.0].iter().any(|(_, event)| {
+            matches!(event, Event::Asked { pid, key, .. } if *pid != made.pid && *key == made.key)
+        })
+    }
+}

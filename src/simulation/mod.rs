@@ -1,0 +1,68 @@
+//! Deterministic simulation: agents as they are shipped, in a world that is made up, by one seed.
+//!
+//! The shell, the core, the disk's queue, the spool, replay and succession are the shipped ones, put together by the shipped
+//! code. Around them time (tokio's, paused), the wall clock, chance, the disk under the spool, the manager with its two replicas,
+//! the other pods and the schedulers are simulated. Nothing else runs on the thread of a run, so that a seed decides all of it: the
+//! same seed gives the same history. A history is judged by [`judge`] against the guarantees.
+//!
+//! ```text
+//! SIGNOFF_SEED=123 cargo test --lib simulation::tests::no_seed -- --nocapture     one seed, with its history
+//! SIGNOFF_SEEDS=100000 cargo test --profile proof --lib simulation::tests::no_seed -- --nocapture
+//! ```
+
+mod dice;
+mod disk;
+mod fleet;
+mod history;
+mod judge;
+mod network;
+mod story;
+mod tests;
+mod world;
+
+use std::time::Duration;
+
+use dice::Dice;
+use disk::Disk;
+use fleet::Fleet;
+use history::{Event, History};
+use judge::{Broken, judge};
+use network::Lie;
+use story::Story;
+use world::Shared;
+
+/// What is changed to show that the judges see it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sabotage {
+    lie: Lie,
+    /// fsync does nothing.
+    fsync_lies: bool,
+}
+
+/// One run, from its seed to its history.
+fn run(seed: u64, sabotage: Sabotage) -> Vec<(Duration, Event)> {
+    fastrand::seed(seed);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let events = runtime.block_on(async {
+        let (history, dice) = (History::new(), Dice::new(seed));
+        let disks =
+            (0..2).map(|_| Disk::new(history.clone(), dice.clone(), sabotage.fsync_lies)).collect::<Vec<_>>();
+        let rest = dice.one_in(2);
+        let world = Shared::new(history.clone(), dice.clone(), rest, disks);
+        let mut story = Story::new(Fleet::new(world, sabotage.lie));
+        story.begin().await;
+        story.faults(1 + dice.below(14)).await;
+        story.quiet().await;
+        story.last_look();
+        history.events()
+    });
+    drop(runtime);
+    crate::agent::clock::set::set_wall(None);
+    events
+}
+
+/// What a seed breaks.
+fn broken(seed: u64, sabotage: Sabotage) -> Vec<Broken> {
+    judge(&run(seed, sabotage))
+}

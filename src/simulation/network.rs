@@ -1,0 +1,371 @@
+//! The manager, and the other pods, as an agent reaches them.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::time::{sleep, timeout};
+
+use super::{
+    history::{Call, CallId, End, Event, Pid},
+    world::{Fact, Link, Script, Shared, failure},
+};
+use crate::{
+    key::SchedulerKey,
+    manager::{
+        AttemptOptions, Contact, Failure, Filter, Freshness, Held, HoldStart, Manager, Outcome, Row, RowRead,
+        RowState, State,
+    },
+    net::Probe,
+};
+
+/// A lie that is told to the agents, to show that the judges see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Lie {
+    #[default]
+    None,
+    /// What nobody acknowledged is confirmed.
+    Confirms,
+    /// The rows are always as they should be.
+    Reads,
+    /// Nothing answers at any address.
+    Probes,
+}
+
+/// The network of one process.
+#[derive(Clone)]
+pub(super) struct Network {
+    pub(super) world: Shared,
+    pub(super) pid: Pid,
+    pub(super) pod: usize,
+    pub(super) lie: Lie,
+    rest_worked: std::sync::Arc<AtomicBool>,
+}
+
+fn end_of(outcome: &Outcome) -> End {
+    match outcome {
+        Outcome::Confirmed => End::Confirmed,
+        Outcome::Absent => End::Absent,
+        Outcome::Rejected(_) => End::Rejected,
+        Outcome::Failed(_) => End::Failed,
+        Outcome::Unknown(_) => End::Unknown,
+    }
+}
+
+impl Network {
+    pub(super) fn new(world: Shared, pid: Pid, pod: usize, lie: Lie) -> Self {
+        Self { world, pid, pod, lie, rest_worked: std::sync::Arc::default() }
+    }
+
+    /// Waits for ever once the process is dead.
+    async fn alive(&self) {
+        let dead = {
+            let world = self.world.lock();
+            world.disks[world.pods[self.pod].node].is_dead(self.pid)
+        };
+        if dead {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        self.world.lock().history.tell(event);
+    }
+
+    fn began(&self, key: &SchedulerKey, what: Call) -> CallId {
+        let mut world = self.world.lock();
+        world.last_call += 1;
+        let (call, pod) = (world.last_call, &world.pods[self.pod]);
+        let on_disk = world.disks[pod.node].has_durable_ask(pod.spool.as_ref(), key);
+        world.history.tell(Event::Began { pid: self.pid, call, key: key.clone(), what, on_disk });
+        call
+    }
+
+    async fn ended(&self, call: CallId, outcome: Outcome) -> Outcome {
+        self.alive().await;
+        self.tell(Event::Ended { pid: self.pid, call, end: end_of(&outcome) });
+        if self.lie == Lie::Confirms && matches!(outcome, Outcome::Unknown(_) | Outcome::Failed(_)) {
+            return Outcome::Confirmed;
+        }
+        outcome
+    }
+
+    /// A replica, or how the connection failed.
+    async fn connect(&self, limit: Duration) -> Result<usize, Failure> {
+        self.alive().await;
+        match self.world.reach(self.pod) {
+            Ok(replica) => Ok(replica),
+            Err(Link::Silent) => {
+                sleep(Duration::from_secs(1).min(limit)).await;
+                Err(failure("connect: timed out"))
+            }
+            Err(_) => {
+                sleep(Duration::from_millis(1)).await;
+                Err(failure("connect: connection refused"))
+            }
+        }
+    }
+
+    async fn run(
+        &self,
+        call: CallId,
+        key: &SchedulerKey,
+        replica: usize,
+        script: Script,
+        limit: Duration,
+    ) -> Outcome {
+        let answered = self.world.carry_out(replica, key.clone(), format!("call {call}"), script);
+        match timeout(limit, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            _ => Outcome::Unknown(failure("no answer")),
+        }
+    }
+
+    /// Rows, and how old they may be; as a read of that kind sees them.
+    async fn rows(&self, filter: Option<&Filter>) -> Result<(Vec<Row>, Freshness), Failure> {
+        self.connect(Duration::from_secs(30)).await?;
+        let latency = self.world.lock().dice.millis(1, 30);
+        sleep(latency).await;
+        self.alive().await;
+        let world = self.world.lock();
+        if world.rest && world.rest_works {
+            self.rest_worked.store(true, Ordering::Relaxed);
+            return Ok((world.rows_before(Duration::ZERO), Freshness::Fresh));
+        }
+        self.rest_worked.store(false, Ordering::Relaxed);
+        if world.mood == super::world::Mood::NoDatabase {
+            return Err(failure("dial tcp: connection refused"));
+        }
+        let age = match filter {
+            Some(Filter::Cluster(_)) => world.dice.millis(0, 480_000),
+            _ => world.dice.millis(0, 30_000),
+        };
+        let mut rows = world.rows_before(age);
+        if !matches!(filter, Some(Filter::Cluster(_))) {
+            rows.retain(|row| row.state == State::Active);
+        }
+        Ok((rows, Freshness::Within30s))
+    }
+}
+
+#[async_trait]
+impl Manager for Network {
+    async fn sign_off(&self, key: &SchedulerKey, options: AttemptOptions) -> Outcome {
+        self.alive().await;
+        let call = self.began(key, Call::SignOff { hedge: options.hedge });
+        let outcome = match self.connect(options.limit).await {
+            Ok(replica) => {
+                let script = self.world.script(key, true);
+                self.run(call, key, replica, script, options.limit).await
+            }
+            Err(failure) => Outcome::Failed(failure),
+        };
+        self.ended(call, outcome).await
+    }
+
+    async fn hold(&self, key: &SchedulerKey) -> Result<HoldStart, Failure> {
+        self.alive().await;
+        let call = self.began(key, Call::Hold);
+        let replica = match self.connect(Duration::from_secs(1)).await {
+            Ok(replica) => replica,
+            Err(failure) => {
+                // Nothing of it was sent. A hold that breaks in its first moment is left out: the agent takes it for one
+                // that was not applied.
+                self.tell(Event::Ended { pid: self.pid, call, end: End::Failed });
+                return Err(failure);
+            }
+        };
+        if self.world.lock().row(key).is_none() {
+            self.tell(Event::Ended { pid: self.pid, call, end: End::Absent });
+            return Ok(HoldStart::Absent);
+        }
+        let (slow, lives) = {
+            let world = self.world.lock();
+            let slow = world.dice.one_in(8);
+            let first = if slow { world.dice.millis(100, 20_000) } else { world.dice.millis(1, 4) };
+            (first, world.replicas[replica].subscribe())
+        };
+        let (world, held, by) = (self.world.clone(), key.clone(), format!("hold {call}"));
+        let mut replica_lives = lives.clone();
+        replica_lives.borrow_and_update();
+        // The manager's end of the stream: its first message.
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                _ = replica_lives.changed() => {}
+                () = sleep(slow) => world.apply(&held, true, &by),
+            }
+        });
+        sleep(Duration::from_millis(50)).await;
+        let mut lives = lives;
+        lives.borrow_and_update();
+        Ok(HoldStart::Open(Box::new(Hold {
+            network: self.clone(),
+            key: key.clone(),
+            call,
+            replica,
+            lives,
+            first_by: tokio::time::Instant::now() + slow,
+            open: true,
+        })))
+    }
+
+    async fn read_row(&self, key: &SchedulerKey) -> Result<RowRead, Failure> {
+        let asked = self.world.lock().history.now();
+        let rows = self.rows(None).await;
+        let freshness = self.freshness();
+        let told = |state| Event::Read { pid: self.pid, key: key.clone(), asked, state, freshness };
+        let (rows, freshness) = match rows {
+            Ok(rows) => rows,
+            Err(failure) => {
+                self.tell(told(None));
+                return Err(failure);
+            }
+        };
+        let state = match (rows.iter().find(|row| row.is(key)).map(|row| row.state), freshness) {
+            (Some(State::Active), _) => RowState::Active,
+            (Some(State::Inactive), _) => RowState::Inactive,
+            (None, Freshness::Fresh) => RowState::Absent,
+            (None, Freshness::Within30s) => RowState::NotActive,
+        };
+        self.tell(told(Some(state)));
+        let state = if self.lie == Lie::Reads {
+            let serves = *self.world.lock().pods[self.pod].fact.borrow() == Fact::Serves;
+            if serves { RowState::Active } else { RowState::NotActive }
+        } else {
+            state
+        };
+        Ok(RowRead { state, freshness, port: None })
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Vec<Row>, Failure> {
+        let (mut rows, _) = self.rows(Some(filter)).await?;
+        rows.retain(|row| match filter {
+            Filter::Hostname(hostname) => row.hostname == hostname.as_str(),
+            Filter::Cluster(cluster) => row.cluster_id == cluster.get(),
+            Filter::Ip(ip) => row.ip == ip.to_string(),
+        });
+        let keys = rows.iter().filter_map(|row| Some((row.hostname.clone(), row.ip.parse().ok()?))).collect();
+        self.tell(Event::Listed { pid: self.pid, keys });
+        Ok(rows)
+    }
+
+    async fn delete(&self, _: u64) -> Result<(), Failure> {
+        Err(failure("no agent deletes"))
+    }
+
+    fn freshness(&self) -> Freshness {
+        if self.rest_worked.load(Ordering::Relaxed) { Freshness::Fresh } else { Freshness::Within30s }
+    }
+
+    fn watch(&self) -> tokio::sync::watch::Receiver<Contact> {
+        self.world.lock().watch(self.pid, self.pod)
+    }
+
+    async fn probe(&self, address: SocketAddr, limit: Duration) -> Probe {
+        self.alive().await;
+        let (link, fact) = {
+            let world = self.world.lock();
+            let pod = world.pod_at(address.ip());
+            let fact = pod.filter(|pod| pod.link != Link::Silent).map(|pod| *pod.fact.borrow());
+            (world.pods[self.pod].link, fact)
+        };
+        let fact = if self.lie == Lie::Probes { None } else { fact };
+        let (after, probe) = match (link, fact) {
+            (Link::Silent, _) => (limit, Probe::Silent("timed out".to_owned())),
+            (_, Some(Fact::Serves)) => (Duration::from_millis(2), Probe::Answers),
+            (_, Some(Fact::Down)) => (Duration::from_millis(1), Probe::Silent("refused".to_owned())),
+            (_, Some(Fact::Hangs) | None) => (limit, Probe::Silent("timed out".to_owned())),
+        };
+        sleep(after).await;
+        self.alive().await;
+        let answers = match probe {
+            Probe::Answers => Some(true),
+            Probe::Silent(_) => Some(false),
+            Probe::Unclear(_) => None,
+        };
+        let lives =
+            self.world.lock().pod_at(address.ip()).is_some_and(|pod| *pod.fact.borrow() == Fact::Serves);
+        self.tell(Event::Probed { pid: self.pid, address, answers, lives });
+        probe
+    }
+}
+
+/// A stream of an agent's own.
+struct Hold {
+    network: Network,
+    key: SchedulerKey,
+    call: CallId,
+    replica: usize,
+    lives: tokio::sync::watch::Receiver<(bool, u64)>,
+    /// By then its first message is applied.
+    first_by: tokio::time::Instant,
+    /// Its end is nobody else's matter.
+    open: bool,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // Gone without a word: the manager notices, now or later, after the first message.
+        if self.open {
+            let first = self.first_by.saturating_duration_since(tokio::time::Instant::now());
+            let left = 55_000u64.saturating_sub(u64::try_from(first.as_millis()).unwrap_or(0));
+            let (world, key, by) =
+                (self.network.world.clone(), self.key.clone(), format!("the loss of hold {}", self.call));
+            // A run that ended is dropped outside its runtime.
+            if tokio::runtime::Handle::try_current().is_ok() {
+                tokio::spawn(async move {
+                    sleep(first).await;
+                    world.ends_late(key, by, left.max(1));
+                });
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Held for Hold {
+    async fn lost(&mut self) -> Failure {
+        self.network.alive().await;
+        loop {
+            let crashed = timeout(Duration::from_secs(1), self.lives.changed()).await.is_ok();
+            let silent = self.network.world.lock().pods[self.network.pod].link != Link::Up;
+            if crashed || silent {
+                self.network.alive().await;
+                if crashed {
+                    // A dead manager writes nothing.
+                    self.open = false;
+                }
+                self.network.tell(Event::Ended { pid: self.network.pid, call: self.call, end: End::Unknown });
+                return failure("the stream was lost");
+            }
+        }
+    }
+
+    async fn release(mut self: Box<Self>, limit: Duration) -> Outcome {
+        let network = self.network.clone();
+        network.alive().await;
+        let call = network.began(&self.key, Call::Release);
+        // The stream ends as a hold, and goes on as a release.
+        network.tell(Event::Ended { pid: network.pid, call: self.call, end: End::Confirmed });
+        let first = self.first_by.saturating_duration_since(tokio::time::Instant::now());
+        let script = network.world.script(&self.key, false);
+        let later = |at: Duration| at + first;
+        let script = Script {
+            active: None,
+            inactive: script.inactive.map(later),
+            answer: script.answer.map(|(at, outcome)| (later(at), outcome)),
+        };
+        self.open = false;
+        let outcome = if network.world.reach(network.pod).is_err() {
+            network.world.ends_late(self.key.clone(), format!("call {call}"), 30_000);
+            Outcome::Unknown(failure("the connection was lost"))
+        } else {
+            network.run(call, &self.key, self.replica, script, limit).await
+        };
+        network.ended(call, outcome).await
+    }
+}

@@ -1,0 +1,444 @@
+//! What befalls the world: faults drawn from a seed, then quiet, then a last look.
+
+use std::time::Duration;
+
+use tokio::{task::JoinSet, time::sleep};
+
+use super::{
+    disk::Health,
+    fleet::{Fleet, GRACE},
+    history::Event,
+    world::{Fact, Link, Mood, Pace},
+};
+use crate::{agent::clock::set::set_wall, spool::record::What};
+
+/// Lets a pod alone while something that takes time happens to it.
+pub(super) struct Story {
+    pub(super) fleet: Fleet,
+    busy: JoinSet<usize>,
+    taken: Vec<usize>,
+    nodes: usize,
+    shared: bool,
+}
+
+const WALL: u64 = 1_790_000_000_000;
+
+impl Story {
+    pub(super) fn new(fleet: Fleet) -> Self {
+        let (nodes, shared) = {
+            let world = fleet.world.lock();
+            (world.disks.len(), world.dice.one_in(2))
+        };
+        set_wall(Some(WALL));
+        Self { fleet, busy: JoinSet::new(), taken: Vec::new(), nodes, shared }
+    }
+
+    fn spool(&self, pod: usize) -> String {
+        // A directory of the node's that all its pods use, or the pod's own.
+        if self.shared { "/node/spool".to_owned() } else { format!("/pods/{pod}/spool") }
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.fleet.world.lock().dice.below(bound)
+    }
+
+    fn millis(&self, from: u64, to: u64) -> Duration {
+        self.fleet.world.lock().dice.millis(from, to)
+    }
+
+    fn fault(&self, what: String) {
+        self.fleet.world.lock().history.tell(Event::Fault(what));
+    }
+
+    /// Some pods begin, each with an agent and a scheduler.
+    pub(super) async fn begin(&mut self) {
+        for n in 0..1 + self.below(3) {
+            let node = self.below(self.nodes as u64) as usize;
+            let pod = self.fleet.world.lock().pods.len();
+            let pod = self.fleet.add_pod(&format!("scheduler-{n}.scheduler.ns.svc"), node, self.spool(pod));
+            self.fleet.start(pod);
+            self.fleet.world.start_scheduler(pod);
+        }
+        sleep(self.millis(0, 90_000)).await;
+    }
+
+    /// So many faults, one after the other.
+    pub(super) async fn faults(&mut self, count: u64) {
+        for _ in 0..count {
+            self.fault_now();
+            // Many at once, or with time between.
+            let gap = match self.below(4) {
+                0 => self.millis(0, 20),
+                1 => self.millis(0, 2_000),
+                2 => self.millis(0, 15_000),
+                _ => self.millis(0, 90_000),
+            };
+            sleep(gap).await;
+            self.tidy();
+        }
+    }
+
+    fn tidy(&mut self) {
+        while let Some(Ok(pod)) = self.busy.try_join_next() {
+            self.taken.retain(|taken| *taken != pod);
+        }
+    }
+
+    /// A pod that is there and to which nothing else happens.
+    fn free_pod(&self) -> Option<usize> {
+        let world = self.fleet.world.lock();
+        let free: Vec<usize> = (0..world.pods.len())
+            .filter(|pod| world.pods[*pod].exists && !self.taken.contains(pod))
+            .collect();
+        (!free.is_empty()).then(|| world.dice.of(&free))
+    }
+
+    fn take(&mut self, pod: usize, what: impl Future<Output = ()> + Send + 'static) {
+        self.taken.push(pod);
+        self.busy.spawn(async move {
+            what.await;
+            pod
+        });
+    }
+
+    fn fault_now(&mut self) {
+        let what = self.below(22);
+        match what {
+            0 | 1 => self.scheduler_restarts(),
+            2 => self.scheduler_hangs(),
+            3 => self.pre_stop(),
+            4 | 5 => self.agent_is_killed(),
+            6 => self.agent_is_told_to_stop(),
+            7..=9 => self.pod_is_deleted(),
+            10 => self.power_is_lost(),
+            11 | 12 => self.replicas_die(),
+            13 | 14 => {
+                let mood =
+                    self.fleet.world.lock().dice.of(&[Mood::Well, Mood::Slow, Mood::Odd, Mood::NoDatabase]);
+                self.fault(format!("the managers are {mood:?}"));
+                self.fleet.world.lock().mood = mood;
+            }
+            15 => self.link_is_cut(),
+            16 | 17 => self.disk_is_ill(),
+            18 => {
+                let jump = self.below(7_200_000);
+                let wall = if self.below(2) == 0 { WALL + jump } else { WALL - jump };
+                self.fault(format!("the wall clock says {wall}"));
+                set_wall(Some(wall));
+            }
+            19 => {
+                let key = {
+                    let world = self.fleet.world.lock();
+                    let keys = world.keys();
+                    if keys.is_empty() {
+                        return;
+                    }
+                    keys[world.dice.below(keys.len() as u64) as usize].clone()
+                };
+                let active = self.below(2) == 0;
+                self.fleet.world.apply(&key, active, "others");
+            }
+            20 => self.an_ask_is_dropped(),
+            _ => {
+                let mut world = self.fleet.world.lock();
+                world.rest_works = world.rest && world.dice.one_in(2);
+                let works = world.rest_works;
+                world.history.tell(Event::Fault(format!("REST works: {works}")));
+            }
+        }
+    }
+
+    fn scheduler_restarts(&mut self) {
+        let Some(pod) = self.free_pod() else { return };
+        let (fleet, down) = (self.fleet.clone(), self.millis(5, 20_000));
+        self.take(pod, async move {
+            fleet.world.stop_scheduler(pod, true);
+            sleep(down).await;
+            fleet.world.start_scheduler(pod);
+        });
+    }
+
+    fn scheduler_hangs(&mut self) {
+        let Some(pod) = self.free_pod() else { return };
+        let (fleet, hung) = (self.fleet.clone(), self.millis(5, 40_000));
+        self.take(pod, async move {
+            fleet.world.hang_scheduler(pod, true);
+            sleep(hung).await;
+            fleet.world.hang_scheduler(pod, false);
+        });
+    }
+
+    fn pre_stop(&mut self) {
+        let Some(pod) = self.free_pod() else { return };
+        drop(self.fleet.pre_stop(pod, (self.below(2) == 0).then_some(Duration::from_secs(5))));
+    }
+
+    fn agent_is_killed(&mut self) {
+        let Some(pod) = self.free_pod() else { return };
+        let (fleet, down) = (self.fleet.clone(), self.millis(10, 10_000));
+        if self.below(2) == 0
+            && let Some(pid) = fleet.agent_of(pod)
+        {
+            // In the midst of what it does to the disk.
+            let world = fleet.world.lock();
+            world.disks[world.pods[pod].node].kill_at_call(pid, 1 + world.dice.below(40));
+        } else {
+            fleet.kill_agent(pod);
+        }
+        self.take(pod, async move {
+            sleep(down).await;
+            fleet.start(pod);
+        });
+    }
+
+    fn agent_is_told_to_stop(&mut self) {
+        let Some(pod) = self.free_pod() else { return };
+        let (fleet, again) = (self.fleet.clone(), self.millis(10, 5_000));
+        self.take(pod, async move {
+            fleet.terminate(pod);
+            sleep(GRACE + Duration::from_secs(1)).await;
+            fleet.kill_agent(pod);
+            sleep(again).await;
+            fleet.start(pod);
+        });
+    }
+
+    fn pod_is_deleted(&mut self) {
+        let Some(pod) = self.free_pod() else { return };
+        let hook = (self.below(2) == 0).then(|| (self.below(2) == 0).then_some(Duration::from_secs(5)));
+        let (native, drains) = (self.below(2) == 0, self.millis(0, 4_000));
+        let (fleet, gone) = (self.fleet.clone(), self.millis(500, 30_000));
+        let comes_back = self.below(6) != 0;
+        let node = self.below(self.nodes as u64) as usize;
+        let next = self.fleet.world.lock().pods.len();
+        // Its number is drawn when it is made: others may be made before.
+        let spool = self.shared.then(|| self.spool(next));
+        self.take(pod, async move {
+            fleet.world.lock().history.tell(Event::Fault(format!("pod {pod} is deleted")));
+            let begun = tokio::time::Instant::now();
+            if let Some(wait) = hook {
+                let answered = fleet.pre_stop(pod, wait);
+                // Its end, or the grace's.
+                let _ = tokio::time::timeout(GRACE, answered).await;
+            }
+            if !native {
+                fleet.terminate(pod);
+            }
+            sleep(drains).await;
+            fleet.world.stop_scheduler(pod, true);
+            if native {
+                fleet.terminate(pod);
+            }
+            let left = (begun + GRACE + Duration::from_secs(2))
+                .saturating_duration_since(tokio::time::Instant::now());
+            sleep(left.max(Duration::from_secs(2))).await;
+            fleet.kill_agent(pod);
+            let hostname = {
+                let mut world = fleet.world.lock();
+                world.pods[pod].exists = false;
+                world.pods[pod].key.hostname.clone()
+            };
+            if comes_back {
+                sleep(gone).await;
+                let n = fleet.world.lock().pods.len();
+                let spool = spool.unwrap_or_else(|| format!("/pods/{n}/spool"));
+                let new = fleet.add_pod(hostname.as_str(), node, spool);
+                fleet.start(new);
+                fleet.world.start_scheduler(new);
+            }
+        });
+    }
+
+    fn power_is_lost(&mut self) {
+        let node = self.below(self.nodes as u64) as usize;
+        let pods: Vec<usize> = {
+            let world = self.fleet.world.lock();
+            let here = |pod: &usize| world.pods[*pod].node == node && world.pods[*pod].exists;
+            (0..world.pods.len()).filter(here).collect()
+        };
+        if pods.iter().any(|pod| self.taken.contains(pod)) {
+            return;
+        }
+        self.fault(format!("node {node} loses its power"));
+        let off = self.millis(5_000, 60_000);
+        for pod in &pods {
+            self.fleet.kill_agent(*pod);
+            self.fleet.world.stop_scheduler(*pod, false);
+            self.fleet.world.lock().pods[*pod].exists = false;
+        }
+        self.fleet.world.lock().disks[node].lose_power();
+        for pod in pods {
+            let (fleet, moved) = (self.fleet.clone(), self.below(2) == 0);
+            self.take(pod, async move {
+                sleep(off).await;
+                let pod = if moved {
+                    // Its sandbox is a new one; its volumes are the same.
+                    let (hostname, spool) = {
+                        let world = fleet.world.lock();
+                        (world.pods[pod].key.hostname.clone(), world.pods[pod].spool.clone())
+                    };
+                    fleet.add_pod(hostname.as_str(), node, spool)
+                } else {
+                    fleet.world.lock().pods[pod].exists = true;
+                    pod
+                };
+                fleet.start(pod);
+                fleet.world.start_scheduler(pod);
+            });
+        }
+    }
+
+    fn replicas_die(&mut self) {
+        let which = self.below(3) as usize;
+        let (world, down) = (self.fleet.world.clone(), self.millis(50, 100_000));
+        // No pod's.
+        self.take(usize::MAX, async move {
+            let dying: Vec<usize> = if which == 2 { vec![0, 1] } else { vec![which] };
+            for replica in &dying {
+                world.set_replica(*replica, false);
+            }
+            sleep(down).await;
+            for replica in &dying {
+                world.set_replica(*replica, true);
+            }
+        });
+    }
+
+    fn link_is_cut(&mut self) {
+        let Some(pod) = self.free_pod() else { return };
+        let (world, cut) = (self.fleet.world.clone(), self.millis(50, 100_000));
+        let how = if self.below(2) == 0 { Link::Refused } else { Link::Silent };
+        self.take(usize::MAX, async move {
+            world.set_link(pod, how);
+            sleep(cut).await;
+            world.set_link(pod, Link::Up);
+        });
+    }
+
+    fn disk_is_ill(&mut self) {
+        let node = self.below(self.nodes as u64) as usize;
+        let (world, ill) = (self.fleet.world.clone(), self.millis(50, 60_000));
+        let (health, pace) = match self.below(6) {
+            0 => (Health::Errors(1), Pace::Well),
+            1 => (Health::Errors(4), Pace::Well),
+            2 => (Health::Full, Pace::Well),
+            3 => (Health::ReadOnly, Pace::Well),
+            4 => (Health::Well, Pace::Slow),
+            _ => (Health::Well, Pace::Hangs),
+        };
+        self.take(usize::MAX, async move {
+            let set = |health, pace, works| {
+                let world = world.lock();
+                world.history.tell(Event::Fault(format!("the disk of node {node} is {health:?}, {pace:?}")));
+                world.history.tell(Event::Disk { node, works });
+                world.disks[node].set(health);
+                world.paces[node].send_replace(pace);
+            };
+            set(health, pace, false);
+            sleep(ill).await;
+            set(Health::Well, Pace::Well, true);
+        });
+    }
+
+    fn an_ask_is_dropped(&mut self) {
+        let Some(pod) = self.free_pod() else { return };
+        let world = self.fleet.world.lock();
+        let (disk, spool) = (&world.disks[world.pods[pod].node], world.pods[pod].spool.clone());
+        let asks = disk.records(spool.as_ref());
+        if let Some((name, _)) = asks.iter().find(|(name, _)| name.ends_with(".ask.json")) {
+            disk.drop_by_hand(spool.as_ref(), name);
+        }
+    }
+
+    /// No fault any more; each scheduler serves or is down, beside a living agent.
+    pub(super) async fn quiet(&mut self) {
+        while let Some(pod) = self.busy.join_next().await {
+            drop(pod);
+        }
+        self.taken.clear();
+        let pods = self.fleet.world.lock().pods.len();
+        for node in 0..self.nodes {
+            let world = self.fleet.world.lock();
+            world.disks[node].set(Health::Well);
+            world.paces[node].send_replace(Pace::Well);
+        }
+        for replica in 0..2 {
+            self.fleet.world.set_replica(replica, true);
+        }
+        {
+            let mut world = self.fleet.world.lock();
+            world.mood = Mood::Well;
+            world.rest_works = world.rest;
+        }
+        for pod in 0..pods {
+            self.fleet.world.set_link(pod, Link::Up);
+            self.fleet.world.hang_scheduler(pod, false);
+            self.fleet.start(pod);
+        }
+        for pod in 0..pods {
+            let (exists, down) = {
+                let world = self.fleet.world.lock();
+                (world.pods[pod].exists, *world.pods[pod].fact.borrow() == Fact::Down)
+            };
+            if exists && !down && self.below(4) == 0 {
+                self.fleet.world.stop_scheduler(pod, true);
+            }
+        }
+        self.fleet.world.lock().history.tell(Event::Quiet);
+        // What may still be applied, the watch over it, a drain, and the longest period of a read, twice.
+        let rest = self.fleet.world.lock().rest;
+        sleep(Duration::from_secs(if rest { 300 } else { 1_100 })).await;
+    }
+
+    /// What is, and what should be.
+    pub(super) fn last_look(&self) {
+        let world = self.fleet.world.lock();
+        let events = world.history.events();
+        let quiet = events.iter().position(|(_, event)| *event == Event::Quiet).unwrap_or(0);
+        let seen_by = |agent| {
+            events
+                .iter()
+                .any(|(_, event)| matches!(event, Event::Sight { pid, serves: Some(true) } if *pid == agent))
+        };
+        let started = |agent| {
+            events.iter().find_map(|(at, event)| match event {
+                Event::Started { pid, .. } if *pid == agent => Some(*at),
+                _ => None,
+            })
+        };
+        for pod in &world.pods {
+            let Some(active) = world.row(&pod.key) else { continue };
+            let tell = |wanted, why| {
+                world.history.tell(Event::Final { key: pod.key.clone(), wanted, active, why });
+            };
+            if let (true, Some(agent)) = (pod.exists, pod.agent) {
+                let records = world.disks[pod.node].records(pod.spool.as_ref());
+                let marked =
+                    records.iter().any(|(_, record)| record.key == pod.key && record.what == What::Seen);
+                match *pod.fact.borrow() {
+                    Fact::Serves => tell(true, "it serves"),
+                    Fact::Down if seen_by(agent) || marked => tell(false, "it is down"),
+                    Fact::Down | Fact::Hangs => {}
+                }
+                continue;
+            }
+            // Gone for good: its successor, of the same name, was there before its row could come back.
+            let successor = world.pods.iter().find(|other| {
+                let same = other.exists && other.key.hostname == pod.key.hostname;
+                same && *other.fact.borrow() == Fact::Serves
+            });
+            let since = successor.and_then(|pod| started(pod.agent?));
+            if let (Some(since), Some(changed)) = (since, world.became_active(&pod.key))
+                && changed < since
+            {
+                tell(false, "its successor serves");
+            }
+        }
+        let _ = quiet;
+        for pod in world.pods.iter().filter(|pod| pod.exists && pod.agent.is_some()) {
+            for record in world.disks[pod.node].durable_asks(pod.spool.as_ref()) {
+                world.history.tell(Event::Left { id: record.id });
+            }
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! The world around the agents: the manager's table, its replicas, the schedulers, the network.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{sleep, sleep_until},
+};
+
+use super::{
+    dice::Dice,
+    disk::Disk,
+    history::{CallId, Event, History, Pid},
+};
+use crate::{
+    key::SchedulerKey,
+    manager::{Contact, Failure, Outcome, Row, State},
+};
+
+/// The schedulers' keep-alive interval.
+pub(super) const INTERVAL: Duration = Duration::from_secs(5);
+/// No attempt is applied later than this after its client has gone (the agents count on 60 s).
+const LATEST: u64 = 55_000;
+pub(super) const PORT: u16 = 8002;
+
+/// A row of the table, and all it was.
+struct TableRow {
+    id: u64,
+    key: SchedulerKey,
+    /// Since when it was what, the latest last. It begins inactive.
+    was: Vec<(Duration, bool)>,
+}
+
+impl TableRow {
+    fn at(&self, then: Duration) -> Option<bool> {
+        self.was.iter().rev().find(|(since, _)| *since <= then).map(|(_, active)| *active)
+    }
+
+    fn shown(&self, active: bool) -> Row {
+        Row {
+            id: self.id,
+            hostname: self.key.hostname.as_str().to_owned(),
+            ip: self.key.ip.to_string(),
+            port: i32::from(PORT),
+            state: if active { State::Active } else { State::Inactive },
+            cluster_id: self.key.cluster_id.get(),
+            last_keep_alive_at: None,
+            keep_alive_interval: None,
+            updated_at: None,
+        }
+    }
+}
+
+/// How the managers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mood {
+    Well,
+    /// The cache is down: it takes seconds, and says OK.
+    Slow,
+    /// All sorts of ends.
+    Odd,
+    /// The database can't be reached.
+    NoDatabase,
+}
+
+/// What becomes of a packet from a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    Up,
+    /// Refused at once.
+    Refused,
+    /// Swallowed.
+    Silent,
+}
+
+/// How fast a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    Well,
+    Slow,
+    Hangs,
+}
+
+/// What a scheduler is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fact {
+    /// Not there: what connects is refused.
+    Down,
+    Serves,
+    /// Stopped, frozen: it accepts, and says nothing.
+    Hangs,
+}
+
+/// What an agent's loss of the manager's connections is told through.
+struct Watching {
+    pid: Pid,
+    pod: usize,
+    contact: watch::Sender<Contact>,
+}
+
+/// A pod: its name, its address, its scheduler.
+pub(super) struct Pod {
+    pub(super) key: SchedulerKey,
+    pub(super) node: usize,
+    pub(super) spool: String,
+    pub(super) link: Link,
+    pub(super) fact: watch::Sender<Fact>,
+    /// Which life of the scheduler it is: a task of an older one has ended.
+    pub(super) life: u64,
+    /// The pod is there; else nobody is at its address.
+    pub(super) exists: bool,
+    pub(super) agent: Option<Pid>,
+}
+
+impl Pod {
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.key.ip.get(), PORT)
+    }
+}
+
+pub(super) struct World {
+    pub(super) history: History,
+    pub(super) dice: Dice,
+    pub(super) rest: bool,
+    pub(super) rest_works: bool,
+    pub(super) mood: Mood,
+    /// Whether each replica is up, and its how manieth life it is.
+    pub(super) replicas: Vec<watch::Sender<(bool, u64)>>,
+    table: Vec<TableRow>,
+    pub(super) pods: Vec<Pod>,
+    pub(super) disks: Vec<Disk>,
+    pub(super) paces: Vec<watch::Sender<Pace>>,
+    watching: Vec<Watching>,
+    pub(super) last_call: CallId,
+}
+
+/// The one world of a run. A lock of it is never held over an await.
+#[derive(Clone)]
+pub(super) struct Shared(Arc<Mutex<World>>);
+
+/// How a call goes at the manager: when each moment is applied, and when what is answered.
+pub(super) struct Script {
+    pub(super) active: Option<Duration>,
+    pub(super) inactive: Option<Duration>,
+    pub(super) answer: Option<(Duration, Outcome)>,
+}
+
+enum Step {
+    Apply(bool),
+    Answer(Outcome),
+}
+
+pub(super) fn failure(why: &str) -> Failure {
+    Failure::new(why)
+}
+
+impl Shared {
+    pub(super) fn new(history: History, dice: Dice, rest: bool, disks: Vec<Disk>) -> Self {
+        Self(Arc::new(Mutex::new(World {
+            history,
+            dice,
+            rest,
+            rest_works: rest,
+            mood: Mood::Well,
+            replicas: (0..2).map(|_| watch::Sender::new((true, 0))).collect(),
+            table: Vec::new(),
+            pods: Vec::new(),
+            paces: disks.iter().map(|_| watch::Sender::new(Pace::Well)).collect(),
+            disks,
+            watching: Vec::new(),
+            last_call: 0,
+        })))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    /// Applies one moment of a call now.
+    pub(super) fn apply(&self, key: &SchedulerKey, active: bool, by: &str) {
+        self.lock().apply(key, active, by);
+    }
+
+    /// Carries a script out at a replica: what it applies after its client has gone included. The answer comes through the
+    /// channel; without one it never comes.
+    pub(super) fn carry_out(
+        &self,
+        replica: usize,
+        key: SchedulerKey,
+        by: String,
+        script: Script,
+    ) -> tokio::sync::oneshot::Receiver<Outcome> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let (world, start) = (self.clone(), tokio::time::Instant::now());
+        let mut lives = self.lock().replicas[replica].subscribe();
+        lives.borrow_and_update();
+        tokio::spawn(async move {
+            let crashed = async move {
+                // The replicas live as long as the world.
+                let _ = lives.changed().await;
+            };
+            let mut answer = Some(answer);
+            let mut steps = Vec::new();
+            steps.extend(script.active.map(|at| (at, Step::Apply(true))));
+            steps.extend(script.inactive.map(|at| (at, Step::Apply(false))));
+            steps.extend(script.answer.map(|(at, outcome)| (at, Step::Answer(outcome))));
+            steps.sort_by_key(|(at, _)| *at);
+            let carried_out = async {
+                for (at, step) in steps {
+                    sleep_until(start + at).await;
+                    match step {
+                        Step::Apply(active) => world.apply(&key, active, &by),
+                        Step::Answer(outcome) => {
+                            // Its client may have gone.
+                            let _ = answer.take().map(|answer| answer.send(outcome));
+                        }
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                biased;
+                () = crashed => {}
+                () = carried_out => {}
+            }
+            // Without an answer its client finds the connection lost.
+        });
+        answered
+    }
+
+    /// A stream of a dead client ends at the manager some time, and with it the row becomes inactive.
+    pub(super) fn ends_late(&self, key: SchedulerKey, by: String, latest: u64) {
+        let world = self.clone();
+        let after = self.lock().dice.millis(1, latest.clamp(1, LATEST));
+        tokio::spawn(async move {
+            sleep(after).await;
+            world.apply(&key, false, &by);
+        });
+    }
+
+    /// What the manager's replicas come to, from a pod: one that is up, if the pod has a link.
+    pub(super) fn reach(&self, pod: usize) -> Result<usize, Link> {
+        let world = self.lock();
+        match world.pods[pod].link {
+            Link::Up => {}
+            link => return Err(link),
+        }
+        let up: Vec<usize> =
+            (0..world.replicas.len()).filter(|replica| world.replicas[*replica].borrow().0).collect();
+        if up.is_empty() { Err(Link::Refused) } else { Ok(world.dice.of(&up)) }
+    }
+
+    /// How the next sign-off (`whole`), or the end of a hold, goes.
+    pub(super) fn script(&self, key: &SchedulerKey, whole: bool) -> Script {
+        let world = self.lock();
+        let dice = &world.dice;
+        let ms = |from, to| dice.millis(from, to);
+        if !world.table.iter().any(|row| row.key == *key) {
+            return Script { active: None, inactive: None, answer: Some((ms(1, 4), Outcome::Absent)) };
+        }
+        let odd = match world.mood {
+            Mood::Well => {
+                if dice.one_in(50) {
+                    dice.below(8)
+                } else {
+                    8
+                }
+            }
+            Mood::Slow => 0,
+            Mood::Odd => dice.below(10),
+            Mood::NoDatabase => 1,
+        };
+        let internal = |why| Outcome::Failed(failure(why));
+        let (active, inactive, answer) = match odd {
+            0 => (Some(ms(1, 5)), Some(ms(3000, 3500)), Some((ms(5000, 7000), Outcome::Confirmed))),
+            // No database, or lost between the moments.
+            1 => (None, None, Some((ms(1, 4), internal("dial tcp: connection refused")))),
+            2 => (Some(ms(1, 4)), None, Some((ms(5, 9), internal("invalid connection")))),
+            // The acknowledgement is lost: cut, or never comes.
+            3 => (Some(ms(1, 4)), Some(ms(5, 9)), Some((ms(10, 90), Outcome::Unknown(failure("reset"))))),
+            4 => (Some(ms(1, 4)), Some(ms(5, 9)), None),
+            // Applied late, both.
+            5 | 6 => {
+                let first = ms(1, LATEST / 2);
+                let cut = (odd == 6).then(|| (ms(1, 900), Outcome::Unknown(failure("reset"))));
+                (Some(first), Some(first + ms(1, LATEST / 2)), cut)
+            }
+            // Seconds, with everything well.
+            7 => (Some(ms(100, 900)), Some(ms(1000, 9000)), Some((ms(9001, 9100), Outcome::Confirmed))),
+            _ => (Some(ms(1, 3)), Some(ms(3, 5)), Some((ms(6, 9), Outcome::Confirmed))),
+        };
+        Script { active: active.filter(|_| whole), inactive, answer }
+    }
+}
+
+impl World {
+    fn apply(&mut self, key: &SchedulerKey, active: bool, by: &str) {
+        let now = self.history.now();
+        let Some(row) = self.table.iter_mut().find(|row| row.key == *key) else { return };
+        row.was.push((now, active));
+        self.history.tell(Event::Row { key: key.clone(), active, by: by.to_owned() });
+    }
+
+    fn register(&mut self, key: &SchedulerKey) {
+        if self.row(key).is_none() {
+            let id = self.table.len() as u64 + 1;
+            self.table.push(TableRow { id, key: key.clone(), was: vec![(self.history.now(), false)] });
+        }
+    }
+
+    /// Whether a row is active; nothing where there is none.
+    pub(super) fn row(&self, key: &SchedulerKey) -> Option<bool> {
+        self.table.iter().find(|row| row.key == *key)?.was.last().map(|(_, active)| *active)
+    }
+
+    /// As it was so long ago.
+    pub(super) fn row_before(&self, key: &SchedulerKey, age: Duration) -> Option<bool> {
+        let then = self.history.now().saturating_sub(age);
+        self.table.iter().find(|row| row.key == *key)?.at(then)
+    }
+
+    /// All rows, as they were so long ago.
+    pub(super) fn rows_before(&self, age: Duration) -> Vec<Row> {
+        let then = self.history.now().saturating_sub(age);
+        self.table.iter().filter_map(|row| Some(row.shown(row.at(then)?))).collect()
+    }
+
+    pub(super) fn keys(&self) -> Vec<SchedulerKey> {
+        self.table.iter().map(|row| row.key.clone()).collect()
+    }
+
+    /// When the row last became active, having been something else.
+    pub(super) fn became_active(&self, key: &SchedulerKey) -> Option<Duration> {
+        let row = self.table.iter().find(|row| row.key == *key)?;
+        let at = row.was.windows(2).rev().find(|pair| pair[1].1 && !pair[0].1)?;
+        Some(at[1].0)
+    }
+
+    pub(super) fn pod_at(&self, ip: IpAddr) -> Option<&Pod> {
+        self.pods.iter().find(|pod| pod.exists && pod.key.ip.get() == ip)
+    }
+
+    pub(super) fn watch(&mut self, pid: Pid, pod: usize) -> watch::Receiver<Contact> {
+        let up = self.pods[pod].link == Link::Up && self.replicas.iter().any(|replica| replica.borrow().0);
+        let gains = u64::from(up);
+        let (contact, receiver) =
+            watch::channel(Contact { answered: up, losses: 0, gains, last_error: None });
+        self.watching.push(Watching { pid, pod, contact });
+        receiver
+    }
+
+    /// The agents of this pod, or of all, notice that a connection is lost, or is there again.
+    pub(super) fn contact(&mut self, pod: Option<usize>, gained: bool) {
+        for watching in self.watching.iter().filter(|watching| pod.is_none_or(|pod| watching.pod == pod)) {
+            watching.contact.send_modify(|contact| {
+                contact.answered |= gained;
+                *(if gained { &mut contact.gains } else { &mut contact.losses }) += 1;
+            });
+        }
+    }
+
+    pub(super) fn forget_watch(&mut self, pid: Pid) {
+        // The receivers wait for ever, as those of a dead process do; nothing is told them any more.
+        for watching in self.watching.iter_mut().filter(|watching| watching.pid == pid) {
+            watching.pod = usize::MAX;
+        }
+    }
+}
+
+impl Shared {
+    /// A replica dies, or is there again.
+    pub(super) fn set_replica(&self, replica: usize, up: bool) {
+        let mut world = self.lock();
+        if world.replicas[replica].borrow().0 == up {
+            return;
+        }
+        world.history.tell(Event::Fault(format!("replica {replica} {}", if up { "is up" } else { "dies" })));
+        world.replicas[replica].send_modify(|(is_up, life)| {
+            *is_up = up;
+            *life += 1;
+        });
+        world.contact(None, up);
+    }
+
+    pub(super) fn set_link(&self, pod: usize, link: Link) {
+        let mut world = self.lock();
+        let before = std::mem::replace(&mut world.pods[pod].link, link);
+        if before == link {
+            return;
+        }
+        world.history.tell(Event::Fault(format!("the link of pod {pod} is {link:?}")));
+        if before == Link::Up || link == Link::Up {
+            world.contact(Some(pod), link == Link::Up);
+        }
+    }
+
+    /// The scheduler of a pod starts: it registers, and one interval later its row is active, by its stream.
+    pub(super) fn start_scheduler(&self, pod: usize) {
+        let life = {
+            let mut world = self.lock();
+            world.history.tell(Event::Fault(format!("scheduler {pod} starts")));
+            let pod = &mut world.pods[pod];
+            pod.life += 1;
+            pod.fact.send_replace(Fact::Serves);
+            pod.life
+        };
+        tokio::spawn(keep_alive(self.clone(), pod, life));
+    }
+
+    pub(super) fn hang_scheduler(&self, pod: usize, hangs: bool) {
+        let world = self.lock();
+        let (from, to) = if hangs { (Fact::Serves, Fact::Hangs) } else { (Fact::Hangs, Fact::Serves) };
+        let changed = world.pods[pod].fact.send_if_modified(|fact| {
+            let is = *fact == from;
+            if is {
+                *fact = to;
+            }
+            is
+        });
+        if changed {
+            world.history.tell(Event::Fault(format!("scheduler {pod} is {to:?}")));
+        }
+    }
+
+    /// It ends: by itself or by a kill the kernel closes its stream, without power nobody does.
+    pub(super) fn stop_scheduler(&self, pod: usize, power: bool) {
+        let (key, link, was) = {
+            let mut world = self.lock();
+            world.history.tell(Event::Fault(format!(
+                "scheduler {pod} ends{}",
+                if power { "" } else { " without power" }
+            )));
+            let pod = &mut world.pods[pod];
+            pod.life += 1;
+            (pod.key.clone(), pod.link, pod.fact.send_replace(Fact::Down))
+        };
+        if was != Fact::Down && power && link == Link::Up {
+            let by = format!("the end of scheduler {pod}");
+            // Usually within milliseconds.
+            let latest = if self.lock().dice.one_in(5) { LATEST } else { 9 };
+            self.ends_late(key, by, latest);
+        }
+    }
+}
+
+/// A scheduler's own streams.
+async fn keep_alive(world: Shared, pod: usize, life: u64) {
+    let (key, by) = (world.lock().pods[pod].key.clone(), format!("scheduler {pod}"));
+    let lives = || world.lock().pods[pod].life == life;
+    while lives() && world.reach(pod).is_err() {
+        sleep(INTERVAL).await;
+    }
+    if !lives() {
+        return;
+    }
+    world.lock().register(&key);
+    loop {
+        sleep(INTERVAL).await;
+        if !lives() {
+            return;
+        }
+        let Ok(replica) = world.reach(pod) else { continue };
+        if world.lock().mood == Mood::NoDatabase {
+            continue;
+        }
+        world.apply(&key, true, &by);
+        let mut replica = world.lock().replicas[replica].subscribe();
+        replica.borrow_and_update();
+        loop {
+            let crashed = tokio::time::timeout(INTERVAL, replica.changed()).await.is_ok();
+            if !lives() {
+                return;
+            }
+            if crashed {
+                // The manager is gone: it writes nothing.
+                break;
+            }
+            if world.reach(pod).is_err() && world.lock().dice.one_in(3) {
+                // The manager notices that its stream is dead, now or later.
+                world.ends_late(key.clone(), format!("a lost stream of {by}"), LATEST);
+                break;
+            }
+        }
+    }
+}
