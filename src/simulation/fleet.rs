@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::AbortHandle,
@@ -46,12 +47,13 @@ struct Process {
 pub(super) struct Fleet {
     pub(super) world: Shared,
     lie: Lie,
+    deaf: bool,
     processes: Arc<Mutex<(Pid, u64, BTreeMap<Pid, Process>)>>,
 }
 
 impl Fleet {
-    pub(super) fn new(world: Shared, lie: Lie) -> Self {
-        Self { world, lie, processes: Arc::default() }
+    pub(super) fn new(world: Shared, lie: Lie, deaf: bool) -> Self {
+        Self { world, lie, deaf, processes: Arc::default() }
     }
 
     /// A new pod, without a scheduler or an agent yet.
@@ -120,8 +122,10 @@ impl Fleet {
         let (commands, run) = simulated::agent(settings, Arc::new(network), disk, watcher, deadline);
         let fleet = self.clone();
         let main = tokio::spawn(async move {
-            let exit = run.await;
-            fleet.exited(pid, exit);
+            match std::panic::AssertUnwindSafe(run).catch_unwind().await {
+                Ok(exit) => fleet.exited(pid, exit),
+                Err(_) => fleet.world.lock().history.tell(Event::Panicked { pid }),
+            }
         });
         let tasks = vec![main.abort_handle(), looks];
         self.processes.lock().unwrap().2.insert(pid, Process { pod, commands, tasks });
@@ -256,7 +260,11 @@ impl Fleet {
     pub(super) fn terminate(&self, pod: usize) {
         let Some(pid) = self.agent_of(pod) else { return };
         self.world.lock().history.tell(Event::Terminated { pid });
-        self.tell(pid, Command::Event(lifecycle::Event::Terminate));
+        let (fleet, late) = (self.clone(), if self.deaf { GRACE * 3 / 4 } else { Duration::ZERO });
+        tokio::spawn(async move {
+            sleep(late).await;
+            fleet.tell(pid, Command::Event(lifecycle::Event::Terminate));
+        });
     }
 
     /// A pre-stop hook: its end comes through the channel, answered or not.

@@ -52,6 +52,9 @@ pub(super) enum Event {
     Killed {
         pid: Pid,
     },
+    Panicked {
+        pid: Pid,
+    },
     Exited {
         pid: Pid,
         exit: Exit,
@@ -80,7 +83,10 @@ pub(super) enum Event {
         pid: Pid,
         address: SocketAddr,
         answers: Option<bool>,
+        /// In truth.
         lives: bool,
+        /// No packet gets through.
+        cut: bool,
     },
     /// A call began. `on_disk`: an ask for the key is in the durable part of the agent's spool.
     Began {

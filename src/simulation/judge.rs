@@ -40,7 +40,10 @@ struct Ask {
     key: SchedulerKey,
     cause: Cause,
     listed: bool,
+    by: Pid,
     born: Duration,
+    /// When it may have been asked: a disk that hangs writes it later.
+    since: Duration,
 }
 
 /// A call of an agent, as the history tells it.
@@ -111,8 +114,15 @@ impl<'a> Case<'a> {
                 Event::Killed { pid } | Event::Exited { pid, .. } => {
                     case.ends.insert(*pid, *at);
                 }
-                Event::Asked { id, key, cause, listed, .. } => {
-                    let ask = Ask { key: key.clone(), cause: *cause, listed: *listed, born: *at };
+                Event::Asked { pid, id, key, cause, listed } => {
+                    let ask = Ask {
+                        key: key.clone(),
+                        cause: *cause,
+                        listed: *listed,
+                        by: *pid,
+                        born: *at,
+                        since: *at,
+                    };
                     case.asks.entry(id.clone()).or_insert(ask);
                 }
                 Event::AskGone { pid: HAND, id, .. } => case.drops.push((*at, id.clone())),
@@ -137,6 +147,10 @@ impl<'a> Case<'a> {
             }
         }
         case.troubles.extend(ill.into_values().map(|since| (since, Duration::MAX)));
+        for ask in case.asks.values_mut() {
+            let hung = case.troubles.iter().filter(|(from, to)| (*from..=*to).contains(&ask.born));
+            ask.since = hung.map(|(from, _)| *from).min().unwrap_or(ask.born);
+        }
         case
     }
 
@@ -236,7 +250,7 @@ impl<'a> Case<'a> {
                 }
                 _ => {}
             }
-            ever |= serves && *at >= ask.born;
+            ever |= serves && *at >= ask.since;
         }
         let once = ask.cause == Cause::Predecessor;
         ever || serves || (once && !own && self.came_back(pid, ask, before))
@@ -263,7 +277,10 @@ impl<'a> Case<'a> {
         let acknowledged = ours.iter().filter(|made| {
             let Some((n, _, end)) = made.ended else { return false };
             let signs_off = !matches!(made.what, Call::Hold);
-            n < before && signs_off && made.began.1 >= ask.born && matches!(end, End::Confirmed | End::Absent)
+            n < before
+                && signs_off
+                && made.began.1 >= ask.since
+                && matches!(end, End::Confirmed | End::Absent)
         });
         let (mut any, mut why) = (false, "no attempt since it was asked was acknowledged".to_owned());
         for made in acknowledged {
@@ -274,7 +291,9 @@ impl<'a> Case<'a> {
             }
             any = true;
             // The attempts of the agent before count for a minute from this one's start.
-            let inherited = self.asks_before(pid, &ask.key).then_some(*started + LINGER);
+            // Of a predecessor nobody on this spool may know: its sign-off is made once, on what is seen of it.
+            let theirs = ask.by != pid || self.keys[&pid].0 == ask.key;
+            let inherited = (theirs && self.asks_before(pid, &ask.key)).then_some(*started + LINGER);
             let others = ours.iter().filter(|other| other.began.0 != made.began.0);
             let closed = others
                 .map(|other| other.closed(None))
@@ -291,7 +310,7 @@ impl<'a> Case<'a> {
                 } else {
                     LIST_AGE - Duration::from_secs(1)
                 };
-                let proves = *asked >= closed.max(confirmed) + age;
+                let proves = *asked >= closed.max(confirmed).saturating_add(age);
                 *read == pid && *key == ask.key && *state != RowState::Active && proves
             });
             if read {
@@ -338,6 +357,7 @@ impl<'a> Case<'a> {
                 Event::Final { key, wanted: false, active: true, why } => {
                     self.breaks("G3", *at, format!("{key} is left active, and {why}"));
                 }
+                Event::Panicked { pid } => self.breaks("panic", *at, format!("{pid} panicked")),
                 Event::Left { id } => self.breaks("G6", *at, format!("{id} is never settled")),
                 _ => {}
             }
@@ -477,15 +497,15 @@ impl<'a> Case<'a> {
             let at = made.began.1;
             let address = SocketAddr::new(made.key.ip.get(), PORT);
             let looked = self.events[..made.began.0].iter().rev().find_map(|(when, event)| match event {
-                Event::Probed { pid, address: there, answers, .. }
+                Event::Probed { pid, address: there, answers, lives, cut }
                     if *pid == made.pid && *there == address =>
                 {
-                    Some((*when, *answers))
+                    Some((*when, *answers, *lives && !*cut))
                 }
                 _ => None,
             });
             match looked {
-                Some((when, Some(false))) if at - when <= Duration::from_secs(70) => {}
+                Some((when, Some(false), false)) if at - when <= Duration::from_secs(70) => {}
                 other => found.push((
                     at,
                     format!("{} signs {} off, and its last look was {other:?}", made.pid, made.key),

@@ -37,6 +37,8 @@ struct Sabotage {
     lie: Lie,
     /// fsync does nothing.
     fsync_lies: bool,
+    /// SIGTERM comes late.
+    deaf: bool,
 }
 
 /// One run, from its seed to its history.
@@ -50,10 +52,12 @@ fn run(seed: u64, sabotage: Sabotage) -> Vec<(Duration, Event)> {
             (0..2).map(|_| Disk::new(history.clone(), dice.clone(), sabotage.fsync_lies)).collect::<Vec<_>>();
         let rest = dice.one_in(2);
         let world = Shared::new(history.clone(), dice.clone(), rest, disks);
-        let mut story = Story::new(Fleet::new(world, sabotage.lie));
+        let mut story = Story::new(Fleet::new(world, sabotage.lie, sabotage.deaf));
         story.begin().await;
         story.faults(1 + dice.below(14)).await;
         story.quiet().await;
+        story.last_look();
+        story.flip().await;
         story.last_look();
         history.events()
     });

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     history::{Call, CallId, End, Event, Pid},
-    world::{Fact, Link, Script, Shared, failure},
+    world::{Fact, Link, Mood, Script, Shared, failure},
 };
 use crate::{
     key::SchedulerKey,
@@ -29,6 +29,8 @@ pub(super) enum Lie {
     None,
     /// What nobody acknowledged is confirmed.
     Confirms,
+    /// What may still be applied has failed.
+    Fails,
     /// The rows are always as they should be.
     Reads,
     /// Nothing answers at any address.
@@ -87,6 +89,9 @@ impl Network {
     async fn ended(&self, call: CallId, outcome: Outcome) -> Outcome {
         self.alive().await;
         self.tell(Event::Ended { pid: self.pid, call, end: end_of(&outcome) });
+        if let (Lie::Fails, Outcome::Unknown(failure)) = (self.lie, &outcome) {
+            return Outcome::Failed(failure.clone());
+        }
         if self.lie == Lie::Confirms && matches!(outcome, Outcome::Unknown(_) | Outcome::Failed(_)) {
             return Outcome::Confirmed;
         }
@@ -136,7 +141,7 @@ impl Network {
             return Ok((world.rows_before(Duration::ZERO), Freshness::Fresh));
         }
         self.rest_worked.store(false, Ordering::Relaxed);
-        if world.mood == super::world::Mood::NoDatabase {
+        if world.mood == Mood::NoDatabase {
             return Err(failure("dial tcp: connection refused"));
         }
         let age = match filter {
@@ -184,7 +189,7 @@ impl Manager for Network {
         }
         let (slow, lives) = {
             let world = self.world.lock();
-            let slow = world.dice.one_in(8);
+            let slow = world.mood != Mood::Best && world.dice.one_in(8);
             let first = if slow { world.dice.millis(100, 20_000) } else { world.dice.millis(1, 4) };
             (first, world.replicas[replica].subscribe())
         };
@@ -199,10 +204,9 @@ impl Manager for Network {
                 () = sleep(slow) => world.apply(&held, true, &by),
             }
         });
-        sleep(Duration::from_millis(50)).await;
         let mut lives = lives;
         lives.borrow_and_update();
-        Ok(HoldStart::Open(Box::new(Hold {
+        let hold = Hold {
             network: self.clone(),
             key: key.clone(),
             call,
@@ -210,7 +214,11 @@ impl Manager for Network {
             lives,
             first_by: tokio::time::Instant::now() + slow,
             open: true,
-        })))
+            told: false,
+        };
+        sleep(Duration::from_millis(50)).await;
+        self.alive().await;
+        Ok(HoldStart::Open(Box::new(hold)))
     }
 
     async fn read_row(&self, key: &SchedulerKey) -> Result<RowRead, Failure> {
@@ -267,11 +275,13 @@ impl Manager for Network {
 
     async fn probe(&self, address: SocketAddr, limit: Duration) -> Probe {
         self.alive().await;
-        let (link, fact) = {
+        let (link, fact, lives, cut) = {
             let world = self.world.lock();
-            let pod = world.pod_at(address.ip());
-            let fact = pod.filter(|pod| pod.link != Link::Silent).map(|pod| *pod.fact.borrow());
-            (world.pods[self.pod].link, fact)
+            let (link, pod) = (world.pods[self.pod].link, world.pod_at(address.ip()));
+            let truth = pod.map(|pod| *pod.fact.borrow());
+            let reached = pod.is_some_and(|pod| pod.link != Link::Silent);
+            let cut = link == Link::Silent || (pod.is_some() && !reached);
+            (link, truth.filter(|_| reached), truth == Some(Fact::Serves), cut)
         };
         let fact = if self.lie == Lie::Probes { None } else { fact };
         let (after, probe) = match (link, fact) {
@@ -287,9 +297,7 @@ impl Manager for Network {
             Probe::Silent(_) => Some(false),
             Probe::Unclear(_) => None,
         };
-        let lives =
-            self.world.lock().pod_at(address.ip()).is_some_and(|pod| *pod.fact.borrow() == Fact::Serves);
-        self.tell(Event::Probed { pid: self.pid, address, answers, lives });
+        self.tell(Event::Probed { pid: self.pid, address, answers, lives, cut });
         probe
     }
 }
@@ -305,10 +313,14 @@ struct Hold {
     first_by: tokio::time::Instant,
     /// Its end is nobody else's matter.
     open: bool,
+    told: bool,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
+        if !self.told {
+            self.network.tell(Event::Ended { pid: self.network.pid, call: self.call, end: End::Unknown });
+        }
         // Gone without a word: the manager notices, now or later, after the first message.
         if self.open {
             let first = self.first_by.saturating_duration_since(tokio::time::Instant::now());
@@ -340,6 +352,7 @@ impl Held for Hold {
                     self.open = false;
                 }
                 self.network.tell(Event::Ended { pid: self.network.pid, call: self.call, end: End::Unknown });
+                self.told = true;
                 return failure("the stream was lost");
             }
         }
@@ -359,7 +372,7 @@ impl Held for Hold {
             inactive: script.inactive.map(later),
             answer: script.answer.map(|(at, outcome)| (later(at), outcome)),
         };
-        self.open = false;
+        (self.open, self.told) = (false, true);
         let outcome = if network.world.reach(network.pod).is_err() {
             network.world.ends_late(self.key.clone(), format!("call {call}"), 30_000);
             Outcome::Unknown(failure("the connection was lost"))

@@ -367,7 +367,7 @@ impl Story {
         }
         {
             let mut world = self.fleet.world.lock();
-            world.mood = Mood::Well;
+            world.mood = Mood::Best;
             world.rest_works = world.rest;
         }
         for pod in 0..pods {
@@ -390,11 +390,26 @@ impl Story {
         sleep(Duration::from_secs(if rest { 300 } else { 1_100 })).await;
     }
 
+    /// Somebody else changes each row that an agent answers for.
+    pub(super) async fn flip(&self) {
+        let answered_for: Vec<_> = {
+            let world = self.fleet.world.lock();
+            let there = world.pods.iter().filter(|pod| pod.exists && pod.agent.is_some());
+            there.filter_map(|pod| Some((pod.key.clone(), world.row(&pod.key)?))).collect()
+        };
+        for (key, active) in answered_for {
+            sleep(self.millis(0, 10_000)).await;
+            self.fleet.world.apply(&key, !active, "others, at last");
+        }
+        // The bounds of G3.
+        let rest = self.fleet.world.lock().rest;
+        sleep(Duration::from_secs(if rest { 65 } else { 360 })).await;
+    }
+
     /// What is, and what should be.
     pub(super) fn last_look(&self) {
         let world = self.fleet.world.lock();
         let events = world.history.events();
-        let quiet = events.iter().position(|(_, event)| *event == Event::Quiet).unwrap_or(0);
         let seen_by = |agent| {
             events
                 .iter()
@@ -434,9 +449,10 @@ impl Story {
                 tell(false, "its successor serves");
             }
         }
-        let _ = quiet;
         for pod in world.pods.iter().filter(|pod| pod.exists && pod.agent.is_some()) {
-            for record in world.disks[pod.node].durable_asks(pod.spool.as_ref()) {
+            let asks = world.disks[pod.node].durable_asks(pod.spool.as_ref());
+            // One that the manager never knew stays, until it does or somebody drops it.
+            for record in asks.into_iter().filter(|ask| world.row(&ask.key).is_some()) {
                 world.history.tell(Event::Left { id: record.id });
             }
         }
