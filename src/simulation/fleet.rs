@@ -138,7 +138,7 @@ impl Fleet {
         dir: PathBuf,
     ) -> (Disk, mpsc::UnboundedReceiver<crate::agent::disk::Report>) {
         let (disk, pace, dice) = {
-            let world = self.world.lock();
+            let mut world = self.world.lock();
             (world.disks[node].clone(), world.paces[node].subscribe(), world.dice.clone())
         };
         let files = disk.seen_by(pid);

@@ -188,13 +188,13 @@ impl Manager for Network {
             return Ok(HoldStart::Absent);
         }
         let (slow, lives) = {
-            let world = self.world.lock();
+            let mut world = self.world.lock();
             let slow = world.mood != Mood::Best && world.dice.one_in(8);
             let first = if slow { world.dice.millis(100, 20_000) } else { world.dice.millis(1, 4) };
             (first, world.replicas[replica].subscribe())
         };
         let (world, held, by) = (self.world.clone(), key.clone(), format!("hold {call}"));
-        let mut replica_lives = lives.clone();
+        let mut replica_lives = self.world.lock().replicas[replica].subscribe();
         replica_lives.borrow_and_update();
         // The manager's end of the stream: its first message.
         tokio::spawn(async move {

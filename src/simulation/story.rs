@@ -328,11 +328,11 @@ impl Story {
         };
         self.take(usize::MAX, async move {
             let set = |health, pace, works| {
-                let world = world.lock();
+                let mut world = world.lock();
                 world.history.tell(Event::Fault(format!("the disk of node {node} is {health:?}, {pace:?}")));
                 world.history.tell(Event::Disk { node, works });
                 world.disks[node].set(health);
-                world.paces[node].send_replace(pace);
+                world.paces[node].tell(pace);
             };
             set(health, pace, false);
             sleep(ill).await;
@@ -358,9 +358,9 @@ impl Story {
         self.taken.clear();
         let pods = self.fleet.world.lock().pods.len();
         for node in 0..self.nodes {
-            let world = self.fleet.world.lock();
+            let mut world = self.fleet.world.lock();
             world.disks[node].set(Health::Well);
-            world.paces[node].send_replace(Pace::Well);
+            world.paces[node].tell(Pace::Well);
         }
         for replica in 0..2 {
             self.fleet.world.set_replica(replica, true);

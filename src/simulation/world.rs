@@ -125,6 +125,31 @@ impl Pod {
     }
 }
 
+/// A value whose changes are told to all in the order in which they asked: one channel with several waiters wakes them in an
+/// order that is drawn.
+pub(super) struct Told<T>(T, Vec<watch::Sender<T>>);
+
+impl<T: Copy> Told<T> {
+    fn new(value: T) -> Self {
+        Self(value, Vec::new())
+    }
+
+    pub(super) fn now(&self) -> T {
+        self.0
+    }
+
+    pub(super) fn tell(&mut self, value: T) {
+        self.0 = value;
+        self.1.retain(|listener| listener.send(value).is_ok());
+    }
+
+    pub(super) fn subscribe(&mut self) -> watch::Receiver<T> {
+        let (tell, told) = watch::channel(self.0);
+        self.1.push(tell);
+        told
+    }
+}
+
 pub(super) struct World {
     pub(super) history: History,
     pub(super) dice: Dice,
@@ -132,11 +157,11 @@ pub(super) struct World {
     pub(super) rest_works: bool,
     pub(super) mood: Mood,
     /// Whether each replica is up, and its how manieth life it is.
-    pub(super) replicas: Vec<watch::Sender<(bool, u64)>>,
+    pub(super) replicas: Vec<Told<(bool, u64)>>,
     table: Vec<TableRow>,
     pub(super) pods: Vec<Pod>,
     pub(super) disks: Vec<Disk>,
-    pub(super) paces: Vec<watch::Sender<Pace>>,
+    pub(super) paces: Vec<Told<Pace>>,
     watching: Vec<Watching>,
     pub(super) last_call: CallId,
 }
@@ -169,10 +194,10 @@ impl Shared {
             rest,
             rest_works: rest,
             mood: Mood::Well,
-            replicas: (0..2).map(|_| watch::Sender::new((true, 0))).collect(),
+            replicas: (0..2).map(|_| Told::new((true, 0))).collect(),
             table: Vec::new(),
             pods: Vec::new(),
-            paces: disks.iter().map(|_| watch::Sender::new(Pace::Well)).collect(),
+            paces: disks.iter().map(|_| Told::new(Pace::Well)).collect(),
             disks,
             watching: Vec::new(),
             last_call: 0,
@@ -253,7 +278,7 @@ impl Shared {
             link => return Err(link),
         }
         let up: Vec<usize> =
-            (0..world.replicas.len()).filter(|replica| world.replicas[*replica].borrow().0).collect();
+            (0..world.replicas.len()).filter(|replica| world.replicas[*replica].now().0).collect();
         if up.is_empty() { Err(Link::Refused) } else { Ok(world.dice.of(&up)) }
     }
 
@@ -343,7 +368,7 @@ impl World {
     }
 
     pub(super) fn watch(&mut self, pid: Pid, pod: usize) -> watch::Receiver<Contact> {
-        let up = self.pods[pod].link == Link::Up && self.replicas.iter().any(|replica| replica.borrow().0);
+        let up = self.pods[pod].link == Link::Up && self.replicas.iter().any(|replica| replica.now().0);
         let gains = u64::from(up);
         let (contact, receiver) =
             watch::channel(Contact { answered: up, losses: 0, gains, last_error: None });
@@ -373,14 +398,12 @@ impl Shared {
     /// A replica dies, or is there again.
     pub(super) fn set_replica(&self, replica: usize, up: bool) {
         let mut world = self.lock();
-        if world.replicas[replica].borrow().0 == up {
+        if world.replicas[replica].now().0 == up {
             return;
         }
         world.history.tell(Event::Fault(format!("replica {replica} {}", if up { "is up" } else { "dies" })));
-        world.replicas[replica].send_modify(|(is_up, life)| {
-            *is_up = up;
-            *life += 1;
-        });
+        let (_, life) = world.replicas[replica].now();
+        world.replicas[replica].tell((up, life + 1));
         world.contact(None, up);
     }
 
