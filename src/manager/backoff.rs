@@ -80,7 +80,7 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     #[test]
-    fn the_interval_doubles_up_to_the_cap() {
+    fn g3_the_interval_doubles_up_to_the_cap() {
         let mut backoff = Backoff::new(MS(200));
         let delays: Vec<_> = (0..5).map(|_| backoff.next(MS(1000), 1.0, None, None)).collect();
         assert_eq!(delays, [200, 400, 800, 1000, 1000].map(MS));
@@ -99,13 +99,13 @@ mod tests {
     }
 
     #[test]
-    fn it_never_gives_up() {
+    fn g3_it_never_gives_up() {
         let mut backoff = Backoff::new(MS(200));
         assert!((0..100_000).all(|_| backoff.next(MS(30_000), 0.5, None, None) <= MS(15_000)));
     }
 
     #[test]
-    fn a_floor_is_kept_but_not_past_the_deadline() {
+    fn g3_a_floor_is_kept_but_not_past_the_deadline() {
         let mut backoff = Backoff::new(MS(200));
         assert_eq!(backoff.next(MS(1000), 0.0, Some(MS(3000)), None), MS(3000));
         assert_eq!(backoff.next(MS(1000), 0.0, Some(MS(3000)), Some(MS(700))), MS(700));
@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn full_jitter_never_exceeds_the_cap(
+        fn g3_full_jitter_never_exceeds_the_cap(
             caps in proptest::collection::vec(0u64..60_000, 1..40), roll in -1.0f64..2.0, left in 0u64..60_000,
         ) {
             let mut backoff = Backoff::new(MS(200));

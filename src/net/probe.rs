@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_scheduler_behind_tls_or_something_that_hangs_up_lives() {
+    async fn g7_a_scheduler_behind_tls_or_something_that_hangs_up_lives() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let hanging_up = tokio::spawn(async move {
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_of_our_own_is_no_sign_that_a_scheduler_is_gone() {
+    fn g7_a_fault_of_our_own_is_no_sign_that_a_scheduler_is_gone() {
         use std::io::{Error, ErrorKind};
         for kind in [ErrorKind::ConnectionRefused, ErrorKind::HostUnreachable, ErrorKind::TimedOut] {
             assert!(says_nobody_is_there(&Error::from(kind)), "{kind}");
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_this_machine_has_no_way_to_is_unclear() {
+    async fn g7_an_address_that_this_machine_has_no_way_to_is_unclear() {
         // A link-local scope without an interface: the kernel refuses to try.
         let nowhere = "[fe80::1]:9".parse().unwrap();
         assert!(matches!(probe(nowhere, BOUND).await, Probe::Unclear(_)));

@@ -170,7 +170,7 @@ fn fields_of_a_later_release_are_passed_over() {
 }
 
 #[test]
-fn settling_leaves_the_newest_ask_as_the_only_mark_of_a_sign_off() {
+fn g1_settling_leaves_the_newest_ask_as_the_only_mark_of_a_sign_off() {
     let dir = dir();
     let mut spool = open(&dir);
     spool.write_mark(&seen(1, 9)).unwrap();
@@ -200,7 +200,7 @@ fn settling_without_a_mark_removes_the_asks() {
 }
 
 #[test]
-fn settling_twice_or_something_unknown_changes_nothing() {
+fn g6_settling_twice_or_something_unknown_changes_nothing() {
     let dir = dir();
     let mut spool = open(&dir);
     spool.write_ask(&ask(1, 1)).unwrap();

@@ -108,7 +108,7 @@ async fn the_next_on_the_spool_takes_what_this_one_left() {
 }
 
 #[tokio::test]
-async fn what_takes_longer_than_the_patience_to_be_taken_over_is_not_lost() {
+async fn g1_what_takes_longer_than_the_patience_to_be_taken_over_is_not_lost() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, reports) = start(dir.path());
     within(disk.write_ask(ask(1))).await.unwrap();
@@ -132,7 +132,7 @@ async fn what_takes_longer_than_the_patience_to_be_taken_over_is_not_lost() {
 }
 
 #[tokio::test]
-async fn a_disk_that_hangs_is_waited_for_once_and_does_its_work_when_it_wakes() {
+async fn g4_a_disk_that_hangs_is_waited_for_once_and_does_its_work_when_it_wakes() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, mut reports) = start_with(dir.path(), SHORT);
     let gate = Gate::default();
@@ -173,7 +173,7 @@ async fn a_disk_that_hangs_is_waited_for_once_and_does_its_work_when_it_wakes() 
 }
 
 #[tokio::test]
-async fn a_value_that_comes_late_is_not_lost() {
+async fn g1_a_value_that_comes_late_is_not_lost() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, reports) = start_with(dir.path(), SHORT);
     until(&disk, |state| *state == SpoolState::Open).await;
@@ -191,7 +191,7 @@ async fn a_value_that_comes_late_is_not_lost() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_hanging_disk_is_bounded() {
+async fn g4_what_waits_for_a_hanging_disk_is_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let gate = Gate::default();
     let hang = gate.clone();
@@ -248,7 +248,7 @@ async fn a_spool_that_cannot_be_opened_is_degraded_and_opened_when_it_can_be() {
 }
 
 #[tokio::test]
-async fn a_refused_spool_is_opened_again_without_anybody_asking() {
+async fn g1_a_refused_spool_is_opened_again_without_anybody_asking() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().to_owned();
     let first = AtomicBool::new(true);

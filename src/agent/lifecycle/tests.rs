@@ -166,7 +166,7 @@ fn mark_of(what: What) -> (Kind, Record) {
 }
 
 #[test]
-fn a_scheduler_that_goes_down_is_signed_off_at_once_and_the_ask_is_persisted_first() {
+fn g1_a_scheduler_that_goes_down_is_signed_off_at_once_and_the_ask_is_persisted_first() {
     let mut bench = Bench::serving();
     let effects = bench.step(refused());
     let persist = effects.iter().position(|effect| matches!(effect, Effect::Persist(_))).unwrap();
@@ -177,7 +177,7 @@ fn a_scheduler_that_goes_down_is_signed_off_at_once_and_the_ask_is_persisted_fir
 }
 
 #[test]
-fn a_refused_address_that_never_served_is_not_down() {
+fn g2_a_refused_address_that_never_served_is_not_down() {
     let mut bench = Bench::fresh();
     for _ in 0..100 {
         bench.step(refused());
@@ -188,7 +188,7 @@ fn a_refused_address_that_never_served_is_not_down() {
 }
 
 #[test]
-fn a_seen_mark_for_another_address_proves_nothing() {
+fn g2_a_seen_mark_for_another_address_proves_nothing() {
     let mut mark = mark_of(What::Seen);
     mark.1.address = Some("127.0.0.1:9999".parse().unwrap());
     let mut bench = Bench::new(Freshness::Fresh, vec![mark]);
@@ -200,7 +200,7 @@ fn a_seen_mark_for_another_address_proves_nothing() {
 }
 
 #[test]
-fn a_scheduler_is_down_only_where_it_has_served() {
+fn g2_a_scheduler_is_down_only_where_it_has_served() {
     let other: SocketAddr = "127.0.0.1:9999".parse().unwrap();
     let mut bench = Bench::serving();
     let effects = bench.step(Event::Scheduler(Sight::Refused(vec![other])));
@@ -218,7 +218,7 @@ fn a_seen_mark_that_comes_late_makes_a_refusing_scheduler_down() {
 }
 
 #[test]
-fn an_unclear_scheduler_is_left_alone_until_sigterm() {
+fn g2_an_unclear_scheduler_is_left_alone_until_sigterm() {
     let mut bench = Bench::fresh();
     bench.step(Event::Scheduler(Sight::Unclear));
     for _ in 0..100 {
@@ -231,7 +231,7 @@ fn an_unclear_scheduler_is_left_alone_until_sigterm() {
 }
 
 #[test]
-fn after_sigterm_a_serving_scheduler_is_waited_for_until_the_reserve_and_then_signed_off() {
+fn g4_after_sigterm_a_serving_scheduler_is_waited_for_until_the_reserve_and_then_signed_off() {
     let mut bench = Bench::serving();
     let effects = bench.step(Event::Terminate);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Persist(_))));
@@ -248,7 +248,7 @@ fn after_sigterm_a_serving_scheduler_is_waited_for_until_the_reserve_and_then_si
 }
 
 #[test]
-fn after_sigterm_the_schedulers_going_down_ends_it_with_one_attempt() {
+fn g4_after_sigterm_the_schedulers_going_down_ends_it_with_one_attempt() {
     let mut bench = Bench::serving();
     bench.step(Event::Terminate);
     bench.after(Duration::from_millis(7));
@@ -260,7 +260,7 @@ fn after_sigterm_the_schedulers_going_down_ends_it_with_one_attempt() {
 }
 
 #[test]
-fn sigterm_asks_although_an_attempt_was_confirmed_after_the_scheduler_came_back() {
+fn g1_sigterm_asks_although_an_attempt_was_confirmed_after_the_scheduler_came_back() {
     let mut bench = Bench::serving();
     let id = attempt(&bench.step(refused())).unwrap();
     bench.step(serving());
@@ -270,7 +270,7 @@ fn sigterm_asks_although_an_attempt_was_confirmed_after_the_scheduler_came_back(
 }
 
 #[test]
-fn out_of_time_the_ask_stays_and_the_exit_says_queued() {
+fn g1_out_of_time_the_ask_stays_and_the_exit_says_queued() {
     let mut bench = Bench::serving();
     bench.step(Event::Terminate);
     let mut effects = bench.step(refused());
@@ -291,7 +291,7 @@ fn out_of_time_the_ask_stays_and_the_exit_says_queued() {
 }
 
 #[test]
-fn a_second_signal_exits_at_once_and_keeps_the_ask() {
+fn g1_a_second_signal_exits_at_once_and_keeps_the_ask() {
     let mut bench = Bench::serving();
     bench.step(Event::Terminate);
     assert_eq!(exited(&bench.step(Event::Terminate)), Some(Exit::Queued));
@@ -299,7 +299,7 @@ fn a_second_signal_exits_at_once_and_keeps_the_ask() {
 }
 
 #[test]
-fn a_confirmation_beside_another_attempt_settles_nothing_until_the_row_was_read() {
+fn g6_a_confirmation_beside_another_attempt_settles_nothing_until_the_row_was_read() {
     let mut bench = Bench::serving();
     let first = attempt(&bench.step(refused())).unwrap();
     let hedge = attempt(&bench.after(Duration::from_millis(500))).expect("a silent attempt is hedged");
@@ -316,7 +316,7 @@ fn a_confirmation_beside_another_attempt_settles_nothing_until_the_row_was_read(
 }
 
 #[test]
-fn an_ask_made_while_a_confirmation_is_watched_gets_an_attempt_of_its_own() {
+fn g6_an_ask_made_while_a_confirmation_is_watched_gets_an_attempt_of_its_own() {
     // An agent restarted just before its pod is deleted: its predecessor's attempts may still be applied for a minute.
     let mut bench = Bench::new(Freshness::Fresh, vec![mark_of(What::Seen), ask_of(None)]);
     let effects = bench.step(refused());
@@ -329,7 +329,7 @@ fn an_ask_made_while_a_confirmation_is_watched_gets_an_attempt_of_its_own() {
 }
 
 #[test]
-fn beside_a_silent_attempt_others_are_made_one_at_a_time_and_never_in_a_tight_loop() {
+fn g3_beside_a_silent_attempt_others_are_made_one_at_a_time_and_never_in_a_tight_loop() {
     let mut bench = Bench::serving();
     attempt(&bench.step(refused())).expect("the first, which stays silent");
     let (mut made, began) = (0, bench.at);
@@ -369,7 +369,7 @@ fn the_last_words_of_a_confirmed_sign_off_that_is_watched_do_not_call_it_pending
 }
 
 #[test]
-fn a_row_found_active_after_the_watch_is_signed_off_again() {
+fn g3_a_row_found_active_after_the_watch_is_signed_off_again() {
     let mut bench = Bench::serving();
     let first = attempt(&bench.step(refused())).unwrap();
     let hedge = attempt(&bench.after(Duration::from_millis(500))).unwrap();
@@ -382,7 +382,7 @@ fn a_row_found_active_after_the_watch_is_signed_off_again() {
 }
 
 #[test]
-fn an_ask_made_after_the_attempt_began_is_not_settled_by_it() {
+fn g1_an_ask_made_after_the_attempt_began_is_not_settled_by_it() {
     let mut bench = Bench::serving();
     let first = attempt(&bench.step(refused())).unwrap();
     bench.step(Event::PreStop { hook: 1, wait: None });
@@ -395,7 +395,7 @@ fn an_ask_made_after_the_attempt_began_is_not_settled_by_it() {
 }
 
 #[test]
-fn an_ask_that_no_attempt_covers_yet_is_not_doubled() {
+fn g6_an_ask_that_no_attempt_covers_yet_is_not_doubled() {
     let mut bench = Bench::serving();
     let mut effects = bench.step(refused());
     effects = bench.end(attempt(&effects).unwrap(), failed());
@@ -408,7 +408,7 @@ fn an_ask_that_no_attempt_covers_yet_is_not_doubled() {
 }
 
 #[test]
-fn record_not_found_settles_only_a_key_that_was_seen() {
+fn g5_record_not_found_settles_only_a_key_that_was_seen() {
     let mut bench = Bench::serving();
     let id = attempt(&bench.step(refused())).unwrap();
     assert_eq!(settled(&bench.end(id, Outcome::Absent)), Some(Verdict::Absent));
@@ -453,7 +453,7 @@ fn a_drain_signs_off_a_serving_scheduler_and_its_hook_hears_of_it() {
 }
 
 #[test]
-fn a_hook_whose_wait_is_over_hears_queued_and_the_agent_goes_on() {
+fn g4_a_hook_whose_wait_is_over_hears_queued_and_the_agent_goes_on() {
     let mut bench = Bench::serving();
     let mut effects = bench.step(Event::PreStop { hook: 1, wait: Some(Duration::from_secs(5)) });
     effects = bench.end(attempt(&effects).unwrap(), failed());
@@ -464,7 +464,7 @@ fn a_hook_whose_wait_is_over_hears_queued_and_the_agent_goes_on() {
 }
 
 #[test]
-fn a_pre_stop_that_no_stop_follows_is_over_five_seconds_after_the_grace_and_the_row_restored() {
+fn g2_a_pre_stop_that_no_stop_follows_is_over_five_seconds_after_the_grace_and_the_row_restored() {
     let mut bench = Bench::serving();
     let effects = bench.step(Event::PreStop { hook: 1, wait: None });
     bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
@@ -478,7 +478,7 @@ fn a_pre_stop_that_no_stop_follows_is_over_five_seconds_after_the_grace_and_the_
 }
 
 #[test]
-fn a_liveness_restart_ends_the_drain_and_the_row_is_restored_at_once() {
+fn g2_a_liveness_restart_ends_the_drain_and_the_row_is_restored_at_once() {
     let mut bench = Bench::serving();
     let effects = bench.step(Event::PreStop { hook: 1, wait: None });
     bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
@@ -494,7 +494,7 @@ fn a_liveness_restart_ends_the_drain_and_the_row_is_restored_at_once() {
 }
 
 #[test]
-fn over_grpc_alone_what_the_agent_caused_is_restored_without_a_look() {
+fn g2_over_grpc_alone_what_the_agent_caused_is_restored_without_a_look() {
     let mut bench = Bench::new(
         Freshness::Within30s,
         vec![mark_of(What::Seen), mark_of(What::SignOff { cause: Cause::Sigterm, drain_until: None })],
@@ -504,7 +504,7 @@ fn over_grpc_alone_what_the_agent_caused_is_restored_without_a_look() {
 }
 
 #[test]
-fn an_inherited_ask_is_superseded_by_a_serving_scheduler_and_leaves_its_mark() {
+fn g2_an_inherited_ask_is_superseded_by_a_serving_scheduler_and_leaves_its_mark() {
     let mut bench = Bench::new(Freshness::Fresh, vec![ask_of(None)]);
     assert_eq!(attempt(&bench.secs(1)), None, "nothing before the first look");
     let effects = bench.step(serving());
@@ -514,7 +514,7 @@ fn an_inherited_ask_is_superseded_by_a_serving_scheduler_and_leaves_its_mark() {
 }
 
 #[test]
-fn an_inherited_ask_of_a_scheduler_that_does_not_serve_is_replayed() {
+fn g1_an_inherited_ask_of_a_scheduler_that_does_not_serve_is_replayed() {
     let mut bench = Bench::new(Freshness::Fresh, vec![ask_of(None)]);
     let effects = bench.step(refused());
     let id = attempt(&effects).expect("replayed");
@@ -525,7 +525,7 @@ fn an_inherited_ask_of_a_scheduler_that_does_not_serve_is_replayed() {
 }
 
 #[test]
-fn an_inherited_ask_is_not_replayed_while_nobody_has_looked_at_its_scheduler() {
+fn g2_an_inherited_ask_is_not_replayed_while_nobody_has_looked_at_its_scheduler() {
     let (kind, mut record) = ask_of(None);
     record.address = Some("10.0.0.1:9999".parse().unwrap());
     let mut bench = Bench::new(Freshness::Fresh, vec![(kind, record)]);
@@ -540,7 +540,7 @@ fn an_inherited_ask_is_not_replayed_while_nobody_has_looked_at_its_scheduler() {
 }
 
 #[test]
-fn a_hold_on_a_row_that_was_never_in_the_list_of_active_ones_is_renewed_once_at_most() {
+fn g2_a_hold_on_a_row_that_was_never_in_the_list_of_active_ones_is_renewed_once_at_most() {
     // A row without the schedule feature is in no such list, active or not: nobody is handed it. One that has it may have been
     // ended under the hold by an attempt that no record tells of any more.
     let mut bench = Bench::new(Freshness::Within30s, Vec::new());
@@ -569,7 +569,7 @@ fn a_hold_on_a_row_that_was_never_in_the_list_of_active_ones_is_renewed_once_at_
 }
 
 #[test]
-fn an_inherited_drain_is_known_and_one_too_far_ahead_is_over() {
+fn g2_an_inherited_drain_is_known_and_one_too_far_ahead_is_over() {
     let mut bench = Bench::new(Freshness::Fresh, vec![ask_of(Some(WALL + 20_000))]);
     bench.step(serving());
     assert!(attempt(&bench.all).is_some());
@@ -579,7 +579,7 @@ fn an_inherited_drain_is_known_and_one_too_far_ahead_is_over() {
 }
 
 #[test]
-fn a_row_that_others_made_inactive_is_restored_two_intervals_after_the_scheduler_appeared() {
+fn g2_a_row_that_others_made_inactive_is_restored_two_intervals_after_the_scheduler_appeared() {
     let mut bench = Bench::serving();
     bench.secs(9);
     bench.read(RowState::Inactive);
@@ -602,7 +602,7 @@ fn with_repair_report_an_unasked_restore_is_only_said() {
 }
 
 #[test]
-fn a_held_row_is_signed_off_by_the_holds_half_close() {
+fn g6_a_held_row_is_signed_off_by_the_holds_half_close() {
     let mut bench = Bench::serving();
     bench.secs(60);
     bench.read(RowState::Inactive);
@@ -614,7 +614,7 @@ fn a_held_row_is_signed_off_by_the_holds_half_close() {
 }
 
 #[test]
-fn a_hold_is_renewed_by_closing_it_first() {
+fn g6_a_hold_is_renewed_by_closing_it_first() {
     let mut bench = Bench::serving();
     bench.secs(60);
     bench.read(RowState::Inactive);
@@ -632,7 +632,7 @@ fn a_hold_is_renewed_by_closing_it_first() {
 }
 
 #[test]
-fn a_late_application_under_a_scheduler_that_is_back_is_found_and_undone() {
+fn g3_a_late_application_under_a_scheduler_that_is_back_is_found_and_undone() {
     let mut bench = Bench::serving();
     let id = attempt(&bench.step(refused())).unwrap();
     bench.secs(1);
@@ -652,7 +652,7 @@ fn a_late_application_under_a_scheduler_that_is_back_is_found_and_undone() {
 }
 
 #[test]
-fn a_disk_that_refuses_delays_no_attempt_and_is_asked_again() {
+fn g1_a_disk_that_refuses_delays_no_attempt_and_is_asked_again() {
     let mut bench = Bench::serving();
     bench.disk_works = false;
     let effects = bench.step(Event::PreStop { hook: 1, wait: Some(Duration::from_secs(1)) });
@@ -669,7 +669,7 @@ fn a_disk_that_refuses_delays_no_attempt_and_is_asked_again() {
 }
 
 #[test]
-fn the_deadline_counts_from_the_first_of_the_ends_causes() {
+fn g4_the_deadline_counts_from_the_first_of_the_ends_causes() {
     let mut bench = Bench::serving();
     bench.step(Event::PreStop { hook: 1, wait: None });
     bench.secs(10);
@@ -697,7 +697,7 @@ fn dropped_by_hand_is_settled_and_the_hook_hears_of_it() {
 }
 
 #[test]
-fn what_was_dropped_by_hand_while_it_may_be_applied_leaves_a_mark_and_the_row_is_given_back() {
+fn g2_what_was_dropped_by_hand_while_it_may_be_applied_leaves_a_mark_and_the_row_is_given_back() {
     let signed_off = |effects: &[Effect]| {
         effects
             .iter()
@@ -723,7 +723,7 @@ fn what_was_dropped_by_hand_while_it_may_be_applied_leaves_a_mark_and_the_row_is
 }
 
 #[test]
-fn once_the_manager_is_back_an_ask_of_the_background_is_tried_within_a_second() {
+fn g3_once_the_manager_is_back_an_ask_of_the_background_is_tried_within_a_second() {
     let mut bench = Bench::serving();
     let mut effects = bench.step(refused());
     let began = bench.at;
@@ -742,7 +742,7 @@ fn once_the_manager_is_back_an_ask_of_the_background_is_tried_within_a_second() 
 }
 
 #[test]
-fn dropping_one_ask_by_hand_leaves_the_other_ones_confirmation_as_it_is() {
+fn g6_dropping_one_ask_by_hand_leaves_the_other_ones_confirmation_as_it_is() {
     let mut bench = Bench::serving();
     let first = attempt(&bench.step(refused())).unwrap();
     let hedge = attempt(&bench.after(Duration::from_millis(500))).unwrap();
@@ -757,7 +757,7 @@ fn dropping_one_ask_by_hand_leaves_the_other_ones_confirmation_as_it_is() {
 }
 
 #[test]
-fn waking_at_the_said_time_always_leads_on() {
+fn g3_waking_at_the_said_time_always_leads_on() {
     // No wake-up may be due at once again without an effect: that would spin.
     let mut bench = Bench::serving();
     for event in [Event::PreStop { hook: 1, wait: Some(Duration::from_secs(3)) }, refused(), Event::Terminate]
@@ -836,7 +836,7 @@ fn without_dates(effects: Vec<Effect>) -> Vec<Effect> {
 }
 
 #[test]
-fn setting_the_wall_clock_a_day_back_or_forward_between_any_events_changes_no_effect() {
+fn g6_setting_the_wall_clock_a_day_back_or_forward_between_any_events_changes_no_effect() {
     const DAY: WallMillis = 24 * 60 * 60 * 1000;
     let undisturbed = without_dates(a_life(|wall| wall));
     let drains =

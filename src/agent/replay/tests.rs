@@ -87,7 +87,7 @@ fn unknown() -> Outcome {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ask_of_our_own_is_settled_by_its_acknowledgement_and_one_that_was_found_only_a_minute_later() {
+async fn g6_an_ask_of_our_own_is_settled_by_its_acknowledgement_and_one_that_was_found_only_a_minute_later() {
     let (verdict, attempts, took) =
         settled(Cause::Predecessor, Origin::Own, vec![Outcome::Confirmed], 1).await;
     assert_eq!((verdict, attempts), (Verdict::Confirmed, 1));
@@ -99,7 +99,7 @@ async fn an_ask_of_our_own_is_settled_by_its_acknowledgement_and_one_that_was_fo
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_predecessor_that_is_active_again_after_an_acknowledged_sign_off_is_not_signed_off_once_more() {
+async fn g6_a_predecessor_that_is_active_again_after_an_acknowledged_sign_off_is_not_signed_off_once_more() {
     for (origin, answers, attempts) in [
         (Origin::Spool, vec![Outcome::Confirmed], 1),
         // The first may still be applied: the second's acknowledgement is watched.

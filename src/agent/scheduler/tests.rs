@@ -71,7 +71,7 @@ async fn one_that_never_came_up_is_refused_until_it_does() {
 }
 
 #[tokio::test]
-async fn silence_a_wrong_health_answer_and_a_missing_service_are_unclear() {
+async fn g2_silence_a_wrong_health_answer_and_a_missing_service_are_unclear() {
     let hole = BlackHole::start().await;
     let seen = Target::new(hole.addr.into(), None).observe().await;
     assert!(matches!(&seen, Observation::Unclear(why) if why.contains("no answer")), "{seen:?}");
@@ -92,7 +92,7 @@ async fn silence_a_wrong_health_answer_and_a_missing_service_are_unclear() {
 }
 
 #[tokio::test]
-async fn a_scheduler_that_wants_a_client_certificate_is_never_taken_for_down() {
+async fn g2_a_scheduler_that_wants_a_client_certificate_is_never_taken_for_down() {
     let (ca, dir) = (Authority::new(), tempfile::tempdir().unwrap());
     let server = Server::tls(Answer::Ok, ca.server(Some(&ca))).await;
     for files in [None, Some(TlsFiles::default())] {
@@ -118,7 +118,7 @@ async fn a_scheduler_that_wants_a_client_certificate_is_never_taken_for_down() {
 }
 
 #[tokio::test]
-async fn a_listener_that_accepts_and_closes_is_unclear_until_it_refuses() {
+async fn g2_a_listener_that_accepts_and_closes_is_unclear_until_it_refuses() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let accepting = tokio::spawn(async move {

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_off_under_host_network_whichever_address_tells() {
+    fn g7_it_is_off_under_host_network_whichever_address_tells() {
         let ok = settings("sched-0", Some("sched-0"));
         let node = || Some("192.0.2.1".parse().unwrap());
         for (settings, on) in [

@@ -21,7 +21,7 @@ fn a_grpc_endpoint_is_needed_and_each_api_has_its_own() {
 }
 
 #[tokio::test]
-async fn where_rest_fails_grpc_answers_and_says_how_old_it_may_be() {
+async fn g5_where_rest_fails_grpc_answers_and_says_how_old_it_may_be() {
     let server = Server::start(Answer::Ok).await;
     let dead: Endpoint = format!("http://{}", refusing().await).parse().unwrap();
     let client = Client::new(ManagerSettings { rest: vec![dead], ..settings(server.addr) }).unwrap();

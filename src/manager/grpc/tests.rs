@@ -29,7 +29,7 @@ fn key() -> SchedulerKey {
 const KEY: &str = "sched-0.scheduler/10.0.0.7/1";
 
 #[tokio::test]
-async fn ok_at_the_end_of_the_stream_confirms_with_or_without_a_message() {
+async fn g5_ok_at_the_end_of_the_stream_confirms_with_or_without_a_message() {
     for answer in [Answer::Ok, Answer::OkAtOnce, Answer::OkWithMessage] {
         let server = Server::start(answer).await;
         assert_eq!(grpc(&[server.addr]).sign_off(&key(), FIRST).await, Outcome::Confirmed);
@@ -38,7 +38,7 @@ async fn ok_at_the_end_of_the_stream_confirms_with_or_without_a_message() {
 }
 
 #[tokio::test]
-async fn what_the_manager_says_is_classified() {
+async fn g5_what_the_manager_says_is_classified() {
     let server = Server::start(Answer::Ok).await;
     let grpc = grpc(&[server.addr]);
     for (code, message, label) in [
@@ -59,7 +59,7 @@ async fn what_the_manager_says_is_classified() {
 }
 
 #[tokio::test]
-async fn a_cut_after_the_half_close_is_unknown_and_the_connection_is_replaced() {
+async fn g3_a_cut_after_the_half_close_is_unknown_and_the_connection_is_replaced() {
     let server = Server::start(Answer::Cut).await;
     let grpc = grpc(&[server.addr]);
     let outcome = grpc.sign_off(&key(), FIRST).await;
@@ -70,7 +70,7 @@ async fn a_cut_after_the_half_close_is_unknown_and_the_connection_is_replaced() 
 }
 
 #[tokio::test]
-async fn a_silent_manager_is_hedged_on_a_new_connection_to_another_address() {
+async fn g3_a_silent_manager_is_hedged_on_a_new_connection_to_another_address() {
     let (silent, server) = (Server::start(Answer::Silence).await, Server::start(Answer::Ok).await);
     let grpc = Arc::new(grpc(&[silent.addr, server.addr]));
     let first = tokio::spawn({
@@ -88,7 +88,7 @@ async fn a_silent_manager_is_hedged_on_a_new_connection_to_another_address() {
 }
 
 #[tokio::test]
-async fn a_frozen_manager_is_sent_nothing_and_another_takes_the_sign_off() {
+async fn g3_a_frozen_manager_is_sent_nothing_and_another_takes_the_sign_off() {
     let (hole, server) = (BlackHole::start().await, Server::start(Answer::Ok).await);
     assert_eq!(grpc(&[hole.addr, server.addr]).sign_off(&key(), FIRST).await, Outcome::Confirmed);
     let short = AttemptOptions { hedge: false, limit: Duration::from_millis(100) };
@@ -112,7 +112,7 @@ async fn a_hedge_to_the_only_address_has_a_connection_of_its_own() {
 }
 
 #[tokio::test]
-async fn silence_up_to_the_limit_is_unknown_and_nothing_sent_is_failed() {
+async fn g4_silence_up_to_the_limit_is_unknown_and_nothing_sent_is_failed() {
     let silent = Server::start(Answer::Silence).await;
     let grpc_ = grpc(&[silent.addr]);
     let asked = tokio::spawn(async move { grpc_.sign_off(&key(), FIRST).await });
@@ -151,7 +151,7 @@ async fn the_warm_connection_is_there_before_it_is_needed_and_replaced_when_it_g
 }
 
 #[tokio::test]
-async fn a_manager_that_comes_back_is_found_again() {
+async fn g3_a_manager_that_comes_back_is_found_again() {
     let mut server = Server::start(Answer::Ok).await;
     let grpc = grpc(&[server.addr]);
     let contact = grpc.watch();
@@ -163,7 +163,7 @@ async fn a_manager_that_comes_back_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_silent_manager_is_not_taken_for_an_answer() {
+async fn g5_a_silent_manager_is_not_taken_for_an_answer() {
     let (hole, server) = (BlackHole::start().await, Server::start(Answer::Ok).await);
     let grpc = grpc(&[hole.addr, server.addr]);
     let contact = grpc.watch();
@@ -219,7 +219,7 @@ async fn a_hold_of_no_row_is_absent_and_a_failing_one_says_why() {
 }
 
 #[tokio::test]
-async fn a_hold_whose_manager_dies_is_lost_and_releases_unknown() {
+async fn g5_a_hold_whose_manager_dies_is_lost_and_releases_unknown() {
     let mut server = Server::start(Answer::Ok).await;
     let mut held = held(&grpc(&[server.addr])).await;
     server.kill().await;
@@ -231,7 +231,7 @@ async fn a_hold_whose_manager_dies_is_lost_and_releases_unknown() {
 }
 
 #[tokio::test]
-async fn an_end_that_nobody_asked_for_confirms_nothing() {
+async fn g5_an_end_that_nobody_asked_for_confirms_nothing() {
     let server = Server::start(Answer::OkUnasked).await;
     let Err(failure) = grpc(&[server.addr]).hold(&key()).await else { panic!() };
     assert!(failure.why.contains("unasked"), "{failure}");
@@ -258,7 +258,7 @@ fn scheduler(id: u64, ip: &str, cluster: u64, state: &str) -> Scheduler {
 }
 
 #[tokio::test]
-async fn a_row_is_read_under_a_callers_name_that_nobody_used() {
+async fn g5_a_row_is_read_under_a_callers_name_that_nobody_used() {
     let server = Server::start(Answer::Ok).await;
     let grpc = grpc(&[server.addr]);
     let others = [scheduler(1, "10.0.0.8", 1, "active"), scheduler(2, "10.0.0.7", 2, "active")];

@@ -60,7 +60,7 @@ const INTERNAL: [(&str, Class); 21] = [
 ];
 
 #[test]
-fn every_grpc_code_has_its_line() {
+fn g5_every_grpc_code_has_its_line() {
     let walked: HashSet<i32> = CODES.iter().map(|(code, _)| *code as i32).collect();
     assert_eq!(walked, (0..17).collect(), "the walk leaves no code out");
     assert_eq!(Code::from_i32(17), Code::Unknown, "and there is no other");
@@ -70,7 +70,7 @@ fn every_grpc_code_has_its_line() {
 }
 
 #[test]
-fn under_internal_the_message_decides() {
+fn g5_under_internal_the_message_decides() {
     for (message, class) in INTERNAL {
         assert_eq!(classify(Code::Internal, message), class, "{message:?}");
     }
@@ -78,13 +78,13 @@ fn under_internal_the_message_decides() {
 }
 
 #[test]
-fn an_answer_over_the_cap_says_nothing_about_what_was_applied() {
+fn g5_an_answer_over_the_cap_says_nothing_about_what_was_applied() {
     let text = "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes";
     assert_eq!(classify(Code::OutOfRange, text), Class::Unknown);
 }
 
 #[test]
-fn only_absent_in_so_many_words_is_absent() {
+fn g5_only_absent_in_so_many_words_is_absent() {
     for (code, _) in CODES {
         let absent = matches!(code, Code::Internal | Code::NotFound);
         assert_eq!(classify(code, "record not found") == Class::Absent, absent, "{code:?}");
@@ -100,7 +100,7 @@ fn a_lost_database_is_named_and_ends_the_call() {
 }
 
 #[test]
-fn an_overloaded_manager_s_wish_is_a_floor() {
+fn g3_an_overloaded_manager_s_wish_is_a_floor() {
     for (name, value, floor) in [
         ("grpc-retry-pushback-ms", "1500", Some(1500)),
         ("grpc-retry-pushback-ms", "18446744073709551615", Some(3_600_000)),
@@ -118,7 +118,7 @@ fn an_overloaded_manager_s_wish_is_a_floor() {
 }
 
 #[test]
-fn a_request_that_was_never_seen_failed_and_a_cut_one_is_unknown() {
+fn g5_a_request_that_was_never_seen_failed_and_a_cut_one_is_unknown() {
     for (error, unknown) in [
         (CallError::NotSent, false),
         (CallError::Refused("REFUSED_STREAM".into()), false),
@@ -131,7 +131,7 @@ fn a_request_that_was_never_seen_failed_and_a_cut_one_is_unknown() {
 }
 
 #[test]
-fn every_http_status_has_its_class() {
+fn g5_every_http_status_has_its_class() {
     for status in 100..=599u16 {
         let class = match status {
             200..=299 => Class::Confirmed,

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn no_size_comes_twice_within_a_minute_while_another_is_left() {
+    async fn g5_no_size_comes_twice_within_a_minute_while_another_is_left() {
         let mut sizes = Sizes::default();
         let one_look = |sizes: &mut Sizes| sizes.next(Instant::now(), fastrand::usize);
         let taken: Vec<_> = SIZES.map(|_| one_look(&mut sizes)).collect();

@@ -28,7 +28,7 @@ async fn later(seconds: u64) {
 }
 
 #[tokio::test]
-async fn a_row_is_read_fresh_by_a_query_that_no_cache_holds() {
+async fn g5_a_row_is_read_fresh_by_a_query_that_no_cache_holds() {
     let bench = Bench::start().await;
     *bench.fake.rows.lock().unwrap() =
         vec![row(1, "sched-0", "10.0.0.8", "active"), row(2, "sched-0", "10.0.0.7", "inactive")];
@@ -274,7 +274,7 @@ async fn what_the_manager_answers_is_told_with_its_wish() {
 }
 
 #[tokio::test]
-async fn a_deleted_row_is_seen_to_be_gone() {
+async fn g5_a_deleted_row_is_seen_to_be_gone() {
     let bench = Bench::start().await;
     *bench.fake.rows.lock().unwrap() = vec![row(1, "h", "10.0.0.1", "inactive")];
     let rest = bench.rest();

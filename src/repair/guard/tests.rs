@@ -27,7 +27,7 @@ fn the_dead_are_signed_off_and_the_living_are_not() {
 }
 
 #[test]
-fn past_the_share_nothing_at_all_is_done() {
+fn g7_past_the_share_nothing_at_all_is_done() {
     let rows = [dead(1, "10.0.0.1"), live(2, "10.0.0.2"), dead(3, "10.0.0.3")];
     let held = planned(&rows, MaxShare::default());
     assert_eq!(
@@ -44,7 +44,7 @@ fn past_the_share_nothing_at_all_is_done() {
 }
 
 #[test]
-fn a_cluster_in_which_every_probe_failed_is_left_alone() {
+fn g7_a_cluster_in_which_every_probe_failed_is_left_alone() {
     let unreachable = row(2, "live-2", "10.0.0.2").heard().probed(Probed::Silent);
     let rows = [
         dead(1, "10.0.0.1"),
@@ -67,7 +67,7 @@ fn a_look_with_no_network_at_all_is_blind_though_nobody_is_judged_dead() {
 }
 
 #[test]
-fn a_cluster_without_anybody_known_to_live_keeps_its_rows() {
+fn g7_a_cluster_without_anybody_known_to_live_keeps_its_rows() {
     // Nothing is heard, and nothing answers but a control elsewhere: not judged dead, and said all the same.
     let mute = row(2, "s-2", "10.0.0.2").silent().probed(Probed::Silent);
     let unclear = row(4, "s-4", "10.0.0.4").silent().probed(Probed::Answers).inactive();
@@ -86,7 +86,7 @@ fn a_cluster_without_anybody_known_to_live_keeps_its_rows() {
 }
 
 #[test]
-fn where_most_of_the_living_do_not_answer_the_prober_is_not_believed() {
+fn g7_where_most_of_the_living_do_not_answer_the_prober_is_not_believed() {
     let living =
         |id: u64, probe| row(id, &format!("live-{id}"), &format!("10.0.0.{id}")).heard().probed(probe);
     let some = |answering: usize| {
@@ -101,7 +101,7 @@ fn where_most_of_the_living_do_not_answer_the_prober_is_not_believed() {
 }
 
 #[test]
-fn rows_that_nobody_had_room_to_look_at_count_for_the_share() {
+fn g7_rows_that_nobody_had_room_to_look_at_count_for_the_share() {
     let mut rows = vec![dead(1, "10.0.0.1"), live(2, "10.0.0.2")];
     rows.extend((3..13).map(|id| row(id, &format!("s-{id}"), &format!("10.0.1.{id}")).silent()));
     let held = planned(&rows, MaxShare::Percent(50.0)).held;
@@ -163,7 +163,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_plan_can_make_an_outage(
+    fn g7_no_plan_can_make_an_outage(
         (rows, given) in any_table(),
         max_share in prop_oneof![Just(MaxShare::Count(1)), Just(MaxShare::Count(3)), Just(MaxShare::Percent(40.0)), Just(ALL)],
     ) {

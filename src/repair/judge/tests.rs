@@ -76,7 +76,7 @@ fn witness() -> Seen {
 }
 
 #[test]
-fn a_row_whose_time_moved_lives_whatever_a_probe_says() {
+fn g7_a_row_whose_time_moved_lives_whatever_a_probe_says() {
     for probe in [Probed::NotMade, Probed::Answers, Probed::Silent, Probed::Unclear] {
         assert_eq!(verdicts(&[row(1, "s-0", "10.0.0.1").heard().probed(probe)]), [Verdict::Live]);
     }
@@ -86,7 +86,7 @@ fn a_row_whose_time_moved_lives_whatever_a_probe_says() {
 }
 
 #[test]
-fn silence_and_a_mute_address_are_death_and_either_alone_is_not() {
+fn g7_silence_and_a_mute_address_are_death_and_either_alone_is_not() {
     let silent = row(1, "s-0", "10.0.0.1").silent();
     let rows = [silent.clone().probed(Probed::Silent), witness()];
     assert_eq!(verdicts(&rows)[0], Verdict::Dead);
@@ -131,7 +131,7 @@ fn a_time_that_could_tell_and_does_not_yet_is_waited_for_whatever_else_speaks() 
 }
 
 #[test]
-fn a_table_in_which_nothing_moves_proves_no_silence() {
+fn g7_a_table_in_which_nothing_moves_proves_no_silence() {
     let rows = [
         row(1, "s-0", "10.0.0.1").silent().probed(Probed::Silent),
         row(2, "s-1", "10.0.0.2").silent().probed(Probed::Answers),
@@ -141,7 +141,7 @@ fn a_table_in_which_nothing_moves_proves_no_silence() {
 }
 
 #[test]
-fn silence_takes_three_of_the_rows_own_intervals() {
+fn g7_silence_takes_three_of_the_rows_own_intervals() {
     let mut slow = row(1, "s-0", "10.0.0.1").silent().probed(Probed::Silent);
     slow.now.interval_ms = Some(5001);
     assert_eq!(verdicts(&[slow.clone(), witness()])[0], Verdict::Undecided);
@@ -212,7 +212,7 @@ fn without_times_who_answers_at_a_shared_address_is_not_known() {
 }
 
 #[test]
-fn two_that_live_under_one_hostname_are_contested() {
+fn g7_two_that_live_under_one_hostname_are_contested() {
     let rows = [row(1, "s-0", "10.0.0.1").heard(), row(2, "s-0", "10.0.0.2").heard()];
     assert_eq!(verdicts(&rows), [Verdict::Contested; 2]);
     let by_probe = rows.map(|mut row| {
@@ -227,7 +227,7 @@ fn two_that_live_under_one_hostname_are_contested() {
 }
 
 #[test]
-fn a_row_that_came_back_after_our_sign_off_is_contested_until_it_is_heard_of() {
+fn g7_a_row_that_came_back_after_our_sign_off_is_contested_until_it_is_heard_of() {
     let mut back = row(1, "s-0", "10.0.0.1").silent().probed(Probed::Silent);
     back.ours = true;
     assert_eq!(verdicts(&[back.clone(), witness()])[0], Verdict::Contested);

@@ -134,7 +134,7 @@ async fn a_dead_row_is_signed_off_by_its_own_key_and_looked_at_afterwards() {
 }
 
 #[tokio::test]
-async fn a_row_that_shows_life_right_before_its_write_is_contested_and_not_written() {
+async fn g7_a_row_that_shows_life_right_before_its_write_is_contested_and_not_written() {
     let anew = Sighting { port: 2, ..short(sighting(1, T0)) };
     for life in [short(sighting(1, T1)), anew] {
         let (report, manager) =
@@ -188,7 +188,7 @@ async fn a_sign_off_that_fails_is_tried_again_and_one_that_is_rejected_is_not() 
 }
 
 #[tokio::test]
-async fn a_row_that_shows_life_between_two_tries_is_not_tried_again() {
+async fn g7_a_row_that_shows_life_between_two_tries_is_not_tried_again() {
     let written = Sighting { updated: Some(Stamp::of(T1)), ..short(sighting(1, T0)) };
     for life in [short(sighting(1, T1)), written] {
         let unknown = Attempted::Unknown(Failure::new("no acknowledgement"));
@@ -236,7 +236,7 @@ async fn purged(source: impl FnOnce(&mut List), manager: Scripted) -> (Report, A
 }
 
 #[tokio::test]
-async fn a_deletion_that_answers_200_and_leaves_the_row_is_a_failure() {
+async fn g5_a_deletion_that_answers_200_and_leaves_the_row_is_a_failure() {
     let (report, manager) = purged(|_| (), Scripted { delete_fails: true, ..Scripted::default() }).await;
     assert!(
         matches!(&report.done[&0], Done::NotDeleted(why) if why.contains("but it is there")),
@@ -280,7 +280,7 @@ fn comes_back(list: &mut List) {
 }
 
 #[tokio::test]
-async fn one_that_answers_right_before_its_write_or_deletion_is_left_alone() {
+async fn g7_one_that_answers_right_before_its_write_or_deletion_is_left_alone() {
     let (report, manager) = applied(comes_back, Scripted::default()).await;
     assert_eq!(report.done[&0], Done::Lives("it answers at its address now".to_owned()));
     assert_eq!(signed_off(&manager), 0);

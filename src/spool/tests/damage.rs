@@ -16,7 +16,7 @@ fn take_beside_a_whole_one(bytes: &[u8], why: &str) -> Vec<Problem> {
 }
 
 #[test]
-fn a_torn_spool_file_is_set_aside_and_the_rest_is_replayed() {
+fn g1_a_torn_spool_file_is_set_aside_and_the_rest_is_replayed() {
     let whole = format::encode(&ask(1, 1)).unwrap();
     for length in 0..whole.len() {
         let problems = take_beside_a_whole_one(&whole[..length], &format!("cut at {length}"));
@@ -26,7 +26,7 @@ fn a_torn_spool_file_is_set_aside_and_the_rest_is_replayed() {
 }
 
 #[test]
-fn a_spool_file_with_any_flipped_bit_is_set_aside_and_the_rest_is_replayed() {
+fn g1_a_spool_file_with_any_flipped_bit_is_set_aside_and_the_rest_is_replayed() {
     let whole = format::encode(&ask(1, 1)).unwrap();
     let name = FileName::of(Kind::Ask, &ask(1, 1));
     for at in 0..whole.len() {
@@ -105,7 +105,7 @@ fn an_address_is_its_key_s_however_it_is_written_and_a_mark_s_may_be_the_loopbac
 }
 
 #[test]
-fn a_newer_version_is_left_untouched_and_reported() {
+fn g1_a_newer_version_is_left_untouched_and_reported() {
     let dir = dir();
     for (n, id) in [(1, 1), (2, 2)] {
         let path = path_of(&dir, Kind::Ask, &ask(n, id));
@@ -155,7 +155,7 @@ fn what_is_no_regular_file_or_wrongly_named_is_set_aside_and_strangers_are_ignor
 }
 
 #[test]
-fn what_was_set_aside_before_is_never_overwritten() {
+fn g1_what_was_set_aside_before_is_never_overwritten() {
     let dir = dir();
     let path = path_of(&dir, Kind::Ask, &ask(1, 1));
     let mut spool = open(&dir);
@@ -171,7 +171,7 @@ fn what_was_set_aside_before_is_never_overwritten() {
 }
 
 #[test]
-fn a_crash_at_any_step_of_a_write_leaves_the_record_whole_or_not_there() {
+fn g1_a_crash_at_any_step_of_a_write_leaves_the_record_whole_or_not_there() {
     let bytes = format::encode(&ask(1, 2)).unwrap();
     let name = FileName::of(Kind::Ask, &ask(1, 2));
     // Created; written in part; written; renamed.
@@ -191,7 +191,7 @@ fn a_crash_at_any_step_of_a_write_leaves_the_record_whole_or_not_there() {
 }
 
 #[test]
-fn a_crash_at_any_step_of_settling_leaves_an_ask_or_its_mark() {
+fn g1_a_crash_at_any_step_of_settling_leaves_an_ask_or_its_mark() {
     // Settling 1 and 2, with the mark of 3: rename 2; remove 1; remove 3.
     for steps in 0..=3 {
         let dir = dir();

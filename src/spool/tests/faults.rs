@@ -124,7 +124,7 @@ pub(super) fn watched(dir: &TempDir) -> (Spool, Arc<Mutex<Syncs>>) {
 }
 
 #[test]
-fn an_ask_costs_two_fsyncs_and_settling_a_batch_one() {
+fn g1_an_ask_costs_two_fsyncs_and_settling_a_batch_one() {
     let dir = dir();
     let (mut spool, syncs) = watched(&dir);
     let count = |syncs: &Mutex<Syncs>| std::mem::take(&mut syncs.lock().unwrap().done);
@@ -152,7 +152,7 @@ fn an_ask_costs_two_fsyncs_and_settling_a_batch_one() {
 }
 
 #[test]
-fn after_a_failed_fsync_nothing_is_left_and_the_next_try_is_a_new_file() {
+fn g1_after_a_failed_fsync_nothing_is_left_and_the_next_try_is_a_new_file() {
     for failing in [Synced::File, Synced::Directory] {
         let dir = dir();
         let (mut spool, syncs) = watched(&dir);
@@ -202,7 +202,7 @@ fn an_ask_that_can_not_be_looked_at_was_dropped_by_nobody() {
 }
 
 #[test]
-fn a_settling_whose_fsync_failed_is_made_good_by_the_next_try() {
+fn g1_a_settling_whose_fsync_failed_is_made_good_by_the_next_try() {
     let dir = dir();
     let (mut spool, syncs) = watched(&dir);
     spool.write_ask(&ask(1, 1)).unwrap();
@@ -362,7 +362,7 @@ fn can_not_read_one() {
 }
 
 #[test]
-fn a_write_that_the_disk_cuts_short_leaves_nothing_and_says_so() {
+fn g1_a_write_that_the_disk_cuts_short_leaves_nothing_and_says_so() {
     let dir = dir();
     // No file may grow: every write fails as it does on a full disk, with an error that is a write's.
     alone("no_room", None, "trap '' XFSZ; ulimit -f 0;", dir.path());
@@ -370,7 +370,7 @@ fn a_write_that_the_disk_cuts_short_leaves_nothing_and_says_so() {
 }
 
 #[test]
-#[ignore = "run by a_write_that_the_disk_cuts_short_leaves_nothing_and_says_so"]
+#[ignore = "run by g1_a_write_that_the_disk_cuts_short_leaves_nothing_and_says_so"]
 fn no_room() {
     let Some(dir) = given() else { return };
     let mut spool = Spool::open(&dir, Limits::default()).unwrap();

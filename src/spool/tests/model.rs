@@ -178,7 +178,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_was_accepted_is_there_until_it_is_settled_whatever_happens(steps in steps()) {
+    fn g1_what_was_accepted_is_there_until_it_is_settled_whatever_happens(steps in steps()) {
         let mut bench = Bench::new();
         for step in &steps {
             bench.step(step);

@@ -7,7 +7,7 @@ use super::{
 };
 
 #[test]
-fn records_of_a_living_agent_are_left_alone_and_adopted_once_it_is_gone() {
+fn g1_records_of_a_living_agent_are_left_alone_and_adopted_once_it_is_gone() {
     let dir = dir();
     let mut living = open(&dir);
     living.write_ask(&ask(1, 1)).unwrap();
@@ -28,7 +28,7 @@ fn records_of_a_living_agent_are_left_alone_and_adopted_once_it_is_gone() {
 }
 
 #[test]
-fn one_agent_alone_replays_for_others() {
+fn g6_one_agent_alone_replays_for_others() {
     let dir = dir();
     open(&dir).write_ask(&ask(9, 9)).unwrap();
     let (mut first, mut second) = (open(&dir), open(&dir));
@@ -93,7 +93,7 @@ fn ones_own_key_is_not_adopted_as_a_foreign_one() {
 }
 
 #[test]
-fn released_records_may_be_taken_by_the_next() {
+fn g1_released_records_may_be_taken_by_the_next() {
     let dir = dir();
     let (mut first, mut second) = (open(&dir), open(&dir));
     for id in [1, 2] {
@@ -150,7 +150,7 @@ fn a_damaged_mark_of_a_key_without_asks_is_set_aside_too() {
 }
 
 #[test]
-fn a_temporary_file_goes_with_its_writer_and_not_before() {
+fn g1_a_temporary_file_goes_with_its_writer_and_not_before() {
     let dir = dir();
     let path = dir.path().join(FileName::of(Kind::Ask, &ask(1, 1)).temporary());
     let mut writer = fs::File::create(&path).unwrap();
@@ -193,7 +193,7 @@ fn pod(n: u64) -> SchedulerKey {
 }
 
 #[test]
-fn agents_that_start_and_look_at_once_lose_and_double_nothing() {
+fn g6_agents_that_start_and_look_at_once_lose_and_double_nothing() {
     let dir = dir();
     let mut before = open(&dir);
     for n in 1..=40 {

@@ -94,7 +94,7 @@ fn the_own_row_is_looked_for_soon_and_then_ever_less_often() {
 }
 
 #[test]
-fn what_is_no_predecessor_is_never_looked_at() {
+fn g7_what_is_no_predecessor_is_never_looked_at() {
     let mut core = serving(Mode::On);
     let others = [
         Row { state: State::Inactive, ..row(1, "10.0.0.1") },
@@ -127,7 +127,7 @@ fn no_look_while_it_does_not_serve_and_what_was_begun_goes_on_when_it_does_again
 }
 
 #[test]
-fn what_answers_is_contested_only_if_it_still_does_half_a_minute_later() {
+fn g7_what_answers_is_contested_only_if_it_still_does_half_a_minute_later() {
     let other = [row(1, "10.0.0.1")];
     let contested = |why| vec![("10.0.0.1".to_owned(), Decision::Contested(why))];
     let mut core = serving(Mode::On);
@@ -166,7 +166,7 @@ fn what_cannot_be_looked_at_is_tried_for_a_quarter_of_an_hour_and_then_left() {
 }
 
 #[test]
-fn a_row_that_a_cache_hid_is_signed_off_at_the_second_look_and_a_younger_one_is_contested() {
+fn g7_a_row_that_a_cache_hid_is_signed_off_at_the_second_look_and_a_younger_one_is_contested() {
     for (freshness, id, signed_off) in [
         (Freshness::Within30s, 1, true),
         (Freshness::Within30s, 10, false),
@@ -185,7 +185,7 @@ fn a_row_that_a_cache_hid_is_signed_off_at_the_second_look_and_a_younger_one_is_
 }
 
 #[test]
-fn one_that_comes_back_is_contested_once_and_nothing_is_written_any_more() {
+fn g7_one_that_comes_back_is_contested_once_and_nothing_is_written_any_more() {
     for (freshness, early, late) in [(Freshness::Fresh, 6, 7), (Freshness::Within30s, 36, 37)] {
         let mut core = serving(Mode::On);
         let others = [row(1, "10.0.0.1")];
@@ -241,7 +241,7 @@ fn where_nothing_was_signed_off_two_looks_are_all() {
 }
 
 #[test]
-fn report_says_it_once_and_off_never_looks() {
+fn g7_report_says_it_once_and_off_never_looks() {
     let mut core = serving(Mode::Report);
     let said = look(&mut core, 5, Freshness::Fresh, &[row(1, "10.0.0.1")], &silent());
     assert_eq!(said, [("10.0.0.1".to_owned(), Decision::Report("refused".to_owned()))]);
@@ -251,7 +251,7 @@ fn report_says_it_once_and_off_never_looks() {
 }
 
 #[test]
-fn a_sign_off_that_was_found_in_the_spool_is_not_asked_for_again() {
+fn g7_a_sign_off_that_was_found_in_the_spool_is_not_asked_for_again() {
     let mut core = serving(Mode::On);
     core.inherited(&key("10.0.0.1"));
     core.inherited(&key("10.0.0.9"));
@@ -305,7 +305,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn whatever_happens_no_row_is_signed_off_twice_or_without_evidence(
+    fn g7_whatever_happens_no_row_is_signed_off_twice_or_without_evidence(
         mode in prop_oneof![3 => Just(Mode::On), 1 => Just(Mode::Report)],
         acts in prop::collection::vec(act(), 1..60),
     ) {
