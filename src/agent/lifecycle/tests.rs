@@ -270,7 +270,7 @@ fn g1_sigterm_asks_although_an_attempt_was_confirmed_after_the_scheduler_came_ba
 }
 
 #[test]
-fn g1_out_of_time_the_ask_stays_and_the_exit_says_queued() {
+fn g4_out_of_time_the_ask_stays_and_the_exit_says_queued() {
     let mut bench = Bench::serving();
     bench.step(Event::Terminate);
     let mut effects = bench.step(refused());
@@ -754,6 +754,23 @@ fn g6_dropping_one_ask_by_hand_leaves_the_other_ones_confirmation_as_it_is() {
     bench.end(for_the_later, failed());
     bench.secs(61);
     assert_eq!(settled(&bench.read(RowState::Inactive)), Some(Verdict::Confirmed));
+}
+
+#[test]
+fn g3_the_agent_wakes_for_the_next_attempt_after_one_that_failed() {
+    let mut bench = Bench::serving();
+    let mut id = attempt(&bench.step(refused())).unwrap();
+    for _ in 0..20 {
+        let mut effects = bench.end(id, failed());
+        let ended = bench.at;
+        while attempt(&effects).is_none() {
+            let wake = bench.core.wake_at(Moment(bench.at)).expect("there is an ask");
+            effects = bench.after(wake - Moment(bench.at));
+            assert!(bench.at - ended <= Duration::from_secs(30), "one retry interval");
+        }
+        id = attempt(&effects).unwrap();
+        assert!(bench.at - ended <= Duration::from_secs(30), "one retry interval");
+    }
 }
 
 #[test]

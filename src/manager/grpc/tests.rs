@@ -120,11 +120,25 @@ async fn g4_silence_up_to_the_limit_is_unknown_and_nothing_sent_is_failed() {
     tokio::time::pause();
     tokio::time::advance(LIMIT).await;
     tokio::time::resume();
-    let outcome = asked.await.unwrap();
+    // Generous: a bound for a test that is broken, no verdict.
+    let outcome = tokio::time::timeout(LIMIT, asked).await.expect("it ends at its limit").unwrap();
     assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
     let addr = refusing().await;
     let outcome = grpc(&[addr]).sign_off(&key(), FIRST).await;
     assert!(matches!(&outcome, Outcome::Failed(f) if f.why.contains(&addr.to_string())), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn g5_silence_after_the_half_close_may_still_be_applied() {
+    let silent = Server::start(Answer::Silence).await;
+    let grpc = grpc(&[silent.addr]);
+    // Warm, so that the limit is not spent on the way there.
+    *silent.script.answer.lock().unwrap() = Answer::Ok;
+    assert_eq!(grpc.sign_off(&key(), FIRST).await, Outcome::Confirmed);
+    *silent.script.answer.lock().unwrap() = Answer::Silence;
+    let short = AttemptOptions { hedge: false, limit: Duration::from_millis(500) };
+    let outcome = grpc.sign_off(&key(), short).await;
+    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -191,6 +191,24 @@ fn g1_a_crash_at_any_step_of_a_write_leaves_the_record_whole_or_not_there() {
 }
 
 #[test]
+fn g1_settling_whose_mark_is_refused_removes_no_ask() {
+    let dir = dir();
+    let mut spool = open(&dir);
+    for id in [1, 2] {
+        spool.write_ask(&ask(1, id)).unwrap();
+    }
+    // A directory under the mark's name: the rename fails.
+    let mark = path_of(&dir, Kind::Mark, &ask(1, 2));
+    fs::create_dir(&mark).unwrap();
+    spool.settle(&[ask(1, 1).id, ask(1, 2).id], true).unwrap_err();
+    for id in [1, 2] {
+        assert!(path_of(&dir, Kind::Ask, &ask(1, id)).exists(), "{id}");
+    }
+    fs::remove_dir(&mark).unwrap();
+    assert_eq!(spool.settle(&[ask(1, 1).id, ask(1, 2).id], true).unwrap().marked, [ask(1, 2).id]);
+}
+
+#[test]
 fn g1_a_crash_at_any_step_of_settling_leaves_an_ask_or_its_mark() {
     // Settling 1 and 2, with the mark of 3: rename 2; remove 1; remove 3.
     for steps in 0..=3 {
