@@ -118,6 +118,13 @@ async fn g2_a_scheduler_that_wants_a_client_certificate_is_never_taken_for_down(
 }
 
 #[tokio::test]
+async fn g2_a_scheduler_that_answers_tls_in_the_clear_is_never_taken_for_down() {
+    let server = Server::start(Answer::Ok).await;
+    let seen = Target::new(server.addr.into(), Some(TlsFiles::default())).observe().await;
+    assert!(matches!(&seen, Observation::Unclear(why) if why.contains("TLS")), "{seen:?}");
+}
+
+#[tokio::test]
 async fn g2_a_listener_that_accepts_and_closes_is_unclear_until_it_refuses() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
