@@ -38,7 +38,10 @@ impl Lifecycle {
                 self.reading = false;
                 match read {
                     Ok(read) => self.learn_row(asked, &read, now, out),
-                    Err(_) => self.read_by(now.at + self.config.interval),
+                    Err(_) => {
+                        self.read_not_before = now.at + self.config.interval;
+                        self.read_by(self.read_not_before);
+                    }
                 }
             }
             Event::HoldOpened => {

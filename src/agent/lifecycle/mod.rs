@@ -107,6 +107,8 @@ pub struct Lifecycle {
     freshness: Freshness,
     reading: bool,
     read_due: Option<Moment>,
+    /// A read failed: the next one waits, however much is wanted of it.
+    read_not_before: Moment,
     persist_again: Option<Moment>,
     /// A reconnect may have revived the row in a drain, and no read can tell in time.
     resign_at: Option<Moment>,
@@ -144,6 +146,7 @@ impl Lifecycle {
             freshness: config.freshness,
             reading: false,
             read_due: Some(now),
+            read_not_before: now,
             persist_again: None,
             resign_at: None,
             last_record: 0,

@@ -37,7 +37,10 @@ impl Lifecycle {
             Hold::None
                 if self.ours && self.freshness == Freshness::Fresh && self.row_since_change().is_none() =>
             {
-                self.read_by(now.at);
+                // One under way may say it; if it can't, the next follows its end.
+                if !self.reading {
+                    self.read_by(self.read_not_before.max(now.at));
+                }
             }
             Hold::None => self.say_what_would_be_restored(out),
             Hold::Open { since, seen_active } => {

@@ -868,3 +868,26 @@ fn g6_setting_the_wall_clock_a_day_back_or_forward_between_any_events_changes_no
         assert_eq!(without_dates(a_life(set)), undisturbed);
     }
 }
+
+fn reads(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::ReadRow)).count()
+}
+
+#[test]
+fn g3_a_read_that_fails_is_not_repeated_at_once_though_the_row_may_be_ours() {
+    let mark = mark_of(What::SignOff { cause: Cause::Sigterm, drain_until: None });
+    let mut bench = Bench::new(Freshness::Fresh, vec![mark]);
+    assert!(bench.core.signed_off());
+    bench.step(serving());
+    for _ in 0..3 {
+        let at = Moment(bench.at);
+        let failed = Err(Failure::new("connection refused"));
+        let effects = bench.step(Event::RowRead { asked: at, read: failed });
+        assert_eq!(reads(&effects), 0, "read again at the very moment it failed");
+        assert!(bench.core.wake_at(at).is_some_and(|wake| wake > at), "it would spin");
+        assert_eq!(reads(&bench.after(Duration::from_millis(4900))), 0);
+        assert_eq!(reads(&bench.after(Duration::from_millis(100))), 1, "one interval later");
+    }
+    bench.read(RowState::Inactive);
+    assert!(bench.all.contains(&Effect::Hold), "what the read was wanted for");
+}
