@@ -87,6 +87,8 @@ pub struct Attempts {
     open: Vec<Open>,
     /// Until when an attempt of unknown outcome (ours, or of the agent before us on this spool) may still be applied.
     lingers_until: Option<Moment>,
+    /// Until when those of an agent before us may still be applied, as long as nobody knows whether there was one.
+    before_us_until: Option<Moment>,
     watch: Option<Watch>,
     backoff: Backoff,
     urgent_cap: Duration,
@@ -108,6 +110,7 @@ impl Attempts {
             last_id: 0,
             open: Vec::new(),
             lingers_until: None,
+            before_us_until: None,
             watch: None,
             backoff: Backoff::new(FIRST_DELAY),
             urgent_cap: URGENT_CAP,
@@ -122,7 +125,11 @@ impl Attempts {
 
     /// Whether any attempt is under way or may still be applied.
     pub fn any_open(&self, now: Moment) -> bool {
-        !self.open.is_empty() || self.lingers_until.is_some_and(|until| now < until)
+        !self.open.is_empty() || self.lingering().is_some_and(|until| now < until)
+    }
+
+    fn lingering(&self) -> Option<Moment> {
+        self.lingers_until.max(self.before_us_until)
     }
 
     /// Whether any attempt is under way.
@@ -132,7 +139,7 @@ impl Attempts {
 
     /// When the last attempt ended, those counted that may still be applied.
     pub fn closed_at(&self) -> Option<Moment> {
-        self.last_ended.max(self.lingers_until)
+        self.last_ended.max(self.lingering())
     }
 
     /// When the last attempt that was seen to end did.
@@ -213,7 +220,7 @@ impl Attempts {
                     self.count = 0;
                     return Ended::Settled { covers, absent };
                 }
-                let until = self.lingers_until.unwrap_or(now.at).max(now.at);
+                let until = self.lingering().unwrap_or(now.at).max(now.at);
                 let watch = self.watch.get_or_insert_with(|| Watch { covers: Vec::new(), absent });
                 watch.covers.extend(covers.iter().cloned());
                 watch.absent &= absent;
@@ -252,6 +259,16 @@ impl Attempts {
         }
     }
 
+    /// Nobody knows yet whether an agent before us left attempts that may still be applied: until told otherwise, one did.
+    pub fn presume_others(&mut self, now: Moment) {
+        self.before_us_until = Some(now + LINGER);
+    }
+
+    /// It is known now; what may still be applied is said by [`Attempts::linger`].
+    pub fn others_are_known(&mut self) {
+        self.before_us_until = None;
+    }
+
     /// Somebody waits now: the next attempt needn't wait for a delay of the background, only for the manager's own wish.
     pub fn urge(&mut self, now: Moment) {
         self.relent();
@@ -286,7 +303,7 @@ impl Attempts {
     pub fn wake_at(&self, wants: bool, now: Moment) -> Option<Moment> {
         let mut at: Option<Moment> = None;
         let mut sooner = |moment: Moment| at = Some(at.map_or(moment, |known: Moment| known.min(moment)));
-        if let Some(until) = self.lingers_until.filter(|until| now < *until) {
+        if let Some(until) = self.lingering().filter(|until| now < *until) {
             sooner(until);
         }
         if wants && self.open.is_empty() {

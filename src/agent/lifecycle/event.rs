@@ -48,7 +48,7 @@ pub enum Sight {
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// What a predecessor on this spool left for the same key.
+    /// What a predecessor on this spool left for the same key; nothing, where the spool was read and there was none.
     Found(Vec<(Kind, Record)>),
     /// The scheduler was seen.
     Scheduler(Sight),

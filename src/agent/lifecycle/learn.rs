@@ -108,6 +108,7 @@ impl Lifecycle {
     }
 
     pub(super) fn learn_found(&mut self, left: Vec<(Kind, Record)>, now: Now, out: &mut Vec<Effect>) {
+        self.attempts.others_are_known();
         // An agent that signed off or held may have left attempts that are still applied.
         if left.iter().any(|(_, record)| record.what != What::Seen) {
             self.attempts.linger(now.at);

@@ -117,8 +117,11 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Begins. What a predecessor on this spool left for the same key comes as [`Event::Found`].
+    /// Begins. What a predecessor on this spool left for the same key comes as [`Event::Found`], though it be nothing; until then
+    /// a predecessor may have left attempts that are still applied.
     pub fn new(config: Config, now: Moment) -> Self {
+        let mut attempts = Attempts::new(now);
+        attempts.presume_others(now);
         Self {
             scheduler: Scheduler::Unseen,
             served_at: Vec::new(),
@@ -132,7 +135,7 @@ impl Lifecycle {
             terminated: None,
             pending: Vec::new(),
             hooks: Vec::new(),
-            attempts: Attempts::new(now),
+            attempts,
             hold: Hold::None,
             releasing: None,
             hold_not_before: now,

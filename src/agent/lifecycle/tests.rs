@@ -891,3 +891,33 @@ fn g3_a_read_that_fails_is_not_repeated_at_once_though_the_row_may_be_ours() {
     bench.read(RowState::Inactive);
     assert!(bench.all.contains(&Effect::Hold), "what the read was wanted for");
 }
+
+#[test]
+fn g6_attempts_of_an_agent_before_us_count_as_open_from_our_start_though_the_spool_cannot_be_read() {
+    let now = Now { at: Moment(Duration::from_secs(100)), wall: WALL, roll: u32::MAX };
+    let core = Lifecycle::new(config(Freshness::Fresh), now.at);
+    let mut bench = Bench { core, at: now.at.0, wall: WALL, all: Vec::new(), disk_works: true };
+    bench.step(serving());
+    bench.step(Event::Identity { listed: true });
+    bench.read(RowState::Active);
+    let id = attempt(&bench.step(refused())).unwrap();
+    let effects = bench.end(id, Outcome::Confirmed);
+    assert_eq!(settled(&effects), None, "an agent before us may have left an attempt");
+    bench.secs(59);
+    assert_eq!(settled(&bench.read(RowState::Inactive)), None);
+    bench.secs(1);
+    assert_eq!(settled(&bench.read(RowState::Inactive)), Some(Verdict::Confirmed));
+}
+
+#[test]
+fn g6_a_spool_without_a_record_of_this_key_says_that_no_agent_was_before_us() {
+    let now = Now { at: Moment(Duration::from_secs(100)), wall: WALL, roll: u32::MAX };
+    let mut core = Lifecycle::new(config(Freshness::Fresh), now.at);
+    assert!(core.attempts.any_open(now.at));
+    core.step(Event::Found(vec![mark_of(What::Seen)]), now);
+    assert!(!core.attempts.any_open(now.at), "one that only saw it serve left nothing");
+    core.step(Event::Found(vec![mark_of(What::Held)]), now);
+    assert!(core.attempts.any_open(now.at));
+    core.step(Event::Found(Vec::new()), now);
+    assert!(core.attempts.any_open(now.at), "nothing more is no proof of less");
+}

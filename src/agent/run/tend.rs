@@ -201,7 +201,8 @@ pub async fn take_own(
     let tell = |commands: mpsc::UnboundedSender<Command>| {
         move |taken: Taken| {
             say::problems(&taken.problems);
-            if !taken.records.is_empty() {
+            // Nothing is news, too: no agent before this one left an attempt. One whose record can't be read may have.
+            if !taken.records.is_empty() || taken.problems.is_empty() {
                 // The shell is gone only when the process ends.
                 let _ = commands.send(Command::Event(Event::Found(taken.records)));
             }
