@@ -57,6 +57,12 @@ impl Lifecycle {
                     self.hold_failures += 1;
                     let delay = if absent { self.config.interval } else { self.hold_delay() };
                     self.hold_not_before = now.at + delay;
+                    if !absent {
+                        // Its first message may have been sent, and its end may still be applied after it.
+                        self.attempts.linger(now.at);
+                        self.is_ours();
+                        self.read_after_change(now.at);
+                    }
                 }
             }
             Event::HoldLost => {

@@ -921,3 +921,23 @@ fn g6_a_spool_without_a_record_of_this_key_says_that_no_agent_was_before_us() {
     core.step(Event::Found(Vec::new()), now);
     assert!(core.attempts.any_open(now.at), "nothing more is no proof of less");
 }
+
+#[test]
+fn g2_a_hold_that_breaks_in_its_first_moment_may_still_end_the_row_a_minute_later() {
+    let mut bench = Bench::new(Freshness::Fresh, vec![mark_of(What::Held)]);
+    bench.step(serving());
+    bench.secs(70);
+    bench.read(RowState::Inactive);
+    assert!(bench.all.contains(&Effect::Hold));
+    let effects = bench.step(Event::HoldFailed { absent: false });
+    assert_eq!(exited(&effects), None);
+    // Its own stream makes the row active before the broken hold's end lands.
+    bench.after(Duration::from_millis(100));
+    let effects = bench.read(RowState::Active);
+    let dropped =
+        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::DropMarks { .. }));
+    assert!(!dropped(&effects), "its end may still be applied: {effects:?}");
+    bench.secs(61);
+    let effects = bench.read(RowState::Inactive);
+    assert!(effects.contains(&Effect::Hold), "what the agent may have caused is undone at once: {effects:?}");
+}
