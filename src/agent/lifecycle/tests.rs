@@ -763,12 +763,14 @@ fn g3_the_agent_wakes_for_the_next_attempt_after_one_that_failed() {
     for _ in 0..20 {
         let mut effects = bench.end(id, failed());
         let ended = bench.at;
-        while attempt(&effects).is_none() {
+        for _ in 0..20 {
+            if attempt(&effects).is_some() {
+                break;
+            }
             let wake = bench.core.wake_at(Moment(bench.at)).expect("there is an ask");
             effects = bench.after(wake - Moment(bench.at));
-            assert!(bench.at - ended <= Duration::from_secs(30), "one retry interval");
         }
-        id = attempt(&effects).unwrap();
+        id = attempt(&effects).expect("it wakes for it");
         assert!(bench.at - ended <= Duration::from_secs(30), "one retry interval");
     }
 }
