@@ -31,6 +31,30 @@ manifests:
 image:
     tests/image/run
 
+# Every planted bug and the test that catches it; or those whose name has one of these words in it (needs python3).
+planted *names:
+    tests/planted/run {{ names }}
+
+# The core against every order of events, to a bound: `ci`, `deep`, or see its module.
+model bound="deep":
+    SIGNOFF_MODEL={{ bound }} cargo test --profile proof --lib model_check -- --nocapture
+
+# Whole fleets in simulated time, so many seeds; one that fails says how to replay it.
+simulate seeds="100000":
+    SIGNOFF_SEEDS={{ seeds }} cargo test --profile proof --lib simulation::tests::no_seed -- --nocapture
+
+# The binary stopped or refused at every system call of a sign-off, a replay and a flush (needs strace and cc).
+crash cases="all":
+    SIGNOFF_CRASH={{ cases }} cargo test --test agent crash -- --nocapture
+
+# Bytes that nobody sane would send, for so many seconds in all (needs a C++ compiler).
+fuzz seconds="300" target="all":
+    fuzz/run {{ target }} {{ seconds }}
+
+# An hour of flapping at 200 times the speed, or so many seconds in real time (needs cc).
+soak length="fast":
+    SIGNOFF_SOAK={{ length }} cargo test --test agent soak -- --nocapture
+
 # The main job on an embedded mock manager, live.
 demo *args:
     cargo run --release -- demo {{ args }}
