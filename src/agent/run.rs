@@ -60,13 +60,15 @@ struct Agent {
     bound: watch::Sender<bool>,
 }
 
+/// Starts to watch the scheduler of these settings.
+type StartToWatch = Box<dyn FnOnce(&Settings) -> Option<Watcher> + Send>;
+
 /// What is around an agent: in tests all of it is made up.
 struct Surroundings {
     manager: Arc<dyn Manager>,
     disk: Disk,
     reports: mpsc::UnboundedReceiver<Report>,
-    /// Starts to watch the scheduler.
-    look: Box<dyn FnOnce(&Settings) -> Option<Watcher> + Send>,
+    look: StartToWatch,
     last_words: LastWords,
     deadline: Deadline,
 }

@@ -42,13 +42,20 @@ struct Process {
     tasks: Vec<AbortHandle>,
 }
 
+#[derive(Default)]
+struct Processes {
+    last: Pid,
+    last_hook: u64,
+    running: BTreeMap<Pid, Process>,
+}
+
 /// All agents. Clones share them.
 #[derive(Clone)]
 pub(super) struct Fleet {
     pub(super) world: Shared,
     lie: Lie,
     deaf: bool,
-    processes: Arc<Mutex<(Pid, u64, BTreeMap<Pid, Process>)>>,
+    processes: Arc<Mutex<Processes>>,
 }
 
 impl Fleet {
@@ -87,8 +94,8 @@ impl Fleet {
         };
         let pid = {
             let mut processes = self.processes.lock().unwrap();
-            processes.0 += 1;
-            processes.0
+            processes.last += 1;
+            processes.last
         };
         self.world.lock().pods[pod].agent = Some(pid);
         history.tell(Event::Started { pid, key: key.clone(), spool: spool.clone() });
@@ -128,7 +135,7 @@ impl Fleet {
             }
         });
         let tasks = vec![main.abort_handle(), looks];
-        self.processes.lock().unwrap().2.insert(pid, Process { pod, commands, tasks });
+        self.processes.lock().unwrap().running.insert(pid, Process { pod, commands, tasks });
     }
 
     fn disk(
@@ -212,7 +219,7 @@ impl Fleet {
     }
 
     fn remove(&self, pid: Pid) -> Option<Process> {
-        let process = self.processes.lock().unwrap().2.remove(&pid)?;
+        let process = self.processes.lock().unwrap().running.remove(&pid)?;
         let mut world = self.world.lock();
         let node = world.pods[process.pod].node;
         world.disks[node].kill(pid);
@@ -251,7 +258,7 @@ impl Fleet {
     }
 
     fn tell(&self, pid: Pid, command: Command) {
-        if let Some(process) = self.processes.lock().unwrap().2.get(&pid) {
+        if let Some(process) = self.processes.lock().unwrap().running.get(&pid) {
             // It may be at its end.
             let _ = process.commands.send(command);
         }
@@ -273,8 +280,8 @@ impl Fleet {
         let Some(pid) = self.agent_of(pod) else { return is_done };
         let hook = {
             let mut processes = self.processes.lock().unwrap();
-            processes.1 += 1;
-            processes.1
+            processes.last_hook += 1;
+            processes.last_hook
         };
         self.world.lock().history.tell(Event::PreStop { pid, hook });
         let (answer, answered) = oneshot::channel();

@@ -23,7 +23,8 @@ fn search(first: u64, count: u64, sabotage: Sabotage) -> Option<(u64, Vec<Broken
                     return found;
                 }
                 let broken = broken(first + n, sabotage);
-                if !broken.is_empty() {
+                if let Some(first_broken) = broken.first() {
+                    eprintln!("seed {}: {} {}", first + n, first_broken.guarantee, first_broken.how);
                     found.push((first + n, broken));
                     if number("SIGNOFF_ALL").is_none() {
                         next.store(count, Ordering::Relaxed);
@@ -34,9 +35,6 @@ fn search(first: u64, count: u64, sabotage: Sabotage) -> Option<(u64, Vec<Broken
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
         running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    for (seed, broken) in &found {
-        eprintln!("seed {seed}: {} {}", broken[0].guarantee, broken[0].how);
-    }
     found.into_iter().min_by_key(|(seed, _)| *seed)
 }
 
