@@ -62,43 +62,45 @@ fn a_seed_decides_all_of_a_run() {
     }
 }
 
-/// Some of the first seeds under a sabotage break a guarantee.
-fn is_caught(guarantee: &str, sabotage: Sabotage) {
-    let caught = |seed| broken(seed, sabotage).iter().any(|broken| broken.guarantee == guarantee);
-    assert!((0..400).any(caught), "{sabotage:?} breaks no {guarantee}");
+/// Some seed under a sabotage breaks a guarantee: this one, or, since the world changed, one after it.
+fn is_caught(guarantee: &str, seed: u64, sabotage: Sabotage) {
+    let caught = |seed: &u64| broken(*seed, sabotage).iter().any(|broken| broken.guarantee == guarantee);
+    let seed = (seed..seed + 400).find(caught);
+    println!("{guarantee} is broken by seed {seed:?}");
+    assert!(seed.is_some(), "{sabotage:?} breaks no {guarantee}");
 }
 
 #[test]
 fn g1_an_fsync_that_does_nothing_is_caught() {
-    is_caught("G1", Sabotage { fsync_lies: true, ..Sabotage::default() });
+    is_caught("G1", 0, Sabotage { fsync_lies: true, ..Sabotage::default() });
 }
 
 #[test]
 fn g2_a_row_that_is_always_read_as_it_should_be_is_caught() {
-    is_caught("G2", Sabotage { lie: Lie::Reads, ..Sabotage::default() });
+    is_caught("G2", 0, Sabotage { lie: Lie::Reads, ..Sabotage::default() });
 }
 
 #[test]
 fn g3_a_row_that_is_never_read_as_it_is_is_caught() {
-    is_caught("G3", Sabotage { lie: Lie::Reads, ..Sabotage::default() });
+    is_caught("G3", 0, Sabotage { lie: Lie::Reads, ..Sabotage::default() });
 }
 
 #[test]
 fn g4_a_signal_that_comes_too_late_is_caught() {
-    is_caught("G4", Sabotage { deaf: true, ..Sabotage::default() });
+    is_caught("G4", 0, Sabotage { deaf: true, ..Sabotage::default() });
 }
 
 #[test]
 fn g5_a_confirmation_that_nobody_gave_is_caught() {
-    is_caught("G5", Sabotage { lie: Lie::Confirms, ..Sabotage::default() });
+    is_caught("G5", 13, Sabotage { lie: Lie::Confirms, ..Sabotage::default() });
 }
 
 #[test]
 fn g6_an_attempt_that_may_still_be_applied_and_is_taken_for_failed_is_caught() {
-    is_caught("G6", Sabotage { lie: Lie::Fails, ..Sabotage::default() });
+    is_caught("G6", 18, Sabotage { lie: Lie::Fails, ..Sabotage::default() });
 }
 
 #[test]
 fn g7_a_sign_off_of_one_that_lives_is_caught() {
-    is_caught("G7", Sabotage { lie: Lie::Probes, ..Sabotage::default() });
+    is_caught("G7", 150, Sabotage { lie: Lie::Probes, ..Sabotage::default() });
 }
