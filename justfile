@@ -35,10 +35,6 @@ image:
 planted *names:
     tests/planted/run {{ names }}
 
-# The core against every order of events, to a bound: `ci`, `deep`, or see its module.
-model bound="deep":
-    SIGNOFF_MODEL={{ bound }} cargo test --profile proof --lib model_check -- --nocapture
-
 # Whole fleets in simulated time, so many seeds; one that fails says how to replay it.
 simulate seeds="100000":
     SIGNOFF_SEEDS={{ seeds }} cargo test --profile proof --lib simulation::tests::no_seed -- --nocapture

@@ -49,6 +49,8 @@ pub(crate) enum Answer {
     OkAtOnce,
     /// One message, then OK.
     OkWithMessage,
+    /// This status, after the half-close and the headers: at the end of the answer.
+    StatusAtTheEnd(Code, &'static str),
     /// This status, without waiting for the half-close.
     Status(Code, &'static str),
     /// Nothing, ever.
@@ -146,6 +148,10 @@ impl Manager for Scripted {
         match answer {
             Answer::OkAtOnce => Err(Status::new(Code::Ok, "")),
             Answer::OkWithMessage => Ok(Response::new(Box::pin(tokio_stream::once(Ok(Empty {}))))),
+            Answer::StatusAtTheEnd(code, message) => {
+                let end = tokio_stream::once(Err(Status::new(code, message)));
+                Ok(Response::new(Box::pin(end)))
+            }
             Answer::Silence => std::future::pending().await,
             Answer::Cut => {
                 self.0.phase.send_replace(Phase::Killed);

@@ -38,6 +38,16 @@ async fn g5_ok_at_the_end_of_the_stream_confirms_with_or_without_a_message() {
 }
 
 #[tokio::test]
+async fn g5_an_answer_that_begins_well_and_ends_badly_confirms_nothing() {
+    let server = Server::start(Answer::StatusAtTheEnd(Code::Internal, "invalid connection")).await;
+    let outcome = grpc(&[server.addr]).sign_off(&key(), FIRST).await;
+    assert!(
+        matches!(&outcome, Outcome::Failed(why) if why.why.contains("invalid connection")),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
 async fn g5_what_the_manager_says_is_classified() {
     let server = Server::start(Answer::Ok).await;
     let grpc = grpc(&[server.addr]);
