@@ -122,12 +122,7 @@ impl Disk {
 
     /// The process is dead: its locks are gone, and nothing it may still do has an effect.
     pub(super) fn kill(&self, pid: Pid) {
-        let mut state = self.state.lock().unwrap();
-        state.dead.insert(pid);
-        state.dies.remove(&pid);
-        for holders in state.locks.values_mut() {
-            holders.retain(|(holder, _, _)| *holder != pid);
-        }
+        self.state.lock().unwrap().kill(pid);
     }
 
     /// The process is to die at its so manieth call.
@@ -219,16 +214,20 @@ fn split(path: &Path) -> (PathBuf, String) {
 }
 
 impl State {
+    fn kill(&mut self, pid: Pid) {
+        self.dead.insert(pid);
+        self.dies.remove(&pid);
+        for holders in self.locks.values_mut() {
+            holders.retain(|(holder, _, _)| *holder != pid);
+        }
+    }
+
     /// One call of a process.
     fn call(&mut self, pid: Pid, writes: bool) -> io::Result<()> {
         if let Some(left) = self.dies.get_mut(&pid) {
             *left -= 1;
             if *left == 0 {
-                self.dies.remove(&pid);
-                self.dead.insert(pid);
-                for holders in self.locks.values_mut() {
-                    holders.retain(|(holder, _, _)| *holder != pid);
-                }
+                self.kill(pid);
             }
         }
         if self.dead.contains(&pid) {

@@ -10,11 +10,11 @@ use signoff::{
     manager::State,
     mock::{
         fault::{Fault, Kind},
-        table::{Patch, Registration},
+        table::Patch,
     },
 };
 
-use crate::harness::{Process, World, eventually, run};
+use crate::harness::{Process, World, eventually, registration, run};
 
 mod peers;
 mod place;
@@ -102,19 +102,6 @@ async fn informed(world: &World, command: Command) -> Process {
     })
     .await;
     agent
-}
-
-fn registration(key: &SchedulerKey, port: i32) -> Registration {
-    Registration {
-        hostname: key.hostname.to_string(),
-        ip: key.ip.to_string(),
-        port,
-        cluster_id: key.cluster_id.get(),
-        idc: String::new(),
-        location: String::new(),
-        features: Vec::new(),
-        config: serde_json::Value::Null,
-    }
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use signoff::{
     mock::{
         manager::{Config, MockManager, User},
         scheduler::{MockScheduler, SchedulerConfig},
+        table::{Database, Registration},
     },
 };
 
@@ -44,6 +45,23 @@ pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -
 /// A key that a scheduler on loopback can have.
 pub(crate) fn key(hostname: &str) -> SchedulerKey {
     SchedulerKey::new(1.try_into().unwrap(), hostname.parse().unwrap(), "127.0.0.1".parse().unwrap())
+}
+
+/// What a scheduler of this key and port registers with.
+pub(crate) fn registration(key: &SchedulerKey, port: i32) -> Registration {
+    Registration {
+        hostname: key.hostname.to_string(),
+        ip: key.ip.to_string(),
+        port,
+        cluster_id: key.cluster_id.get(),
+        ..Registration::default()
+    }
+}
+
+/// An active row, of a scheduler that nobody runs.
+pub(crate) fn active_row(table: &Database, key: &SchedulerKey, port: i32) {
+    table.register(registration(key, port)).unwrap();
+    assert!(table.set_by_hand(key, State::Active).unwrap());
 }
 
 /// A manager, a scheduler that registered there, and a directory for its agents.

@@ -18,12 +18,12 @@ use signoff::{
     manager::State,
     mock::{
         manager::{Config, MockManager},
-        table::{By, Database, Registration},
+        table::{By, Database},
     },
 };
 
 use crate::{
-    harness::{LONG, Process, eventually, signoff},
+    harness::{LONG, Process, active_row, eventually, key, signoff},
     strace::{Strace, can_inject, spool_thread},
 };
 
@@ -97,23 +97,8 @@ impl Slaughter {
 
     /// An active row at an address where nothing answers.
     fn key(&self, number: usize) -> SchedulerKey {
-        let key = SchedulerKey::new(
-            1.try_into().unwrap(),
-            format!("killed-{number}").parse().unwrap(),
-            "127.0.0.1".parse().unwrap(),
-        );
-        let registration = Registration {
-            hostname: key.hostname.to_string(),
-            ip: key.ip.to_string(),
-            port: 1,
-            cluster_id: 1,
-            idc: String::new(),
-            location: String::new(),
-            features: Vec::new(),
-            config: serde_json::Value::Null,
-        };
-        self.table().register(registration).unwrap();
-        assert!(self.table().set_by_hand(&key, State::Active).unwrap());
+        let key = key(&format!("killed-{number}"));
+        active_row(self.table(), &key, 1);
         key
     }
 

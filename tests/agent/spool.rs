@@ -12,11 +12,11 @@ use signoff::{
     manager::State,
     mock::{
         scheduler::{MockScheduler, SchedulerConfig},
-        table::{By, Registration},
+        table::By,
     },
 };
 
-use crate::harness::{LONG, Process, World, eventually, key, run};
+use crate::harness::{LONG, Process, World, active_row, eventually, key, run};
 
 /// A record's file, as every release reads it.
 fn write_record(dir: &Path, version: u64, key: &SchedulerKey, id: u64, port: u16) -> PathBuf {
@@ -45,18 +45,7 @@ fn write_record_of(dir: &Path, version: u64, key: &SchedulerKey, id: u64, addres
 /// An active row of another scheduler.
 fn row(world: &World, hostname: &str, port: u16) -> SchedulerKey {
     let key = key(hostname);
-    let registration = Registration {
-        hostname: key.hostname.to_string(),
-        ip: key.ip.to_string(),
-        port: port.into(),
-        cluster_id: 1,
-        idc: String::new(),
-        location: String::new(),
-        features: Vec::new(),
-        config: serde_json::Value::Null,
-    };
-    world.manager.table().register(registration).unwrap();
-    assert!(world.manager.table().set_by_hand(&key, State::Active).unwrap());
+    active_row(world.manager.table(), &key, port.into());
     key
 }
 

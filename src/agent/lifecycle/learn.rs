@@ -58,10 +58,8 @@ impl Lifecycle {
                     let delay = if absent { self.config.interval } else { self.hold_delay() };
                     self.hold_not_before = now.at + delay;
                     if !absent {
-                        // Its first message may have been sent, and its end may still be applied after it.
-                        self.attempts.linger(now.at);
-                        self.is_ours();
-                        self.read_after_change(now.at);
+                        // Its first message may have been sent.
+                        self.hold_may_still_end(now.at);
                     }
                 }
             }
@@ -70,10 +68,8 @@ impl Lifecycle {
                     self.hold = Hold::None;
                     self.hold_failures += 1;
                     self.hold_not_before = now.at + self.hold_delay();
-                    self.attempts.linger(now.at);
-                    self.is_ours();
                     self.row = None;
-                    self.read_after_change(now.at);
+                    self.hold_may_still_end(now.at);
                 }
             }
             Event::Identity { listed } => self.learn_identity(listed, now, out),
@@ -99,6 +95,13 @@ impl Lifecycle {
             }
             Event::Tick => {}
         }
+    }
+
+    /// A hold broke: its end may still be applied, and would make the row inactive by our doing.
+    fn hold_may_still_end(&mut self, now: Moment) {
+        self.attempts.linger(now);
+        self.is_ours();
+        self.read_after_change(now);
     }
 
     /// With an ask its word that the row may be inactive by our doing would go, too: where it was acknowledged, or an attempt

@@ -9,7 +9,7 @@ use signoff::{
     mock::{
         manager::{Config, MockManager},
         scheduler::{MockScheduler, SchedulerConfig},
-        table::{By, Database, Registration},
+        table::{By, Database},
     },
     spool::{self, Limits, Spool, record::What},
 };
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     clock::FastClock,
-    harness::{LONG, eventually, key},
+    harness::{LONG, active_row, eventually, key},
 };
 
 /// How much faster the clocks are of what has to wait a minute for its sign-off to be safe.
@@ -88,18 +88,7 @@ impl World {
     /// An active row, of a scheduler that is gone.
     fn row(&self, hostname: &str) -> SchedulerKey {
         let key = key(hostname);
-        let registration = Registration {
-            hostname: key.hostname.to_string(),
-            ip: key.ip.to_string(),
-            port: 1,
-            cluster_id: 1,
-            idc: String::new(),
-            location: String::new(),
-            features: Vec::new(),
-            config: serde_json::Value::Null,
-        };
-        self.table.register(registration).unwrap();
-        assert!(self.table.set_by_hand(&key, State::Active).unwrap());
+        active_row(&self.table, &key, 1);
         key
     }
 
