@@ -39,6 +39,10 @@ planted *names:
 simulate seeds="100000":
     SIGNOFF_SEEDS={{ seeds }} cargo test --profile proof --lib simulation::tests::no_seed -- --nocapture
 
+# The core against every order of so many things that can happen; each one more takes about 20 times as long.
+model steps="4":
+    SIGNOFF_MODEL={{ steps }} cargo test --profile proof --lib lifecycle::tests::model -- --nocapture
+
 # The binary stopped or refused at every system call of a sign-off, a replay and a flush (needs strace and cc).
 crash cases="all":
     SIGNOFF_CRASH={{ cases }} cargo test --test agent crash -- --nocapture

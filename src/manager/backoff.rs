@@ -4,15 +4,25 @@
 //! `backoff` crate's policy gives the interval only; its own jitter can reach twice the cap, and its clock decides
 //! nothing here. Pure: the random number is an argument.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use backoff::{ExponentialBackoff, SystemClock, backoff::Backoff as _};
 
 /// The delays between the attempts of one ask.
-#[derive(Debug)]
 pub struct Backoff {
     initial: Duration,
     policy: ExponentialBackoff,
+}
+
+impl fmt::Debug for Backoff {
+    /// Without the policy's own start time, which decides nothing: two alike are written alike.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backoff")
+            .field("initial", &self.initial)
+            .field("interval", &self.policy.current_interval)
+            .field("cap", &self.policy.max_interval)
+            .finish()
+    }
 }
 
 impl Clone for Backoff {
