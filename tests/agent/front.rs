@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     harness::{LONG, Process, World, eventually, run},
     hook::{get, metric, own_address},
+    secret,
 };
 
 const METHODS: [&str; 12] =
@@ -129,7 +130,9 @@ async fn answer(to: SocketAddr, from: &str, bytes: &str) -> String {
     let mut answer = Vec::new();
     let read = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await;
     let _ = read.unwrap_or_else(|_| panic!("it was left hanging by {bytes:?}"));
-    String::from_utf8_lossy(&answer).into_owned()
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    secret::none_in(&answer, "an agent's answer");
+    answer
 }
 
 /// The statuses of an answer, of which there may be several.
@@ -198,7 +201,7 @@ async fn with_both_ports(world: &World, token: bool) -> (Process, SocketAddr, So
         .env("SIGNOFF_HOOK_LISTEN", hook.to_string())
         .env("HOST_IP", "127.0.0.1");
     if token {
-        std::fs::write(world.path("token"), "the-right-Token\n").unwrap();
+        std::fs::write(world.path("token"), "s3cr3t-Token\n").unwrap();
         command.env("SIGNOFF_HOOK_TOKEN_FILE", world.path("token"));
     }
     let agent = Process::watching(command).await;
@@ -238,10 +241,10 @@ async fn without_the_token_nothing_that_the_node_sends_is_a_hook() {
     let (agent, listen, hook) = with_both_ports(&world, true).await;
     let before = all_there_is(&world, listen).await;
     for headers in [
+        "Authorization: Bearer s3cr3t-Toke\r\n",
+        "Authorization: Bearer s3cr3t-Token1\r\nX-Signoff-Token: s3cr3t-token\r\n",
+        "Authorization: Basic s3cr3t-Token\r\nCookie: token=s3cr3t-Token\r\nX-Token: s3cr3t-Token\r\n",
         "",
-        "Authorization: Bearer the-right-Toke\r\n",
-        "Authorization: Bearer the-right-Token1\r\nX-Signoff-Token: the-right-token\r\n",
-        "Authorization: Basic the-right-Token\r\nCookie: token=the-right-Token\r\nX-Token: the-right-Token\r\n",
     ] {
         let mut everything = everything(headers);
         everything.retain(|bytes| bytes.contains("re-stop"));
@@ -250,12 +253,12 @@ async fn without_the_token_nothing_that_the_node_sends_is_a_hook() {
     // With it, on the one path: by no method but GET.
     let others = METHODS.iter().filter(|method| **method != "GET");
     let others: Vec<String> = others
-        .map(|method| format!("{method} /pre-stop HTTP/1.0\r\nX-Signoff-Token: the-right-Token\r\n\r\n"))
+        .map(|method| format!("{method} /pre-stop HTTP/1.0\r\nX-Signoff-Token: s3cr3t-Token\r\n\r\n"))
         .collect();
     all_are(hook, "127.0.0.1", &others, 400..500).await;
     let after = all_there_is(&world, listen).await;
     assert_eq!(changed(&before, &after), BTreeMap::new(), "{}", agent.log());
-    let bytes = "GET /pre-stop HTTP/1.0\r\nX-Signoff-Token: the-right-Token\r\n\r\n";
+    let bytes = "GET /pre-stop HTTP/1.0\r\nX-Signoff-Token: s3cr3t-Token\r\n\r\n";
     let answer = answer(hook, "127.0.0.1", bytes).await;
     assert_eq!((statuses(&answer), world.state()), (vec![200], Some(State::Inactive)), "{answer}");
 }

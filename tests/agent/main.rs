@@ -12,11 +12,14 @@ mod harness;
 mod hook;
 mod identity;
 mod kill;
+mod leak;
 mod life;
 mod linger;
 mod many;
 mod outage;
 mod reconcile;
+#[path = "../secret/mod.rs"]
+mod secret;
 mod soak;
 mod spool;
 mod status;
