@@ -7,6 +7,7 @@ mod clock;
 mod crash;
 mod disk;
 mod ending;
+mod flood;
 mod front;
 mod harness;
 mod hook;
