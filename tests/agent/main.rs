@@ -27,4 +27,5 @@ mod status;
 mod stop;
 mod strace;
 mod succession;
+mod tls;
 mod trust;
