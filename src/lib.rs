@@ -4,6 +4,8 @@
 //! Arrows point one way: `cli` -> `agent`, `repair` -> `manager`, `spool`, `net`; the core (`agent::lifecycle`) knows no I/O, no clock
 //! and no randomness; nothing outside `mock` and `demo` knows those two.
 
+#![forbid(unsafe_code)]
+
 pub mod agent;
 pub mod cli;
 #[cfg(feature = "mock")]

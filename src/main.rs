@@ -1,5 +1,7 @@
 //! Wires only.
 
+#![forbid(unsafe_code)]
+
 fn main() -> std::process::ExitCode {
     signoff::cli::main()
 }

@@ -1,12 +1,16 @@
 //! A password or a token, and the file that holds one.
+//!
+//! It is never shown, and compared in a time that doesn't tell where two differ; only whether they are of one length.
 
 use std::{fmt, io::Read, path::Path};
+
+use subtle::ConstantTimeEq;
 
 /// A password file is not longer than this, in bytes.
 const FILE_CAP: usize = 4096;
 
 /// A password or token: shown as `***` everywhere.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct Secret(String);
 
 /// Why a file gives no password. Names the file, never what is in it.
@@ -42,7 +46,20 @@ impl Secret {
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether this is it.
+    pub(crate) fn is(&self, given: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(given).into()
+    }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(other.0.as_bytes())
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,6 +74,41 @@ mod tests {
     #[test]
     fn a_secret_is_never_printed() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "***");
+    }
+
+    #[test]
+    fn only_the_whole_secret_is_it() {
+        let secret = Secret::new("hunter2");
+        assert!(secret.is(b"hunter2") && secret == Secret::new("hunter2"));
+        for other in ["", "hunter", "hunter22", "Hunter2", "hunter3", "1unter2", "hunter\0"] {
+            assert!(!secret.is(other.as_bytes()) && secret != Secret::new(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_comparison_does_not_tell_where_two_differ() {
+        let secret = Secret::new("x".repeat(FILE_CAP));
+        let differs_at = |at: usize| {
+            let mut given = vec![b'x'; FILE_CAP];
+            given[at] = b'y';
+            given
+        };
+        let guesses = [differs_at(0), differs_at(FILE_CAP - 1)];
+        let time = |guess: &[u8]| {
+            let began = std::time::Instant::now();
+            for _ in 0..20 {
+                assert!(!std::hint::black_box(&secret).is(std::hint::black_box(guess)));
+            }
+            began.elapsed()
+        };
+        // The least of many is what it takes when nothing else is on; one that ends early takes a hundredth at the start.
+        let mut least = [std::time::Duration::MAX; 2];
+        for _ in 0..200 {
+            for (least, guess) in least.iter_mut().zip(&guesses) {
+                *least = time(guess).min(*least);
+            }
+        }
+        assert!(least[1] < least[0] * 3 && least[0] < least[1] * 3, "{least:?}");
     }
 
     #[test]

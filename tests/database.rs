@@ -10,6 +10,8 @@
 
 #[path = "database/bench.rs"]
 mod bench;
+#[path = "secret/mod.rs"]
+mod secret;
 #[path = "database/server.rs"]
 mod server;
 

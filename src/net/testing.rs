@@ -350,15 +350,32 @@ impl Authority {
 
     /// Certificate and key in PEM, for loopback.
     pub(crate) fn leaf(&self) -> (String, String) {
-        let params = rcgen::CertificateParams::new(vec!["127.0.0.1".into(), "localhost".into()]).unwrap();
+        self.leaf_of(rcgen::CertificateParams::new(vec!["127.0.0.1".into(), "localhost".into()]).unwrap())
+    }
+
+    fn leaf_of(&self, params: rcgen::CertificateParams) -> (String, String) {
         let key = rcgen::KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
     /// A server's settings; `clients` asks for certificates that it signed.
     pub(crate) fn server(&self, clients: Option<&Authority>) -> rustls::ServerConfig {
+        self.server_with(self.leaf(), clients)
+    }
+
+    /// One whose certificate expires then.
+    pub(crate) fn server_until(&self, then: std::time::SystemTime) -> rustls::ServerConfig {
+        let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        params.not_after = then.into();
+        self.server_with(self.leaf_of(params), None)
+    }
+
+    fn server_with(
+        &self,
+        (cert, key): (String, String),
+        clients: Option<&Authority>,
+    ) -> rustls::ServerConfig {
         use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-        let (cert, key) = self.leaf();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()

@@ -145,6 +145,28 @@ async fn mutual_tls_verifies_both_sides() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_expires_while_its_server_runs_is_not_taken_at_the_next_connection() {
+    let (ca, mut files) = (Authority::new(), Files::new());
+    let tls = Tls::new(TlsFiles { ca: Some(files.put("ca.pem", &ca.pem())), ..Default::default() });
+    // As short a life as this machine is fast enough for; in a certificate it is of whole seconds.
+    let (server, connection, end) = 'found: {
+        for seconds in [2, 4, 8, 16, 32] {
+            let end = std::time::SystemTime::now() + Duration::from_secs(seconds);
+            let server = Server::tls(Answer::Ok, ca.server_until(end)).await;
+            if let Ok(connection) = dial(server.addr, Some(&tls)).await {
+                break 'found (server, connection, end);
+            }
+        }
+        panic!("no certificate lived for long enough");
+    };
+    assert_eq!(check(&connection).await.unwrap(), 1);
+    let left = end.duration_since(std::time::SystemTime::now()).unwrap_or_default();
+    tokio::time::sleep(left + Duration::from_secs(1)).await;
+    let error = dial(server.addr, Some(&tls)).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Tls(..)) && error.to_string().contains("expired"), "{error}");
+}
+
+#[tokio::test]
 async fn a_rotated_ca_is_used_at_the_next_connection() {
     let (old, new, mut files) = (Authority::new(), Authority::new(), Files::new());
     let server = Server::tls(Answer::Ok, new.server(None)).await;

@@ -1,8 +1,9 @@
 //! TLS settings from files, loaded when first needed and re-read when a file changes.
 //!
 //! A changed file that can't be used leaves the settings that were loaded before in place, with a warning: a
-//! certificate caught in the middle of its rotation must not cost a sign-off. ring is the provider, chosen here and
-//! not process-wide.
+//! certificate caught in the middle of its rotation must not cost a sign-off. Each connection verifies the peer's
+//! certificate as it is then: no session is resumed, which would take one that has expired meanwhile. ring is the
+//! provider, chosen here and not process-wide.
 
 use std::{
     io,
@@ -13,7 +14,10 @@ use std::{
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring},
     pki_types::{
         CertificateDer, PrivateKeyDer, ServerName, UnixTime,
@@ -175,6 +179,7 @@ impl Tls {
                     .map_err(|e| content(key, format!("not usable with {}: {e}", cert.display())))?
             }
         };
+        http1.resumption = Resumption::disabled();
         let mut http2 = http1.clone();
         http1.alpn_protocols.clear();
         http2.alpn_protocols = vec![b"h2".to_vec()];

@@ -18,6 +18,10 @@ use signoff::{
     },
 };
 
+use crate::secret::{self, MARK};
+
+/// The password of `viewer`, who may read over REST.
+pub(crate) const PASSWORD: &str = "s3cr3t-password-1";
 /// The scheduler's keep-alive interval in these tests.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
 /// An outer bound, never a verdict: long beyond what anything here takes.
@@ -80,7 +84,7 @@ impl World {
 
     /// One with a manager of its own kind.
     pub(crate) async fn with(config: Config) -> Self {
-        let users = [vec![User::guest("viewer", "password-1")], config.users.clone()].concat();
+        let users = [vec![User::guest("viewer", PASSWORD)], config.users.clone()].concat();
         let manager = MockManager::start(Config { users, ..config }).await.unwrap();
         let key = key("scheduler-0.scheduler.dragonfly.svc.cluster.local");
         let config = SchedulerConfig::new(key.clone(), manager.grpc_addr()).every(INTERVAL);
@@ -157,7 +161,7 @@ impl World {
         let config = format!(
             "server:\n  advertiseIP: 127.0.0.1\n  advertisePort: {port}\n  listenIP: 127.0.0.1\n  port: {port}\n  host: {host}\n\
              manager:\n  addr: {manager}\n  schedulerClusterID: 1\n  keepAlive:\n    interval: {interval}ms\n\
-             seedPeer:\n  null\n",
+             seedPeer:\n  null\ndatabase:\n  redis:\n    password: {MARK}redis\n",
             port = self.scheduler.addr().port(),
             host = self.key.hostname,
             manager = self.manager.grpc_addr(),
@@ -174,7 +178,7 @@ impl World {
 
     /// One that reads over REST too.
     pub(crate) fn agent_with_rest(&self) -> Command {
-        std::fs::write(self.path("password"), "password-1\n").unwrap();
+        std::fs::write(self.path("password"), format!("{PASSWORD}\n")).unwrap();
         let mut command = self.agent();
         command
             .env(
@@ -187,7 +191,19 @@ impl World {
     }
 }
 
-/// A running signoff process. Killed when dropped.
+impl Drop for World {
+    fn drop(&mut self) {
+        let dirs = ["spool", "run"].map(|name| std::fs::read_dir(self.path(name)));
+        for entry in dirs.into_iter().flatten().flatten().flatten() {
+            let file = std::fs::read(entry.path()).unwrap_or_default();
+            if !std::thread::panicking() {
+                secret::none_in(&String::from_utf8_lossy(&file), &entry.path().display().to_string());
+            }
+        }
+    }
+}
+
+/// A running signoff process. Killed when dropped, and then looked through for secrets.
 pub(crate) struct Process {
     child: Child,
     log: Arc<Mutex<String>>,
@@ -301,6 +317,11 @@ impl Drop for Process {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // A test that has failed says why itself.
+        if !std::thread::panicking() {
+            self.readers.drain(..).for_each(|reader| reader.join().unwrap());
+            secret::none_in(&self.log(), "a process' output");
+        }
     }
 }
 
@@ -309,6 +330,10 @@ pub(crate) async fn run(command: Command) -> (i32, String, String) {
     let mut command = tokio::process::Command::from(command);
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(LONG, output).await.expect("it never ended").unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let text = |bytes: Vec<u8>| {
+        let text = String::from_utf8(bytes).unwrap();
+        secret::none_in(&text, "a command's output");
+        text
+    };
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }

@@ -14,6 +14,7 @@ use signoff::{
 use crate::{
     harness::{Process, World, eventually, run},
     hook::{get, metric, own_address},
+    secret,
 };
 
 /// What an agent with a wrong key must do: say it in time, and settle nothing.
@@ -153,8 +154,6 @@ async fn a_scheduler_yaml_that_appears_only_later_is_read_then() {
     agent.ends_signed_off(&world).await;
 }
 
-const REDIS_PASSWORD: &str = "redis-s3cret";
-
 #[tokio::test]
 async fn a_scheduler_yaml_that_cannot_be_read_is_named_and_its_passwords_are_in_no_output() {
     let world = World::new().await;
@@ -169,26 +168,22 @@ async fn a_scheduler_yaml_that_cannot_be_read_is_named_and_its_passwords_are_in_
     let agent = Process::start(command);
     agent.says("not a regular file").await;
     std::fs::remove_dir(&path).unwrap();
-    let database = format!("database:\n  redis:\n    password: {REDIS_PASSWORD}\n");
-    std::fs::write(&path, format!("{good}database:\n  redis:\n    password: \"{REDIS_PASSWORD}\n")).unwrap();
+    std::fs::write(&path, good.replace("password: ", "password: \"")).unwrap();
     let no_output_has_it = async || {
-        let mut outputs = vec![agent.log(), get(address, "/metrics").await.1];
+        secret::none_in(&agent.log(), "the log");
+        // Of these whoever gets them sees to it, as of the log and of agent.json at the end.
+        get(address, "/metrics").await;
         for subcommand in [&["status"][..], &["status", "-o", "json"], &["check"], &["queue", "list"]] {
-            let (_, out, err) = run(world.command(subcommand)).await;
-            outputs.extend([out, err]);
-        }
-        outputs.extend(std::fs::read_to_string(world.path("run").join("agent.json")));
-        for output in outputs {
-            assert!(!output.contains(REDIS_PASSWORD), "{output}");
+            run(world.command(subcommand)).await;
         }
     };
     agent.says("scheduler.yaml:16:").await;
     no_output_has_it().await;
     let wrong = good.replace("schedulerClusterID: 1", "schedulerClusterID: one");
-    std::fs::write(&path, format!("{wrong}{database}")).unwrap();
+    std::fs::write(&path, wrong).unwrap();
     agent.says("manager.schedulerClusterID").await;
     no_output_has_it().await;
-    std::fs::write(&path, format!("{good}{database}")).unwrap();
+    std::fs::write(&path, &good).unwrap();
     agent.says("The scheduler serves.").await;
     let (code, out, err) = run(world.command(&["pre-stop"])).await;
     assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{out}{err}");

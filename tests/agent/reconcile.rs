@@ -9,17 +9,20 @@ use signoff::{
     key::SchedulerKey,
     manager::State,
     mock::{
-        manager::{Config, MockManager, Release, User},
+        manager::{Config, MockManager, Release, Role, User},
         scheduler::{MockScheduler, SchedulerConfig},
         table::{Change, TableRow},
     },
 };
 
-use crate::harness::{INTERVAL, LONG, run, signoff};
+use crate::harness::{INTERVAL, LONG, PASSWORD, run, signoff};
 
 mod look;
 mod stay;
 mod write;
+
+/// Of `chief`, who may delete.
+const ROOT_PASSWORD: &str = "s3cr3t-password-0";
 
 /// A manager with some schedulers, each at an address of its own, and a directory.
 pub(crate) struct Fleet {
@@ -49,7 +52,8 @@ impl Fleet {
     }
 
     pub(crate) async fn with(config: Config, schedulers: u8) -> Self {
-        let users = [vec![User::guest("viewer", "password-1")], config.users.clone()].concat();
+        let chief = User { name: "chief".to_owned(), password: ROOT_PASSWORD.to_owned(), role: Role::Root };
+        let users = [vec![User::guest("viewer", PASSWORD), chief], config.users.clone()].concat();
         let manager = MockManager::start(Config { users, ..config }).await.unwrap();
         let mut fleet = Self { manager, schedulers: Vec::new(), dir: tempfile::tempdir().unwrap() };
         for n in 0..schedulers {
@@ -105,7 +109,7 @@ impl Fleet {
                 format!("{},http://{}", self.manager.grpc_addr(), self.manager.rest_addr()),
             )
             .env("SIGNOFF_USERNAME", "viewer")
-            .env("SIGNOFF_PASSWORD_FILE", self.file("password", "password-1\n"));
+            .env("SIGNOFF_PASSWORD_FILE", self.file("password", PASSWORD));
         command
     }
 
@@ -113,8 +117,8 @@ impl Fleet {
     pub(crate) fn reconcile_as_root(&self, args: &[&str]) -> Command {
         let mut command = self.reconcile(args);
         command
-            .env("SIGNOFF_USERNAME", "root")
-            .env("SIGNOFF_PASSWORD_FILE", self.file("root-password", "dragonfly"));
+            .env("SIGNOFF_USERNAME", "chief")
+            .env("SIGNOFF_PASSWORD_FILE", self.file("root-password", ROOT_PASSWORD));
         command
     }
 

@@ -3,6 +3,7 @@
 use std::{
     fs::Permissions,
     os::unix::{fs::PermissionsExt, process::CommandExt},
+    process::Command,
 };
 
 use signoff::agent::socket::{Status, status::RowWord, status::SchedulerState};
@@ -129,6 +130,38 @@ async fn a_socket_that_may_not_be_used_is_named_and_never_called_no_agent() {
         assert_eq!((code, out.as_str()), (69, ""), "{err}");
         let said = format!("error: permission denied on {}", socket.display());
         assert!(err.starts_with(&said) && err.contains("fsGroup"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn the_socket_is_for_its_user_and_group_alone_whatever_the_umask_and_the_directory_allow() {
+    for (umask, made, mode) in [("000", Some(0o777), 0o777), ("077", None, 0o770)] {
+        let world = World::new().await;
+        let (run_dir, socket) = (world.path("run"), world.path("run").join("agent.sock"));
+        let permit = |path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        permit(world.path("."), 0o755);
+        if let Some(made) = made {
+            std::fs::create_dir(&run_dir).unwrap();
+            permit(run_dir.clone(), made);
+        }
+        let agent = world.agent();
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", "umask \"$0\" && exec \"$@\"", umask])
+            .arg(agent.get_program())
+            .args(agent.get_args());
+        command.env_clear().envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let _agent = Process::watching(command).await;
+        let (code, _, err) = run(world.command(&["status"])).await;
+        assert_eq!(code, 0, "{err}");
+        let found = [&socket, &run_dir].map(|path| path.metadata().unwrap().permissions().mode() & 0o7777);
+        assert_eq!(found, [0o660, mode], "{umask}");
+        if rustix::process::geteuid().is_root() {
+            let mut command = world.command(&["status"]);
+            command.uid(65534).gid(65534);
+            let (code, _, err) = run(command).await;
+            assert!(code == 69 && err.starts_with("error: permission denied on "), "{umask}: {code} {err}");
+        }
     }
 }
 

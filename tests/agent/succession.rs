@@ -19,7 +19,7 @@ use signoff::{
 use tokio::net::TcpListener;
 
 use crate::{
-    harness::{INTERVAL, LONG, Process, World, eventually, run},
+    harness::{INTERVAL, LONG, PASSWORD, Process, World, eventually, run},
     hook::{metric, own_address},
 };
 
@@ -133,7 +133,7 @@ async fn an_agent_that_starts_only_later_signs_the_dead_row_off_at_once() {
 async fn behind_several_managers(rest: bool) {
     let database = Database::in_memory(Collation::MySql);
     let mut world = World::with(Config { database: Some(database.clone()), ..Config::default() }).await;
-    let users = vec![User::guest("viewer", "password-1")];
+    let users = vec![User::guest("viewer", PASSWORD)];
     let config = Config { database: Some(database), users, ..Config::default() };
     // Its memory is never emptied: nobody writes through it.
     let reading = MockManager::start(config).await.unwrap();

@@ -23,32 +23,36 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Process, World},
-    hook::{metric, own_address, send},
+    harness::{PASSWORD, Process, World},
+    hook::{exchange, metric, own_address},
 };
 
-/// A CA whose certificates are for 127.0.0.1.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+/// A CA.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
     /// Writes the CA's own certificate.
-    fn write(&self, path: &Path) {
+    pub(crate) fn write(&self, path: &Path) {
         put(path, &self.0.pem());
     }
 
-    /// Writes a certificate and its key beside each other, with these names.
-    fn issue(&self, cert: &Path, key: &Path) {
+    /// Writes a certificate and its key, with these names.
+    pub(crate) fn issue(&self, params: CertificateParams, cert: &Path, key: &Path) {
         let pair = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         put(cert, &params.signed_by(&pair, &self.0).unwrap().pem());
         put(key, &pair.serialize_pem());
     }
+}
+
+/// A certificate for 127.0.0.1, valid for ever.
+pub(crate) fn for_loopback() -> CertificateParams {
+    CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap()
 }
 
 /// Puts a whole file in place at once, as a Secret's update does.
@@ -61,7 +65,7 @@ fn put(path: &Path, text: &str) {
 /// A manager behind TLS over the world's own table; with `clients`, it asks for a certificate of that CA.
 async fn behind_tls(world: &World, authority: &Authority, clients: Option<&Authority>) -> MockManager {
     let (cert, key) = (world.path("server.pem"), world.path("server-key.pem"));
-    authority.issue(&cert, &key);
+    authority.issue(for_loopback(), &cert, &key);
     let client_ca = clients.map(|clients| {
         clients.write(&world.path("clients.pem"));
         world.path("clients.pem")
@@ -167,7 +171,7 @@ async fn a_manager_that_asks_for_a_client_certificate_gets_it() {
     let mut world = World::new().await;
     let authority = Authority::new();
     authority.write(&world.path("ca.pem"));
-    authority.issue(&world.path("client.pem"), &world.path("client-key.pem"));
+    authority.issue(for_loopback(), &world.path("client.pem"), &world.path("client-key.pem"));
     let manager = behind_tls(&world, &authority, Some(&authority)).await;
     let agent = Process::watching(agent_over_mtls(&world, &manager)).await;
     agent.term();
@@ -198,7 +202,7 @@ async fn a_client_certificate_rotated_while_the_agent_runs_is_used() {
     let mut world = World::new().await;
     let (server, old, new) = (Authority::new(), Authority::new(), Authority::new());
     server.write(&world.path("ca.pem"));
-    old.issue(&world.path("client.pem"), &world.path("client-key.pem"));
+    old.issue(for_loopback(), &world.path("client.pem"), &world.path("client-key.pem"));
     let mut manager = behind_tls(&world, &server, Some(&old)).await;
     let agent = Process::watching(agent_over_mtls(&world, &manager)).await;
     // From now on only the new CA's certificates are taken, and the agent has one of the old.
@@ -206,7 +210,7 @@ async fn a_client_certificate_rotated_while_the_agent_runs_is_used() {
     new.write(&world.path("clients.pem"));
     manager.restart().await.unwrap();
     agent.says("No manager answers").await;
-    new.issue(&world.path("client.pem"), &world.path("client-key.pem"));
+    new.issue(for_loopback(), &world.path("client.pem"), &world.path("client-key.pem"));
     agent.says("The manager answers again.").await;
     agent.term();
     world.scheduler.vanish().await;
@@ -217,7 +221,7 @@ async fn a_client_certificate_rotated_while_the_agent_runs_is_used() {
 async fn a_wrong_password_is_said_never_shown_and_keeps_nothing_from_being_signed_off() {
     let mut world = World::new().await;
     let command = world.agent_with_rest();
-    let wrong = "not-the-right-1";
+    let wrong = "s3cr3t-not-right";
     std::fs::write(world.path("password"), wrong).unwrap();
     let agent = Process::watching(command).await;
     agent.says("REST does not answer; reads go over gRPC").await;
@@ -233,19 +237,19 @@ async fn a_wrong_password_is_said_never_shown_and_keeps_nothing_from_being_signe
 async fn a_right_password_that_is_refused_for_half_a_minute_is_waited_for() {
     let world = World::new().await;
     let command = world.agent_with_rest();
-    let body = r#"{"name":"viewer","password":"password-1"}"#;
+    let body = format!("{{\"name\":\"viewer\",\"password\":\"{PASSWORD}\"}}");
     let request = format!(
         "POST /api/v1/users/signin HTTP/1.1\r\nHost: manager\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    let (status, _) = send(world.manager.rest_addr(), None, &request).await.unwrap();
+    let (status, _) = exchange(world.manager.rest_addr(), None, &request).await.unwrap();
     assert_eq!(status, 200, "somebody else signs in");
     let agent = Process::watching(command).await;
     agent.says("REST does not answer; reads go over gRPC").await;
     agent.says("REST works again: reads are fresh.").await;
     let log = agent.kill().await;
     assert!(!log.contains("refuses the user name or the password"), "{log}");
-    assert!(!log.contains("password-1"), "{log}");
+    assert!(!log.contains(PASSWORD), "{log}");
 }
 
 /// The process's largest resident memory so far, in KiB, by the socket it listens on.

@@ -24,8 +24,8 @@ pub(crate) enum Schema {
     V2_5,
 }
 
-pub(crate) const PASSWORD: &str = "correct-horse%";
-const ENCODED: &str = "correct-horse%25";
+pub(crate) const PASSWORD: &str = "s3cr3t-horse%";
+const ENCODED: &str = "s3cr3t-horse%25";
 
 /// Word for word what the documents say is needed.
 const GRANT_MARIADB: &str = "GRANT SELECT (id, host_name, ip, port, state, scheduler_cluster_id, is_del, config, last_keep_alive_at, updated_at) ON manager.scheduler TO 'signoff'@'%'";
@@ -219,5 +219,7 @@ pub(crate) async fn seen(source: &DatabaseSource, scope: &Scope) -> Result<Vec<S
 
 /// Why a look fails.
 pub(crate) async fn refusal(source: &DatabaseSource) -> String {
-    seen(source, &Scope::All).await.expect_err("a refusal").why
+    let why = seen(source, &Scope::All).await.expect_err("a refusal").why;
+    crate::secret::none_in(&why, "a refusal");
+    why
 }

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
@@ -245,4 +247,58 @@ fn every_manifest_that_the_documents_name_is_there() {
         }
     }
     assert!(named > 20, "{named}");
+}
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            sources(&entry, found);
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            found.push(entry);
+        }
+    }
+}
+
+#[test]
+fn unsafe_is_forbidden_and_dependencies_are_checked_as_security_md_says() {
+    // In the roots too: Cargo's lints don't reach who compiles without Cargo.
+    for root in ["src/lib.rs", "src/main.rs"] {
+        assert!(read(root).lines().any(|line| line == "#![forbid(unsafe_code)]"), "{root}");
+    }
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        let manifest = read(manifest);
+        let (_, lints) = manifest.split_once("[lints.rust]\n").unwrap();
+        assert!(lints.split("\n\n").next().unwrap().contains("unsafe_code = \"forbid\""), "{manifest}");
+    }
+    let mut found = Vec::new();
+    for dir in ["src", "tests", "fuzz/fuzz_targets"] {
+        sources(&path(dir), &mut found);
+    }
+    assert!(found.len() > 200, "{}", found.len());
+    // This file alone has the word, in strings.
+    for source in found.iter().filter(|source| !source.ends_with("tests/docs/folder.rs")) {
+        let text = fs::read_to_string(source).unwrap();
+        let code = text.lines().filter_map(|line| line.split("//").next());
+        let mut words = code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'));
+        assert!(words.all(|word| word != "unsafe"), "{}", source.display());
+    }
+    let checks = read(".ci/run");
+    let deny = checks.lines().find(|line| line.starts_with("run cargo deny")).unwrap();
+    assert!(deny.ends_with("bans licenses sources"), "{deny}");
+}
+
+#[test]
+fn every_test_that_security_md_names_is_one() {
+    let text = read("docs/security.md");
+    let (_, tested) = text.split_once("\n## What is tested\n").unwrap();
+    let rows = tested.lines().filter(|line| line.starts_with('|')).skip(2);
+    let named: Vec<&str> = rows.flat_map(|row| spans(row.rsplit('|').nth(1).unwrap())).collect();
+    assert!(named.len() > 20, "{named:?}");
+    let mut found = Vec::new();
+    ["src", "tests"].iter().for_each(|dir| sources(&path(dir), &mut found));
+    let all: String = found.iter().map(|source| fs::read_to_string(source).unwrap()).collect();
+    for name in named {
+        let there = ["\nfn", "\nasync fn", "\n    fn"].map(|begin| all.contains(&format!("]{begin} {name}")));
+        assert!(there.contains(&true), "{name}");
+    }
 }

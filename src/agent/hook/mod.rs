@@ -112,10 +112,12 @@ impl Hook {
         match self.token.as_ref()?.permits(request.headers()).await {
             Ok(true) => None,
             Ok(false) => {
-                tracing::warn!(
-                    peer = %peer,
-                    "A pre-stop hook was refused: it has not the token, in Authorization: Bearer or X-Signoff-Token."
-                );
+                if self.refused.is_news(peer) {
+                    tracing::warn!(
+                        peer = %peer,
+                        "A pre-stop hook was refused: it has not the token, in Authorization: Bearer or X-Signoff-Token."
+                    );
+                }
                 Some(http1::text(StatusCode::UNAUTHORIZED, "the token is missing or wrong"))
             }
             Err(error) => {

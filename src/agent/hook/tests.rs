@@ -304,6 +304,19 @@ async fn a_token_is_never_logged() {
     assert!(!text.contains("s3cret") && !text.contains("gu3ssed"), "{text}");
 }
 
+#[tokio::test]
+async fn who_guesses_at_the_token_can_not_fill_the_log() {
+    let (log, _guard) = Log::capture();
+    let (server, _dir) = with_token(Some("s3cret-Token"));
+    let began = std::time::Instant::now();
+    for _ in 0..100 {
+        assert_eq!(server.status("\r\nX-Signoff-Token: gu3ssed").await, "401");
+    }
+    let said = log.text().matches("it has not the token").count();
+    let once_a_second = began.elapsed().as_secs() as usize + 1;
+    assert!((1..=once_a_second.min(50)).contains(&said), "{said}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn strangers_can_not_fill_the_log() {
     let refused = Refused::default();

@@ -11,11 +11,12 @@ use std::{
 };
 
 use http::{HeaderMap, header};
-use subtle::ConstantTimeEq;
 use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{sleep, timeout},
 };
+
+use crate::secret::Secret;
 
 /// The header for a token alone; `Authorization: Bearer` is the other way. (kubelet drops Authorization where it falls
 /// back from HTTPS to HTTP.)
@@ -33,7 +34,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A read on a thread of its own, since a file may hang.
-type Reading = JoinHandle<Result<Vec<u8>, TokenError>>;
+type Reading = JoinHandle<Result<Secret, TokenError>>;
 
 /// Why there is no token. Names the file.
 #[derive(Debug, thiserror::Error)]
@@ -104,16 +105,14 @@ impl TokenFile {
         });
         let bare = headers.get_all(HEADER).iter().map(|value| value.as_bytes());
         // No early end: how many headers there are is the client's own doing, which of them matches isn't told.
-        Ok(bearer
-            .chain(bare)
-            .fold(false, |matched, given| matched | bool::from(given.trim_ascii().ct_eq(token.as_slice()))))
+        Ok(bearer.chain(bare).fold(false, |matched, given| matched | token.is(given.trim_ascii())))
     }
 
-    async fn read(&self) -> Result<Vec<u8>, TokenError> {
+    async fn read(&self) -> Result<Secret, TokenError> {
         self.in_time(&mut self.reading()).await
     }
 
-    async fn in_time(&self, reading: &mut Reading) -> Result<Vec<u8>, TokenError> {
+    async fn in_time(&self, reading: &mut Reading) -> Result<Secret, TokenError> {
         match timeout(READ_TIME, reading).await {
             Ok(read) => read.unwrap_or_else(|panicked| Err(self.unreadable(panicked.into()))),
             Err(_) => Err(self.unreadable(io::ErrorKind::TimedOut.into())),
@@ -125,7 +124,7 @@ impl TokenFile {
         spawn_blocking(move || this.read_now())
     }
 
-    fn read_now(&self) -> Result<Vec<u8>, TokenError> {
+    fn read_now(&self) -> Result<Secret, TokenError> {
         let unfit = |what| TokenError::Unfit { path: self.path.clone(), what };
         let mut token = Vec::new();
         File::open(&self.path)
@@ -138,10 +137,10 @@ impl TokenFile {
         if token.is_empty() {
             return Err(unfit("is empty"));
         }
-        if !token.iter().all(u8::is_ascii_graphic) {
-            return Err(unfit("has more than a token in it"));
+        match std::str::from_utf8(token) {
+            Ok(text) if token.iter().all(u8::is_ascii_graphic) => Ok(Secret::new(text)),
+            _ => Err(unfit("has more than a token in it")),
         }
-        Ok(token.to_vec())
     }
 
     fn unreadable(&self, source: io::Error) -> TokenError {

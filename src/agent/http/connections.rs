@@ -214,6 +214,9 @@ pub async fn serve<L, S, F>(
             }
         };
         failing = false;
+        while let Some(ended) = tasks.try_join_next() {
+            report(name, ended);
+        }
         if open.slots().len() >= limits.connections && !open.make_room() {
             tracing::warn!(
                 listener = name,
@@ -221,6 +224,12 @@ pub async fn serve<L, S, F>(
                 "All connections are busy; a new one was closed."
             );
             continue;
+        }
+        // One that was made to go is gone at its task's next turn: in a burst there would be many.
+        while tasks.len() >= limits.connections
+            && let Some(ended) = tasks.join_next().await
+        {
+            report(name, ended);
         }
         let load = Arc::new(watch::Sender::new(Load { busy: 0, since: Instant::now() }));
         let (cut, cut_off) = watch::channel(false);

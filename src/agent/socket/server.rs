@@ -1,20 +1,26 @@
 //! The agent's side: the file, and who is answered on it.
 //!
 //! `agent.lock` beside the socket is locked for as long as the agent lives, so that a dead agent's socket is told from a
-//! living one's even while two agents start at once. The socket appears under its name only once it listens and has its
-//! mode (0660); it replaces a dead agent's by a rename.
+//! living one's even while two agents start at once. The socket has its mode (0660) before it listens, so that nobody else
+//! can ever have connected, and appears under its name only then; it replaces a dead agent's by a rename. No symlink is
+//! followed: whoever may write in the directory can't have the agent open, replace or talk to what is elsewhere.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     future::Future,
     io,
-    os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
+use rustix::fs::OFlags;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{UnixListener, UnixStream},
@@ -55,6 +61,9 @@ pub enum BindError {
         source: io::Error,
     },
 }
+
+/// A symlink in a file's place is an error.
+const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 /// 107 bytes less `/agent.sock.new`.
 const MAX_RUN_DIR: usize = 92;
@@ -112,10 +121,28 @@ pub fn bind(run_dir: &Path) -> Result<AgentSocket, BindError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(system(&new, "removed")(error)),
         _ => {}
     }
-    let listener = UnixListener::bind(&new).map_err(system(&new, "listened on"))?;
-    fs::set_permissions(&new, Permissions::from_mode(0o660)).map_err(system(&new, "given its mode"))?;
+    let socket = with_its_mode(&new)?;
+    let listener = listening(socket).map_err(system(&new, "listened on"))?;
     fs::rename(&new, &path).map_err(system(&path, "put in place"))?;
     Ok(AgentSocket { listener, path, _lock: lock })
+}
+
+/// A socket at this path that doesn't listen yet: until it has its mode, everybody is refused.
+pub(super) fn with_its_mode(path: &Path) -> Result<Socket, BindError> {
+    let bound = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        Ok(socket)
+    };
+    let socket = bound().map_err(system(path, "bound"))?;
+    fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(system(path, "given its mode"))?;
+    Ok(socket)
+}
+
+fn listening(socket: Socket) -> io::Result<UnixListener> {
+    socket.set_nonblocking(true)?;
+    socket.listen(1024)?;
+    UnixListener::from_std(OwnedFd::from(socket).into())
 }
 
 fn system(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> BindError {
@@ -138,6 +165,7 @@ fn lock(lock: &Path, socket: &Path) -> Result<File, BindError> {
         .truncate(false)
         .write(true)
         .mode(0o660)
+        .custom_flags(NOFOLLOW)
         .open(lock)
         .map_err(system(lock, "opened"))?;
     match file.try_lock() {
@@ -149,11 +177,10 @@ fn lock(lock: &Path, socket: &Path) -> Result<File, BindError> {
 
 /// Whether anyone listens there. Only a refusal proves that nobody does; a living one's full queue doesn't block this.
 fn lives(path: &Path) -> bool {
-    let connected =
-        socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).and_then(|socket| {
-            socket.set_nonblocking(true)?;
-            socket.connect(&socket2::SockAddr::unix(path)?)
-        });
+    let connected = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    });
     match connected {
         Ok(()) => true,
         Err(error) => !matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound),

@@ -273,6 +273,17 @@ async fn the_socket_is_for_its_user_and_group_alone() {
 }
 
 #[tokio::test]
+async fn nobody_can_connect_before_the_socket_has_its_mode() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.sock.new");
+    let socket = server::with_its_mode(&path).unwrap();
+    let refused = UnixStream::connect(&path).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o660);
+    drop(socket);
+}
+
+#[tokio::test]
 async fn a_run_directory_that_was_there_keeps_its_mode() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o750)).unwrap();
@@ -340,6 +351,39 @@ async fn what_is_no_socket_is_not_replaced() {
     let error = bind(dir.path()).unwrap_err();
     assert!(matches!(error, BindError::NotASocket { .. }), "{error}");
     assert_eq!(fs::read(path_in(dir.path())).unwrap(), b"mine");
+}
+
+#[tokio::test]
+async fn no_symlink_in_the_run_directory_is_followed() {
+    use std::os::unix::fs::symlink;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let path = |name: &str| elsewhere.path().join(name);
+    fs::write(path("file"), "mine").unwrap();
+    fs::set_permissions(path("file"), fs::Permissions::from_mode(0o600)).unwrap();
+    drop(UnixListener::bind(path("dead.sock")).unwrap());
+    let _living = UnixListener::bind(path("living.sock")).unwrap();
+    for target in ["file", "dead.sock", "living.sock", "missing"] {
+        let dir = tempfile::tempdir().unwrap();
+        let link = |name: &str| symlink(path(target), dir.path().join(name)).unwrap();
+        // In the socket's place it is refused, and left.
+        link("agent.sock");
+        let error = bind(dir.path()).unwrap_err();
+        assert!(matches!(error, BindError::NotASocket { .. }), "{target}: {error}");
+        fs::remove_file(path_in(dir.path())).unwrap();
+        // In that of the socket's first name it is replaced.
+        link("agent.sock.new");
+        let socket = bind(dir.path()).unwrap();
+        assert!(fs::symlink_metadata(socket.path()).unwrap().mode() & 0o777 == 0o660, "{target}");
+        drop(socket);
+        // In the lock's it is refused.
+        fs::remove_file(dir.path().join("agent.lock")).unwrap();
+        link("agent.lock");
+        let error = bind(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("agent.lock can't be opened"), "{target}: {error}");
+    }
+    assert_eq!(fs::metadata(path("file")).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(fs::read(path("file")).unwrap(), b"mine");
+    assert!(!path("missing").exists());
 }
 
 #[tokio::test]

@@ -150,7 +150,7 @@ async fn a_wrong_password_is_told_as_such_and_never_shown() {
 
 #[tokio::test]
 async fn another_user_than_the_agents_is_not_vouched_for_by_it() {
-    let config = Config { users: vec![User::guest("other", "password-2")], ..Config::default() };
+    let config = Config { users: vec![User::guest("other", "s3cr3t-password-2")], ..Config::default() };
     let world = World::with(config).await;
     let _agent = informed(&world, with_rest(&world)).await;
     let check = async |password: &str| {
@@ -160,7 +160,7 @@ async fn another_user_than_the_agents_is_not_vouched_for_by_it() {
         command.args(["--username", "other", "--password-file"]).arg(world.path("other"));
         Checked::of(command).await
     };
-    check("password-2").await.are(&[]);
+    check("s3cr3t-password-2").await.are(&[]);
     check("wrong-password").await.only("sign-in", Verdict::Failed, "sign-in as \"other\"");
 }
 

@@ -130,7 +130,7 @@ async fn a_hook_token_that_is_not_there_or_empty_is_failed() {
     mode(&world.path("token"), 0o600);
     let said = format!("{path} is empty");
     Checked::of(beside(&world)).await.only("hook token file", Verdict::Failed, &said);
-    std::fs::write(world.path("token"), "secret-token\n").unwrap();
+    std::fs::write(world.path("token"), "s3cr3t-token\n").unwrap();
     Checked::of(beside(&world)).await.are(&[]);
 }
 

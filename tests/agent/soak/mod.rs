@@ -24,11 +24,11 @@ use self::{
 };
 use crate::{
     clock::FastClock,
-    harness::{LONG, Process, eventually, key, signoff},
+    harness::{LONG, PASSWORD, Process, eventually, key, signoff},
 };
 
 mod servers;
-mod usage;
+pub(crate) mod usage;
 
 /// How much faster the agents' clocks are.
 const RATE: u32 = 200;
@@ -89,7 +89,7 @@ impl Soak {
             manager_back: None,
             schedulers_back: [None; 2],
         };
-        std::fs::write(soak.path("password"), "password-1\n").unwrap();
+        std::fs::write(soak.path("password"), PASSWORD).unwrap();
         Some(soak)
     }
 

@@ -13,6 +13,8 @@ use signoff::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use crate::harness::PASSWORD;
+
 /// What the servers are told.
 #[derive(Debug)]
 pub(super) enum Order {
@@ -46,7 +48,7 @@ impl Servers {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let users = vec![User::root(), User::guest("viewer", "password-1")];
+                let users = vec![User::root(), User::guest("viewer", PASSWORD)];
                 let mut manager = MockManager::start(Config { users, ..Config::default() }).await.unwrap();
                 let mut schedulers = Vec::new();
                 for key in keys {

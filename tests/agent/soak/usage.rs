@@ -4,14 +4,14 @@ use std::{fmt, path::Path};
 
 /// At one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// Of its own (`RssAnon`), in KiB: the program's file is paged in bit by bit, which is no growth.
-    pub(super) memory: u64,
+    pub(crate) memory: u64,
     /// Open files, sockets among them.
-    pub(super) files: u64,
-    pub(super) threads: u64,
+    pub(crate) files: u64,
+    pub(crate) threads: u64,
     /// Files in the spool.
-    pub(super) spool: u64,
+    pub(crate) spool: u64,
 }
 
 impl fmt::Display for Usage {
@@ -22,7 +22,7 @@ impl fmt::Display for Usage {
 }
 
 impl Usage {
-    pub(super) fn of(pid: u32, spool: &Path) -> Self {
+    pub(crate) fn of(pid: u32, spool: &Path) -> Self {
         let count = |dir: &Path| std::fs::read_dir(dir).map_or(0, |entries| entries.count() as u64);
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let field = |name: &str| -> u64 {
@@ -42,7 +42,7 @@ impl Usage {
 const ALLOWED: Usage = Usage { memory: 256, files: 1, threads: 1, spool: 2 };
 
 /// So many samples tell something.
-pub(super) const ENOUGH: usize = 12;
+pub(crate) const ENOUGH: usize = 12;
 
 fn median(samples: &[Usage], of: impl Fn(&Usage) -> u64) -> u64 {
     let mut values: Vec<u64> = samples.iter().map(of).collect();
@@ -60,14 +60,14 @@ fn medians(samples: &[Usage]) -> Usage {
 }
 
 /// The medians of both halves, once it has warmed up.
-pub(super) fn halves(samples: &[Usage]) -> (Usage, Usage) {
+pub(crate) fn halves(samples: &[Usage]) -> (Usage, Usage) {
     let warm = &samples[samples.len() / 4..];
     let (first, second) = warm.split_at(warm.len() / 2);
     (medians(first), medians(second))
 }
 
 /// What grew.
-pub(super) fn grown(samples: &[Usage]) -> Vec<&'static str> {
+pub(crate) fn grown(samples: &[Usage]) -> Vec<&'static str> {
     assert!(samples.len() >= ENOUGH, "too few to tell: {}", samples.len());
     let (first, second) = halves(samples);
     let grew = |of: fn(&Usage) -> u64| of(&second) > of(&first) + of(&ALLOWED);

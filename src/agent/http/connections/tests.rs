@@ -132,6 +132,39 @@ async fn many_silent_clients_shut_nobody_out() {
 }
 
 #[tokio::test]
+async fn a_burst_does_not_exceed_the_cap() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut burst = Vec::new();
+    for _ in 0..40 {
+        burst.push(TcpStream::connect(address).await.unwrap());
+    }
+    // All wait to be accepted, which is done without a pause.
+    let (open, most) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
+    let (place, seen) = (open.clone(), most.clone());
+    let server =
+        serve("burst", listener, limits(4, BOUND * 2), std::future::pending(), move |stream, _, _| {
+            let place = place.clone();
+            // But for the one here and the one of this closure.
+            seen.fetch_max(Arc::strong_count(&place) - 2, Ordering::SeqCst);
+            async move {
+                let _held = (stream, place);
+                std::future::pending().await
+            }
+        });
+    let ends = async {
+        for stream in &mut burst[..36] {
+            assert!(is_closed(stream).await);
+        }
+    };
+    tokio::select! {
+        () = server => unreachable!(),
+        () = ends => {}
+    }
+    assert_eq!((most.load(Ordering::SeqCst), Arc::strong_count(&open) - 1), (4, 4));
+}
+
+#[tokio::test]
 async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     let idle = Duration::from_millis(100);
     let server = echo(limits(4, idle)).await;
