@@ -1,16 +1,17 @@
 //! The scheduler's own configuration, `/etc/dragonfly/scheduler.yaml`: the named fields that say whose row the agent
 //! answers for and where everything is. Nothing else is read.
 //!
-//! The file also holds a Redis password. So whatever isn't a named field is skipped without being kept, and an error
+//! The file also holds a Redis password. So whatever isn't a named field goes with the document, and an error
 //! names the file, the line and the field, never a word of the file's text. As the scheduler reads it: keys match
 //! without regard to case, a null counts as unset, a number will do where a text is wanted and the other way about.
 
-use std::{cell::Cell, fmt, net::IpAddr, path::Path, time::Duration};
-
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use super::duration;
+
+use document::{Document, Found, Leaf};
+
+mod document;
 
 /// Where the Helm chart and the scheduler itself expect the file.
 pub const DEFAULT_PATH: &str = "/etc/dragonfly/scheduler.yaml";
@@ -131,29 +132,15 @@ const FIELDS: [&str; 15] = [
 /// Reads the named fields from the file's `text`; `file` is its path, for errors only.
 pub fn parse(text: &str, file: &Path) -> Result<Parsed, YamlError> {
     let file = file.display().to_string();
-    let walk = Walk { found: Cell::default() };
-    let section = Section { walk: &walk, prefix: "" };
-    // Snippets of the source are switched off, and the error's text isn't used either.
-    let options = serde_saphyr::options! { with_snippet: false };
-    let read =
-        serde_saphyr::with_deserializer_from_str_with_options(text, options, |de| section.deserialize(de));
-    if let Err(error) = read {
-        let line = error.location().map_or(0, |l| l.line());
-        let what = match error {
-            serde_saphyr::Error::MultipleDocuments { .. } => "more than one YAML document",
-            serde_saphyr::Error::DuplicateMappingKey { .. } => "a key is there twice in one mapping",
-            serde_saphyr::Error::Eof { .. } => "the document ends too early",
-            _ => "not a YAML document of the kind a scheduler reads",
-        };
-        return Err(YamlError::Document { file, line, what });
-    }
-    Ok(fill(walk.found.take(), &file))
-}
-
-struct Found {
-    field: &'static str,
-    line: u64,
-    leaf: Leaf,
+    let document = Document::read(text).map_err(|(line, what)| YamlError::Document {
+        file: file.clone(),
+        line: line as u64,
+        what,
+    })?;
+    let mut found: Vec<Found> = FIELDS.iter().filter_map(|field| document.find(field)).collect();
+    // What is wrong is told from the top down.
+    found.sort_by_key(|found| found.line);
+    Ok(fill(found, &file))
 }
 
 fn fill(found: Vec<Found>, file: &str) -> Parsed {
@@ -186,15 +173,15 @@ fn fill(found: Vec<Found>, file: &str) -> Parsed {
                 Ok(ip) => yaml.advertise_ip = Some(ip),
                 Err(_) => wrong("an IP address"),
             },
-            "server.advertisePort" | "server.port" => match text.parse::<u16>() {
+            "server.advertisePort" | "server.port" => match whole(&text).map(u16::try_from) {
                 // The scheduler takes 0 for unset.
-                Ok(0) => {}
-                Ok(port) if field == "server.port" => yaml.port = Some(port),
-                Ok(port) => yaml.advertise_port = Some(port),
-                Err(_) => wrong("a port, a whole number from 1 to 65535"),
+                Some(Ok(0)) => {}
+                Some(Ok(port)) if field == "server.port" => yaml.port = Some(port),
+                Some(Ok(port)) => yaml.advertise_port = Some(port),
+                _ => wrong("a port, a whole number from 1 to 65535"),
             },
-            "manager.schedulerClusterID" => match text.parse::<u64>() {
-                Ok(id) if id > 0 => yaml.cluster_id = Some(id),
+            "manager.schedulerClusterID" => match whole(&text) {
+                Some(id) if id > 0 => yaml.cluster_id = Some(id),
                 _ => wrong("a cluster id, a whole number of at least 1"),
             },
             "manager.keepAlive.interval" => match duration::parse_go(&text) {
@@ -214,165 +201,12 @@ fn fill(found: Vec<Found>, file: &str) -> Parsed {
     Parsed { yaml, errors }
 }
 
-/// Collects the leaves on the way through the document.
-struct Walk {
-    found: Cell<Vec<Found>>,
-}
-
-/// A mapping on the way to named fields, whose dotted names begin with `prefix`. Anything else than a mapping there
-/// holds none of them.
-#[derive(Clone, Copy)]
-struct Section<'w> {
-    walk: &'w Walk,
-    prefix: &'static str,
-}
-
-impl<'de> DeserializeSeed<'de> for Section<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-/// What a key of a section leads to.
-enum Step {
-    Leaf(&'static str),
-    Section(&'static str),
-}
-
-impl Section<'_> {
-    fn step(&self, key: &str) -> Option<Step> {
-        FIELDS.iter().find_map(|field| {
-            let rest = field.strip_prefix(self.prefix)?;
-            let (head, deeper) = match rest.split_once('.') {
-                Some((head, _)) => (head, true),
-                None => (rest, false),
-            };
-            if !head.eq_ignore_ascii_case(key) {
-                return None;
-            }
-            let prefix = &field[..self.prefix.len() + head.len() + usize::from(deeper)];
-            Some(if deeper { Step::Section(prefix) } else { Step::Leaf(field) })
-        })
-    }
-}
-
-impl<'de> Visitor<'de> for Section<'_> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a mapping")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Key(key)) = map.next_key::<Key>()? {
-            match self.step(&key) {
-                Some(Step::Section(prefix)) => map.next_value_seed(Section { walk: self.walk, prefix })?,
-                Some(Step::Leaf(field)) => {
-                    let spanned: Spanned<Leaf> = map.next_value()?;
-                    let mut found = self.walk.found.take();
-                    found.push(Found { field, line: spanned.referenced.line(), leaf: spanned.value });
-                    self.walk.found.set(found);
-                }
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_none<E: de::Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-/// A mapping's key, whatever its type; only texts lead anywhere.
-struct Key(String);
-
-impl<'de> de::Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Ok(Key(match Leaf::deserialize(from)? {
-            Leaf::Text(text) => text,
-            Leaf::Null | Leaf::Collection => String::new(),
-        }))
-    }
-}
-
-/// The value of a named field.
-enum Leaf {
-    Null,
-    Text(String),
-    Collection,
-}
-
-impl<'de> de::Deserialize<'de> for Leaf {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct V;
-        impl<'de> Visitor<'de> for V {
-            type Value = Leaf;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-            fn visit_unit<E: de::Error>(self) -> Result<Leaf, E> {
-                Ok(Leaf::Null)
-            }
-            fn visit_none<E: de::Error>(self) -> Result<Leaf, E> {
-                Ok(Leaf::Null)
-            }
-            fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Leaf, D::Error> {
-                from.deserialize_any(V)
-            }
-            fn visit_bool<E: de::Error>(self, v: bool) -> Result<Leaf, E> {
-                Ok(Leaf::Text(v.to_string()))
-            }
-            fn visit_i64<E: de::Error>(self, v: i64) -> Result<Leaf, E> {
-                Ok(Leaf::Text(v.to_string()))
-            }
-            fn visit_u64<E: de::Error>(self, v: u64) -> Result<Leaf, E> {
-                Ok(Leaf::Text(v.to_string()))
-            }
-            fn visit_i128<E: de::Error>(self, v: i128) -> Result<Leaf, E> {
-                Ok(Leaf::Text(v.to_string()))
-            }
-            fn visit_u128<E: de::Error>(self, v: u128) -> Result<Leaf, E> {
-                Ok(Leaf::Text(v.to_string()))
-            }
-            fn visit_f64<E: de::Error>(self, v: f64) -> Result<Leaf, E> {
-                Ok(Leaf::Text(v.to_string()))
-            }
-            fn visit_str<E: de::Error>(self, v: &str) -> Result<Leaf, E> {
-                Ok(Leaf::Text(v.to_owned()))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Leaf, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Leaf::Collection)
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Leaf, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Leaf::Collection)
-            }
-        }
-        from.deserialize_any(V)
+/// A whole number as YAML writes it, decimal, `0x` or `0o`.
+fn whole(text: &str) -> Option<u64> {
+    match text.split_at_checked(2) {
+        Some(("0x", digits)) => u64::from_str_radix(digits, 16).ok(),
+        Some(("0o", digits)) => u64::from_str_radix(digits, 8).ok(),
+        _ => text.parse().ok(),
     }
 }
 
