@@ -192,9 +192,9 @@ impl Lifecycle {
         out.push(Effect::Exit(if self.unacknowledged() { Exit::Queued } else { Exit::Done }));
     }
 
-    pub(super) fn begin_ending(&mut self, now: Moment) {
+    pub(super) fn begin_ending(&mut self, came: Moment) {
         // One that is older than the grace was another ending: a scheduler that crashed long ago.
-        self.ending = self.ending.filter(|began| *began + self.config.grace >= now).or(Some(now));
+        self.ending = self.ending.filter(|began| *began + self.config.grace >= came).or(Some(came));
     }
 
     pub(super) fn end_drain(&mut self, out: &mut Vec<Effect>) {

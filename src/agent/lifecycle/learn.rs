@@ -196,7 +196,7 @@ impl Lifecycle {
             Sight::Refused(at) if at.iter().any(|at| self.served_at.contains(at)) => {
                 if !matches!(before, Scheduler::Down(_)) {
                     self.scheduler = Scheduler::Down(now.at);
-                    self.begin_ending(now.at);
+                    self.begin_ending(now.came);
                     if let Some(drain) = &mut self.drain {
                         drain.went_down = true;
                     }
@@ -221,7 +221,7 @@ impl Lifecycle {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        self.begin_ending(now.at);
+        self.begin_ending(now.came);
         let length = self.config.grace + DRAIN_SLACK;
         if self.drain.is_none() {
             out.push(Effect::Notice(Notice::Drain(true)));
@@ -232,7 +232,7 @@ impl Lifecycle {
         let ask = self.ask(Cause::PreStop, Some(until), now, out);
         self.attempts.urge(now.at);
         let last = self.reserve_at().max(now.at);
-        let answer_by = wait.map_or(last, |wait| last.min(now.at + wait));
+        let answer_by = wait.map_or(last, |wait| last.min(now.came + wait));
         self.hooks.push((Hook { id: hook, answer_by }, ask));
     }
 
@@ -240,8 +240,8 @@ impl Lifecycle {
         if self.terminated.is_some() {
             return self.exit(now, out);
         }
-        self.begin_ending(now.at);
-        self.terminated = Some(now.at);
+        self.begin_ending(now.came);
+        self.terminated = Some(now.came);
         if !self.inactive_proven {
             self.ask(Cause::Sigterm, None, now, out);
         }

@@ -7,12 +7,12 @@ use tracing::{info, warn};
 
 use super::super::{
     backlog::Backlog,
+    command::{Command, Commands},
     disk::{Disk, DiskError, SpoolState},
     lifecycle::{Event, Sight},
     replay::{Origin, Replay},
     say,
     scheduler::{Observation, Target, Watcher},
-    shell::Command,
     succession::task::Heirloom,
 };
 use super::Agent;
@@ -193,12 +193,8 @@ pub(super) fn start_to_watch(settings: &Settings) -> Option<Watcher> {
 }
 
 /// Takes what dead processes left for this key and tells the core of it: now, or once a slow disk has it.
-pub async fn take_own(
-    disk: &Disk,
-    key: &SchedulerKey,
-    commands: &mpsc::UnboundedSender<Command>,
-) -> Result<(), DiskError> {
-    let tell = |commands: mpsc::UnboundedSender<Command>| {
+pub async fn take_own(disk: &Disk, key: &SchedulerKey, commands: &Commands) -> Result<(), DiskError> {
+    let tell = |commands: Commands| {
         move |taken: Taken| {
             say::problems(&taken.problems);
             // Nothing is news, too: no agent before this one left an attempt. One whose record can't be read may have.

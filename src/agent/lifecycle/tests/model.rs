@@ -130,7 +130,8 @@ impl World {
 
     fn now(&mut self) -> Now {
         let roll = u32::try_from(self.roll(1 << 31)).unwrap() * 2;
-        Now { at: Moment(self.at), wall: WALL + self.at.as_millis() as u64, roll }
+        let at = Moment(self.at);
+        Now { at, came: at, wall: WALL + self.at.as_millis() as u64, roll }
     }
 
     fn is_active(&self) -> bool {
