@@ -27,7 +27,7 @@ impl Lifecycle {
     pub(super) fn decide(&mut self, now: Now, out: &mut Vec<Effect>) {
         if self.drain_may_end() && self.drain.is_some_and(|drain| now.at >= drain.until) {
             self.end_drain(out);
-            self.ending = None;
+            self.endings.clear();
             self.inactive_proven = false;
         }
         if self.resign_at.is_some_and(|at| now.at >= at) {
@@ -194,7 +194,8 @@ impl Lifecycle {
 
     pub(super) fn begin_ending(&mut self, came: Moment) {
         // One that is older than the grace was another ending: a scheduler that crashed long ago.
-        self.ending = self.ending.filter(|began| *began + self.config.grace >= came).or(Some(came));
+        self.endings.retain(|began| *began + self.config.grace >= came);
+        self.endings.push(came);
     }
 
     pub(super) fn end_drain(&mut self, out: &mut Vec<Effect>) {
@@ -210,7 +211,6 @@ impl Lifecycle {
     pub(super) fn drop_drain(&mut self, out: &mut Vec<Effect>) {
         if matches!(self.scheduler, Scheduler::Serving(_)) {
             self.end_drain(out);
-            self.ending = self.ending.filter(|_| self.terminated.is_some());
         } else {
             self.drain = None;
         }

@@ -184,7 +184,7 @@ impl Lifecycle {
                             self.end_drain(out);
                         }
                         if self.drain.is_none() {
-                            self.ending = None;
+                            self.endings.clear();
                         }
                     }
                     self.read_by(self.provable_from(now.at + self.config.interval * 2));

@@ -711,6 +711,19 @@ fn g4_the_grace_counts_from_when_a_signal_came_though_the_disk_was_waited_for_me
 }
 
 #[test]
+fn g4_a_pre_stop_in_the_grace_of_another_that_no_stop_followed_begins_the_end_by_itself() {
+    let mut bench = Bench::serving();
+    bench.step(Event::PreStop { hook: 1, wait: None });
+    bench.secs(28);
+    bench.step(Event::PreStop { hook: 2, wait: None });
+    bench.secs(10);
+    bench.step(Event::PreStop { hook: 3, wait: None });
+    bench.secs(1);
+    bench.step(Event::Terminate);
+    assert_eq!(bench.core.deadline().unwrap().0, bench.at + Duration::from_secs(30 - 11));
+}
+
+#[test]
 fn dropped_by_hand_is_settled_and_the_hook_hears_of_it() {
     let mut bench = Bench::serving();
     let effects = bench.step(Event::PreStop { hook: 1, wait: None });
