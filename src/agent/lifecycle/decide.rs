@@ -7,7 +7,7 @@ use super::{
         attempts::ATTEMPT_LIMIT,
         moment::{Moment, Now},
     },
-    Answer, Effect, Hold, IDENTITY_GRACE, Lifecycle, Notice, Pending, Scheduler, Target, Verdict,
+    Answer, Effect, Hold, Hook, IDENTITY_GRACE, Lifecycle, Notice, Pending, Scheduler, Target, Verdict,
 };
 use crate::{
     exit::Exit,
@@ -117,6 +117,7 @@ impl Lifecycle {
         self.pending.push(Pending {
             record: record.clone(),
             on_disk: false,
+            offered: false,
             since: now.at,
             acknowledged: None,
             inherited: false,
@@ -158,8 +159,9 @@ impl Lifecycle {
     }
 
     pub(super) fn answer_late_hooks(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let late: Vec<_> =
-            self.hooks.extract_if(.., |(hook, _)| now.at >= hook.answer_by || self.done).collect();
+        let offering = |ask: &RecordId| self.pending.iter().any(|p| p.record.id == *ask && !p.offered);
+        let late = |hook: &Hook, ask: &RecordId| self.done || (now.at >= hook.answer_by && !offering(ask));
+        let late: Vec<_> = self.hooks.extract_if(.., |(hook, ask)| late(hook, ask)).collect();
         for (hook, ask) in late {
             let on_disk = self.pending.iter().any(|pending| pending.record.id == ask && pending.on_disk);
             let why = self.attempts.last_failure().map(str::to_owned);
@@ -171,7 +173,7 @@ impl Lifecycle {
     }
 
     pub(super) fn leave_if_done(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if self.terminated.is_none() {
+        if self.terminated.is_none() || self.pending.iter().any(|pending| !pending.offered) {
             return;
         }
         let reserve = now.at >= self.reserve_at();

@@ -29,6 +29,7 @@ impl Lifecycle {
             Event::Written { ask, on_disk } => {
                 if let Some(pending) = self.pending.iter_mut().find(|pending| pending.record.id == ask) {
                     pending.on_disk = on_disk;
+                    pending.offered = true;
                 }
                 self.persist_again =
                     self.pending.iter().any(|pending| !pending.on_disk).then_some(now.at + PERSIST_AGAIN);
@@ -134,6 +135,7 @@ impl Lifecycle {
                     self.pending.push(Pending {
                         record,
                         on_disk: true,
+                        offered: true,
                         since: now.at,
                         acknowledged: None,
                         inherited: true,

@@ -724,6 +724,26 @@ fn g4_a_pre_stop_in_the_grace_of_another_that_no_stop_followed_begins_the_end_by
 }
 
 #[test]
+fn g1_a_hook_without_time_left_is_answered_once_its_ask_was_offered_to_the_disk() {
+    for disk_works in [true, false] {
+        let mut bench = Bench::serving();
+        let effects = bench.step(Event::PreStop { hook: 1, wait: None });
+        bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
+        bench.after(Duration::from_millis(29_500));
+        bench.disk_works = disk_works;
+        let effects = bench.step(Event::PreStop { hook: 2, wait: None });
+        let answer = effects.iter().find_map(|effect| match effect {
+            Effect::Answer(2, answer) => Some(answer.clone()),
+            _ => None,
+        });
+        assert_eq!(
+            answer.map(|answer| (answer.verdict, answer.on_disk)),
+            Some((Verdict::Queued, disk_works))
+        );
+    }
+}
+
+#[test]
 fn dropped_by_hand_is_settled_and_the_hook_hears_of_it() {
     let mut bench = Bench::serving();
     let effects = bench.step(Event::PreStop { hook: 1, wait: None });
