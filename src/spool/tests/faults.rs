@@ -287,6 +287,43 @@ fn g6_a_mark_that_the_disk_refused_is_offered_to_it_again_unless_another_took_it
 }
 
 #[test]
+fn g1_what_is_taken_from_a_dead_process_is_on_disk_before_anything_is_done_for_it() {
+    for own in [true, false] {
+        let dir = dir();
+        open(&dir).write_ask(&ask(1, 1)).unwrap();
+        let (mut spool, syncs) = watched(&dir);
+        let take = |spool: &mut Spool| match own {
+            true => spool.take_own(&key(1)).unwrap(),
+            false => spool.adopt_foreign(None).unwrap().unwrap(),
+        };
+        assert_eq!(ids(&take(&mut spool).records), [(Kind::Ask, 1)]);
+        assert_eq!(syncs.lock().unwrap().done, [Synced::Directory]);
+        assert_eq!(ids(&take(&mut spool).records), []);
+        assert_eq!(syncs.lock().unwrap().done.len(), 1, "nothing was taken");
+        // One that can't be made sure of is taken all the same, and said.
+        spool.release(&[ask(1, 1).id]);
+        syncs.lock().unwrap().fail = Some((Synced::Directory, 5));
+        let taken = take(&mut spool);
+        assert_eq!((ids(&taken.records), taken.problems.len()), (vec![(Kind::Ask, 1)], 1));
+        assert!(spool.owes());
+    }
+}
+
+#[test]
+fn g1_what_was_taken_is_said_though_the_disk_refuses_the_rest() {
+    for listings in 0..6 {
+        let dir = dir();
+        open(&dir).write_ask(&ask(1, 1)).unwrap();
+        let (mut spool, syncs) = watched(&dir);
+        syncs.lock().unwrap().listings = listings;
+        let first = spool.adopt_foreign(None).map_or(Vec::new(), |taken| ids(&taken.unwrap().records));
+        syncs.lock().unwrap().listings = usize::MAX;
+        let second = ids(&spool.adopt_foreign(None).unwrap().unwrap().records);
+        assert_eq!([first, second].concat(), [(Kind::Ask, 1)], "{listings}");
+    }
+}
+
+#[test]
 fn each_refusal_of_the_disk_says_what_it_is_and_where() {
     for (errno, label, said) in [
         (rustix::io::Errno::ACCESS, "denied", "fsGroup"),
