@@ -34,6 +34,8 @@ pub struct Taken {
     pub problems: Vec<Problem>,
     /// Asks that can't be read: they stay, and may be taken another time.
     pub unreadable: usize,
+    /// Records that a living process holds.
+    pub busy: usize,
     /// There are more records than may be open at a time: adopt again once these are settled.
     pub more: bool,
 }
@@ -151,7 +153,7 @@ impl Spool {
         let busy = self.take_once(names, found, taken, &ours);
         if !busy.is_empty() {
             wait();
-            self.take_once(busy, found, taken, &ours);
+            taken.busy += self.take_once(busy, found, taken, &ours).len();
         }
     }
 

@@ -22,7 +22,7 @@ const SERVED_AT: usize = 4;
 impl Lifecycle {
     pub(super) fn learn(&mut self, event: Event, now: Now, out: &mut Vec<Effect>) {
         match event {
-            Event::Found(left) => self.learn_found(left, now, out),
+            Event::Found { left, all } => self.learn_found(left, all, now, out),
             Event::Scheduler(sight) => self.learn_sight(sight, now, out),
             Event::PreStop { hook, wait } => self.learn_pre_stop(hook, wait, now, out),
             Event::Terminate => self.learn_terminate(now, out),
@@ -117,8 +117,16 @@ impl Lifecycle {
         }
     }
 
-    pub(super) fn learn_found(&mut self, left: Vec<(Kind, Record)>, now: Now, out: &mut Vec<Effect>) {
-        self.attempts.others_are_known();
+    pub(super) fn learn_found(
+        &mut self,
+        left: Vec<(Kind, Record)>,
+        all: bool,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        if all {
+            self.attempts.others_are_known();
+        }
         // An agent that signed off or held may have left attempts that are still applied.
         if left.iter().any(|(_, record)| record.what != What::Seen) {
             self.attempts.linger(now.at);

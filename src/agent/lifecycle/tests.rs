@@ -51,7 +51,7 @@ impl Bench {
     fn new(freshness: Freshness, left: Vec<(Kind, Record)>) -> Self {
         let now = now_at(100);
         let mut core = Lifecycle::new(config(freshness), now.at);
-        let all = core.step(Event::Found(left), now);
+        let all = core.step(Event::Found { left, all: true }, now);
         Self { core, at: now.at.0, wall: WALL, all, disk_works: true }
     }
 
@@ -220,7 +220,7 @@ fn g2_a_scheduler_is_down_only_where_it_has_served() {
 fn a_seen_mark_that_comes_late_makes_a_refusing_scheduler_down() {
     let mut bench = Bench::fresh();
     assert_eq!(attempt(&bench.step(refused())), None);
-    let effects = bench.step(Event::Found(vec![mark_of(What::Seen)]));
+    let effects = bench.step(Event::Found { left: vec![mark_of(What::Seen)], all: true });
     assert!(attempt(&effects).is_some());
 }
 
@@ -744,6 +744,19 @@ fn g1_a_hook_without_time_left_is_answered_once_its_ask_was_offered_to_the_disk(
 }
 
 #[test]
+fn g6_what_another_process_holds_of_this_keys_may_have_left_attempts() {
+    for (all, verdict) in [(true, Some(Verdict::Confirmed)), (false, None)] {
+        let mut core = Lifecycle::new(config(Freshness::Fresh), now_at(100).at);
+        let first = core.step(Event::Found { left: vec![mark_of(What::Seen)], all }, now_at(100));
+        let mut bench =
+            Bench { core, at: Duration::from_secs(100), wall: WALL, all: first, disk_works: true };
+        let effects = bench.step(refused());
+        let effects = bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
+        assert_eq!(settled(&effects), verdict, "{all}");
+    }
+}
+
+#[test]
 fn dropped_by_hand_is_settled_and_the_hook_hears_of_it() {
     let mut bench = Bench::serving();
     let effects = bench.step(Event::PreStop { hook: 1, wait: None });
@@ -976,11 +989,11 @@ fn g6_a_spool_without_a_record_of_this_key_says_that_no_agent_was_before_us() {
     let now = now_at(100);
     let mut core = Lifecycle::new(config(Freshness::Fresh), now.at);
     assert!(core.attempts.any_open(now.at));
-    core.step(Event::Found(vec![mark_of(What::Seen)]), now);
+    core.step(Event::Found { left: vec![mark_of(What::Seen)], all: true }, now);
     assert!(!core.attempts.any_open(now.at), "one that only saw it serve left nothing");
-    core.step(Event::Found(vec![mark_of(What::Held)]), now);
+    core.step(Event::Found { left: vec![mark_of(What::Held)], all: true }, now);
     assert!(core.attempts.any_open(now.at));
-    core.step(Event::Found(Vec::new()), now);
+    core.step(Event::Found { left: Vec::new(), all: true }, now);
     assert!(core.attempts.any_open(now.at), "nothing more is no proof of less");
 }
 

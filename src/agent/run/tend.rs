@@ -197,10 +197,12 @@ pub async fn take_own(disk: &Disk, key: &SchedulerKey, commands: &Commands) -> R
     let tell = |commands: Commands| {
         move |taken: Taken| {
             say::problems(&taken.problems);
-            // Nothing is news, too: no agent before this one left an attempt. One whose record can't be read may have.
-            if !taken.records.is_empty() || taken.problems.is_empty() {
+            // Nothing is news, too: no agent before this one left an attempt. One whose record can't be read, or is another's at
+            // the moment, may have.
+            let all = taken.problems.is_empty() && taken.busy == 0;
+            if all || !taken.records.is_empty() {
                 // The shell is gone only when the process ends.
-                let _ = commands.send(Command::Event(Event::Found(taken.records)));
+                let _ = commands.send(Command::Event(Event::Found { left: taken.records, all }));
             }
         }
     };

@@ -162,7 +162,7 @@ impl World {
         self.owed = self.asks.keys().cloned().collect();
         let asks = self.asks.values().map(|ask| (Kind::Ask, ask.clone()));
         let left = asks.chain(self.marks.iter().map(|mark| (Kind::Mark, mark.clone()))).collect();
-        self.step(Event::Found(left));
+        self.step(Event::Found { left, all: true });
         self.look();
     }
 
