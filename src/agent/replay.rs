@@ -317,9 +317,17 @@ impl Replay {
 
     async fn forget(&self, job: &Job, verdict: Verdict) -> Verdict {
         let ids: Vec<RecordId> = job.asks.iter().map(|ask| ask.id.clone()).collect();
+        // One that may live was perhaps signed off for those asks: its own agent is to know, and takes over what says so.
+        let may_live = matches!(verdict, Verdict::Superseded | Verdict::Dropped);
         // What the disk refuses it is offered again; until then it may be replayed again: harmless.
-        let forgotten = self.disk.settle(ids, false).await.map(drop);
-        if let Err(error) = forgotten.and(self.disk.drop_all_marks(job.key.clone()).await) {
+        let settled = self.disk.settle(ids, may_live).await.map(drop);
+        let forgotten = if may_live {
+            self.disk.release_all(job.key.clone());
+            settled
+        } else {
+            settled.and(self.disk.drop_all_marks(job.key.clone()).await)
+        };
+        if let Err(error) = forgotten {
             self.metrics.spool_error();
             warn!(scheduler.key = %job.key, reason = %error, "A settled sign-off could not be removed from the spool.");
         }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::{
     manager::{Contact, Failure, Filter, HoldStart, Row, RowRead},
-    spool::{Limits, Spool, drop_record, scan},
+    spool::{Limits, Spool, drop_record, record::Kind, scan},
 };
 
 /// A manager whose answers to a sign-off are given, the last one again and again; reads find the row active, or, after so many
@@ -157,4 +157,21 @@ async fn g1_nothing_is_signed_off_that_was_dropped_by_hand_meanwhile() {
         assert_eq!(settled, (verdict, attempts));
         assert_eq!(scan(dir.path()).unwrap().entries().count(), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g2_another_that_lives_is_left_a_mark_that_it_may_have_been_signed_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = Scripted {
+        answers: Mutex::new(vec![Outcome::Confirmed]),
+        attempts: AtomicUsize::new(0),
+        inactive_after: usize::MAX,
+        meanwhile: Box::new(|| ()),
+    };
+    let asks = vec![ask(1, Cause::Predecessor)];
+    let (verdict, _) = settled_in(dir.path(), manager, asks.clone(), Origin::Spool, Clock::start()).await;
+    assert_eq!(verdict, Verdict::Superseded);
+    // Not held by the process that replayed it any more.
+    let taken = Spool::open(dir.path(), Limits::default()).unwrap().take_own(&asks[0].key).unwrap();
+    assert_eq!(taken.records, [(Kind::Mark, asks[0].clone())]);
 }
