@@ -3,19 +3,20 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::{
     backlog::Backlog,
     clock::Clock,
+    command::{Command, Commands},
     disk::{Disk, DiskError, PATIENCE},
     lifecycle::{Lifecycle, Verdict},
     metrics::Metrics,
     replay::{Origin, Replay},
     run::{by_key, core_config, take_own},
     say,
-    shell::{Command, Shell},
+    shell::Shell,
     socket::{PreStopAnswer, Status},
 };
 use crate::{
@@ -41,8 +42,8 @@ pub async fn pre_stop(
 ) -> Result<PreStopAnswer, Failure> {
     let manager = client(settings)?;
     let (disk, _reports) = Disk::start(&settings.spool, Limits::default());
-    let (commands, inbox) = mpsc::unbounded_channel();
     let clock = Clock::start();
+    let (commands, inbox) = Commands::new(clock);
     let mut core = Lifecycle::new(core_config(settings, key.clone(), manager.freshness()), clock.now().at);
     if let Err(error) = take_own(&disk, &key, &commands).await {
         warn!(reason = %error, "The spool could not be read.");

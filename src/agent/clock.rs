@@ -23,7 +23,8 @@ impl Clock {
 
     /// What time it is.
     pub fn now(&self) -> Now {
-        Now { at: self.at(Instant::now()), wall: wall_millis(), roll: fastrand::u32(..) }
+        let at = self.at(Instant::now());
+        Now { at, came: at, wall: wall_millis(), roll: fastrand::u32(..) }
     }
 
     /// An instant as a moment.

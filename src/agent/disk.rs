@@ -33,7 +33,7 @@ use crate::{
 pub const PATIENCE: Duration = Duration::from_millis(500);
 /// How many operations may wait for the disk.
 const BACKLOG: usize = 1024;
-/// How soon a spool that could not be opened is opened again, without any operation that asks for it.
+/// How soon a spool that could not be opened is opened again, and what it owes is tried again, without any operation that asks for it.
 const REOPEN: Duration = Duration::from_secs(5);
 
 /// Why an operation has no result.
@@ -291,6 +291,14 @@ impl Disk {
         Ok(answered.await.map_err(gone)??)
     }
 
+    /// Lets go of all records of a key, without waiting.
+    pub fn release_all(&self, key: SchedulerKey) {
+        self.send("release", move |spool| {
+            spool.release_all(&key);
+            Ok(())
+        });
+    }
+
     /// Lets go of records, without waiting.
     pub fn release(&self, ids: Vec<RecordId>) {
         self.send("release", move |spool| {
@@ -363,9 +371,31 @@ impl<F: Fn() -> Result<Spool, SpoolError>> Server<F> {
     }
 
     fn run(&mut self, job: Job) {
+        self.make_good();
         match &mut self.spool {
             Some(spool) => job(Ok(spool)),
             None => job(self.open()),
+        }
+    }
+
+    /// That it was refused was said when it was.
+    fn make_good(&mut self) {
+        if let Some(spool) = self.spool.as_mut().filter(|spool| spool.owes()) {
+            drop(spool.make_good());
+        }
+    }
+
+    /// Whether there is nothing to do without any operation.
+    fn is_at_rest(&self) -> bool {
+        self.spool.as_ref().is_some_and(|spool| !spool.owes())
+    }
+
+    /// What is to be done without any operation.
+    fn tend(&mut self) {
+        match self.spool {
+            Some(_) => self.make_good(),
+            // Why it is refused was said.
+            None => drop(self.open()),
         }
     }
 }
@@ -376,16 +406,16 @@ fn serve<F: Fn() -> Result<Spool, SpoolError>>(
     mut server: Server<F>,
     reopen: Duration,
 ) {
-    // Why it is refused was said.
-    drop(server.open());
+    server.tend();
     loop {
-        let job = match server.spool {
-            Some(_) => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            None => queue.recv_timeout(reopen),
+        let job = if server.is_at_rest() {
+            queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            queue.recv_timeout(reopen)
         };
         match job {
             Ok(job) => server.run(job),
-            Err(RecvTimeoutError::Timeout) => drop(server.open()),
+            Err(RecvTimeoutError::Timeout) => server.tend(),
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -407,18 +437,19 @@ impl Disk {
         tokio::spawn(async move {
             let mut server = Server { open, said, spool: None };
             turn().await;
-            drop(server.open());
+            server.tend();
             loop {
                 done();
-                let job = match server.spool {
-                    Some(_) => Ok(queue.recv().await),
-                    None => tokio::time::timeout(REOPEN, queue.recv()).await,
+                let job = if server.is_at_rest() {
+                    Ok(queue.recv().await)
+                } else {
+                    tokio::time::timeout(REOPEN, queue.recv()).await
                 };
                 turn().await;
                 match job {
                     Ok(Some(job)) => server.run(job),
                     Ok(None) => return,
-                    Err(_) => drop(server.open()),
+                    Err(_) => server.tend(),
                 }
             }
         });

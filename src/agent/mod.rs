@@ -5,6 +5,7 @@ pub mod attempts;
 pub mod backlog;
 pub mod check;
 pub mod clock;
+pub mod command;
 pub mod degraded;
 pub mod disk;
 pub mod hook;

@@ -31,6 +31,8 @@ impl Sub<Moment> for Moment {
 pub struct Now {
     /// The monotonic clock.
     pub at: Moment,
+    /// When what happened came: before `at` where the shell waited for the disk meanwhile. A grace counts from here.
+    pub came: Moment,
     /// The wall clock: only for what is written into records, and for the end of a drain that outlives its agent.
     pub wall: WallMillis,
     /// A random number, for jitter.

@@ -3,7 +3,8 @@
 //!
 //! The key is looked at before each attempt: if something answers at its ip:port and no other row has that ip:port, it lives
 //! and the ask is superseded; if another row has it, the address was reused and the sign-off goes on. An ask for a predecessor
-//! alone is acknowledged at most once: a row that is active again after that lives, and the ask is superseded.
+//! alone is acknowledged at most once: a row that is active again after that lives, and the ask is superseded. One that was
+//! dropped by hand meanwhile is not signed off.
 
 use std::{sync::Arc, time::Duration};
 
@@ -63,13 +64,19 @@ struct Job {
     key: SchedulerKey,
     asks: Vec<Record>,
     origin: Origin,
-    /// They are a predecessor's alone.
-    once: bool,
     attempts: Attempts,
     listed: bool,
     until: Option<Moment>,
     said_unknown: bool,
     said_failure: bool,
+}
+
+impl Job {
+    /// They are a predecessor's alone.
+    fn once(&self) -> bool {
+        let predecessor = |ask: &Record| matches!(ask.what, What::SignOff { cause: Cause::Predecessor, .. });
+        self.asks.iter().all(predecessor)
+    }
 }
 
 impl Replay {
@@ -98,10 +105,8 @@ impl Replay {
         if origin == Origin::Spool {
             attempts.linger(self.clock.now().at);
         }
-        let predecessor = |ask: &Record| matches!(ask.what, What::SignOff { cause: Cause::Predecessor, .. });
         let mut job = Job {
             listed: asks.iter().any(|ask| ask.listed),
-            once: asks.iter().all(predecessor),
             origin,
             attempts,
             key,
@@ -168,6 +173,11 @@ impl Replay {
             }
             let hedge = job.attempts.may_hedge(now);
             if hedge || job.attempts.may_begin(now) {
+                if self.were_dropped(job).await {
+                    return Some(self.forget(job, Verdict::Dropped).await);
+                }
+                // The disk may have taken its time.
+                let now = self.clock.now().at;
                 let covers: Vec<RecordId> = job.asks.iter().map(|ask| ask.id.clone()).collect();
                 let id = job.attempts.begin(covers, now);
                 let (this, key, done) = (self.clone(), job.key.clone(), done.clone());
@@ -267,7 +277,7 @@ impl Replay {
                 Ok(read) => {
                     let inactive = read.state != RowState::Active;
                     job.attempts.row_was_read(inactive);
-                    return match (inactive, job.once) {
+                    return match (inactive, job.once()) {
                         (true, _) => Some(self.forget(job, verdict).await),
                         (false, true) => Some(self.forget(job, Verdict::Superseded).await),
                         (false, false) => None,
@@ -281,6 +291,23 @@ impl Replay {
         }
     }
 
+    /// Whether somebody dropped all that is asked by hand. What is left of it is still asked.
+    async fn were_dropped(&self, job: &mut Job) -> bool {
+        let ids = job.asks.iter().map(|ask| ask.id.clone()).collect();
+        let gone = self.disk.vanished(ids).await;
+        let left: Vec<Record> = job.asks.iter().filter(|ask| !gone.contains(&ask.id)).cloned().collect();
+        if left.is_empty() {
+            return true;
+        }
+        if left.len() < job.asks.len() {
+            self.backlog.replayed(&job.asks);
+            self.disk.settle_later(gone, false);
+            job.asks = left;
+            self.show(job);
+        }
+        false
+    }
+
     async fn look(&self, job: &Job) -> Look {
         match job.asks.iter().rev().find_map(|ask| ask.address) {
             Some(address) => look::at(self.manager.as_ref(), &job.key, address).await,
@@ -290,9 +317,17 @@ impl Replay {
 
     async fn forget(&self, job: &Job, verdict: Verdict) -> Verdict {
         let ids: Vec<RecordId> = job.asks.iter().map(|ask| ask.id.clone()).collect();
-        // What the disk refuses stays queued, and is replayed again: harmless.
-        let forgotten = self.disk.settle(ids, false).await.map(drop);
-        if let Err(error) = forgotten.and(self.disk.drop_all_marks(job.key.clone()).await) {
+        // One that may live was perhaps signed off for those asks: its own agent is to know, and takes over what says so.
+        let may_live = matches!(verdict, Verdict::Superseded | Verdict::Dropped);
+        // What the disk refuses it is offered again; until then it may be replayed again: harmless.
+        let settled = self.disk.settle(ids, may_live).await.map(drop);
+        let forgotten = if may_live {
+            self.disk.release_all(job.key.clone());
+            settled
+        } else {
+            settled.and(self.disk.drop_all_marks(job.key.clone()).await)
+        };
+        if let Err(error) = forgotten {
             self.metrics.spool_error();
             warn!(scheduler.key = %job.key, reason = %error, "A settled sign-off could not be removed from the spool.");
         }

@@ -11,6 +11,7 @@ use super::{
     alone,
     backlog::Backlog,
     clock::{Clock, wall_millis},
+    command::{Command, Commands, Inbox},
     degraded::Degraded,
     disk::{Disk, Report},
     http::Readiness,
@@ -18,7 +19,7 @@ use super::{
     lifecycle::{Config, Event, Lifecycle},
     metrics::Metrics,
     scheduler::Watcher,
-    shell::{Command, Deadline, Shell},
+    shell::{Deadline, Shell},
     socket::{
         Status,
         status::{ManagerStatus, SchedulerStatus, SpoolStatus, SuccessionStatus},
@@ -55,7 +56,7 @@ struct Agent {
     degraded: Degraded,
     ready: Readiness,
     clock: Clock,
-    commands: mpsc::UnboundedSender<Command>,
+    commands: Commands,
     /// The socket is bound, and the run directory with it.
     bound: watch::Sender<bool>,
 }
@@ -77,7 +78,8 @@ struct Surroundings {
 pub async fn run(resolve: Resolve) -> Exit {
     let metrics = Metrics::new();
     let degraded = Degraded::new(metrics.clone());
-    let (commands, mut inbox) = mpsc::unbounded_channel();
+    let clock = Clock::start();
+    let (commands, mut inbox) = Commands::new(clock);
     listen_for_signals(&commands);
     let Resolved { settings, problems } = match find_out(&resolve).await {
         Ok(resolved) => resolved,
@@ -88,7 +90,7 @@ pub async fn run(resolve: Resolve) -> Exit {
         metrics,
         degraded,
         ready: Readiness::default(),
-        clock: Clock::start(),
+        clock,
         commands,
         bound: watch::Sender::new(false),
     };
@@ -131,7 +133,7 @@ async fn find_out(resolve: &Resolve) -> Result<Resolved, Exit> {
     }
 }
 
-fn listen_for_signals(commands: &mpsc::UnboundedSender<Command>) {
+fn listen_for_signals(commands: &Commands) {
     match signal_hook_tokio::Signals::new([SIGTERM, SIGINT]) {
         Ok(mut signals) => {
             let commands = commands.clone();
@@ -148,7 +150,7 @@ fn listen_for_signals(commands: &mpsc::UnboundedSender<Command>) {
 
 impl Agent {
     /// From the moment it is known whose row this is, to the end.
-    async fn answer_for_its_scheduler(&self, inbox: mpsc::UnboundedReceiver<Command>) -> Exit {
+    async fn answer_for_its_scheduler(&self, inbox: Inbox) -> Exit {
         self.write_settings();
         let Some(key) = self.settings.key() else { return Exit::Internal };
         info!(
@@ -179,12 +181,7 @@ impl Agent {
     }
 
     /// From the moment all it works with is there, to the end.
-    async fn live(
-        &self,
-        key: SchedulerKey,
-        around: Surroundings,
-        inbox: mpsc::UnboundedReceiver<Command>,
-    ) -> Exit {
+    async fn live(&self, key: SchedulerKey, around: Surroundings, inbox: Inbox) -> Exit {
         let Surroundings { manager, disk, reports, look, last_words, deadline } = around;
         self.watch_disk(&disk, reports);
         self.watch_manager(manager.as_ref());
@@ -226,18 +223,14 @@ impl Agent {
     }
 
     /// Waits until the settings are complete; answers meanwhile that they are not.
-    async fn complete(
-        &mut self,
-        resolve: &Resolve,
-        inbox: &mut mpsc::UnboundedReceiver<Command>,
-    ) -> Result<(), Exit> {
+    async fn complete(&mut self, resolve: &Resolve, inbox: &mut Inbox) -> Result<(), Exit> {
         while !self.settings.is_complete() {
             let again = tokio::time::sleep(AGAIN);
             tokio::pin!(again);
             loop {
                 tokio::select! {
                     () = &mut again => break,
-                    Some(command) = inbox.recv() => match command {
+                    Some((_, command)) = inbox.recv() => match command {
                         Command::Event(Event::Terminate) => {
                             error!("Stopping before it was known whose row this agent answers for: nothing was signed off.");
                             // Not the usage: what was missing is in the surroundings. And it is not done either.

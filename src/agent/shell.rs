@@ -12,17 +12,18 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::{
     attempts::AttemptId,
     backlog::Backlog,
     clock::Clock,
+    command::{Command, Commands, Inbox},
     disk::Disk,
     last_words::LastWords,
     lifecycle::{Answer, Effect, Event, HookId, Lifecycle, Notice, Scheduler, Target},
     metrics::Metrics,
-    moment::Moment,
+    moment::{Moment, Now},
     say,
     socket::{PreStopAnswer, Status},
 };
@@ -38,21 +39,6 @@ pub const READ_LIMIT: Duration = Duration::from_secs(10);
 /// How often the asks are looked for that somebody dropped by hand.
 const DROPPED_EVERY: Duration = Duration::from_secs(5);
 
-/// What others ask of the shell.
-pub enum Command {
-    /// Something happened.
-    Event(Event),
-    /// A pre-stop hook: drain, and answer.
-    PreStop {
-        /// How long the hook waits; without it, until the reserve before the deadline.
-        wait: Option<Duration>,
-        /// Where the answer goes.
-        answer: oneshot::Sender<PreStopAnswer>,
-    },
-    /// What is known.
-    Status(oneshot::Sender<Box<Status>>),
-}
-
 /// What the shell works with.
 pub struct Shell {
     /// The manager.
@@ -64,7 +50,7 @@ pub struct Shell {
     /// The clocks.
     pub clock: Clock,
     /// Comes back to this shell.
-    pub commands: mpsc::UnboundedSender<Command>,
+    pub commands: Commands,
     /// The container's termination message.
     pub last_words: LastWords,
     /// The asks of all keys.
@@ -110,7 +96,7 @@ impl Shell {
         disk: Disk,
         metrics: Metrics,
         clock: Clock,
-        commands: mpsc::UnboundedSender<Command>,
+        commands: Commands,
         base_status: Box<dyn Fn() -> Status + Send>,
     ) -> Self {
         Self {
@@ -132,12 +118,7 @@ impl Shell {
     }
 
     /// Runs until the core says exit.
-    pub async fn run(
-        &mut self,
-        core: &mut Lifecycle,
-        first: Vec<Effect>,
-        mut commands: mpsc::UnboundedReceiver<Command>,
-    ) -> Exit {
+    pub async fn run(&mut self, core: &mut Lifecycle, first: Vec<Effect>, mut commands: Inbox) -> Exit {
         if let Some(exit) = self.act(core, first).await {
             return exit;
         }
@@ -149,7 +130,7 @@ impl Shell {
             let effects = tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(command) => self.take(core, command),
+                    Some((came, command)) => self.take(core, came, command),
                     None => return Exit::Internal,
                 },
                 () = sleep_until(self.clock, wake) => {
@@ -166,8 +147,8 @@ impl Shell {
         }
     }
 
-    fn take(&mut self, core: &mut Lifecycle, command: Command) -> Vec<Effect> {
-        let now = self.clock.now();
+    fn take(&mut self, core: &mut Lifecycle, came: Moment, command: Command) -> Vec<Effect> {
+        let now = Now { came, ..self.clock.now() };
         match command {
             Command::Event(event) => {
                 say::event(core, &event);

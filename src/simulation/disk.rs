@@ -130,6 +130,11 @@ impl Disk {
         self.state.lock().unwrap().dies.insert(pid, call);
     }
 
+    /// No process is to die at a call any more.
+    pub(super) fn spare_all(&self) {
+        self.state.lock().unwrap().dies.clear();
+    }
+
     pub(super) fn is_dead(&self, pid: Pid) -> bool {
         self.state.lock().unwrap().dead.contains(&pid)
     }

@@ -21,11 +21,12 @@ use super::{
 };
 use crate::{
     agent::{
+        command::{Command, Commands},
         disk::Disk,
         lifecycle,
         run::simulated,
         scheduler::{Observation, Watcher},
-        shell::{Command, Deadline},
+        shell::Deadline,
     },
     exit::Exit,
     identity::Settings,
@@ -38,7 +39,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(30);
 /// A process of an agent.
 struct Process {
     pod: usize,
-    commands: mpsc::UnboundedSender<Command>,
+    commands: Commands,
     tasks: Vec<AbortHandle>,
 }
 

@@ -218,7 +218,7 @@ impl<'a> Case<'a> {
                     if taken_back || self.lives(*pid, ask, n) {
                         continue;
                     }
-                    if let Err((guarantee, why)) = self.is_settled(*pid, ask, n) {
+                    if let Err((guarantee, why)) = self.is_settled(*pid, id, ask, n) {
                         found.push((
                             guarantee,
                             *at,
@@ -267,7 +267,13 @@ impl<'a> Case<'a> {
             })
     }
 
-    fn is_settled(&self, pid: Pid, ask: &Ask, before: usize) -> Result<(), (&'static str, String)> {
+    fn is_settled(
+        &self,
+        pid: Pid,
+        id: &RecordId,
+        ask: &Ask,
+        before: usize,
+    ) -> Result<(), (&'static str, String)> {
         let Some((_, _, started)) = self.keys.get(&pid) else { return Err(("G1", "by nobody".to_owned())) };
         let ours: Vec<&Made> = self
             .calls
@@ -284,27 +290,34 @@ impl<'a> Case<'a> {
         });
         let (mut any, mut why) = (false, "no attempt since it was asked was acknowledged".to_owned());
         for made in acknowledged {
-            let Some((_, confirmed, end)) = made.ended else { continue };
+            let Some((ended, confirmed, end)) = made.ended else { continue };
             if end == End::Absent && !ask.listed && !self.was_listed(pid, &ask.key, before) {
                 why = "absent, of a key that was never seen".to_owned();
                 continue;
             }
             any = true;
+            // An attempt for which another ask of the key stays on disk is that one's matter. A disk that is slow carries out
+            // later what was decided then: what began since may have had its own ask refused.
+            let counts = |other: &Made, at: usize| {
+                let refused = other.began.0 >= at && !self.disk_is_blameless(other.began.1);
+                !refused && !self.is_for_another(id, other, before)
+            };
             // The attempts of the agent before count for a minute from this one's start.
             // Of a predecessor nobody on this spool may know: its sign-off is made once, on what is seen of it.
             let theirs = ask.by != pid || self.keys[&pid].0 == ask.key;
             let inherited = (theirs && self.asks_before(pid, &ask.key)).then_some(*started + LINGER);
             let others = ours.iter().filter(|other| other.began.0 != made.began.0);
-            let closed = others
-                .map(|other| other.closed(None))
-                .filter(|closed| *closed > made.began.1)
-                .chain(inherited.filter(|closed| *closed > made.began.1))
-                .max();
-            let Some(closed) = closed else { return Ok(()) };
-            let read = self.events[..before].iter().any(|(_, event)| {
+            let closed_by = |n: usize| {
+                let beside = others.clone().filter(|other| counts(other, n));
+                let closed = beside.map(|other| other.closed(None)).chain(inherited);
+                closed.filter(|closed| *closed > made.began.1).max()
+            };
+            let Some(closed) = closed_by(ended) else { return Ok(()) };
+            let read = self.events[..before].iter().enumerate().any(|(n, (_, event))| {
                 let Event::Read { pid: read, key, asked, state: Some(state), freshness } = event else {
                     return false;
                 };
+                let closed = closed_by(n).unwrap_or_default();
                 let age = if *freshness == Freshness::Fresh {
                     Duration::ZERO
                 } else {
@@ -323,14 +336,29 @@ impl<'a> Case<'a> {
         Err((if any { "G6" } else { "G5" }, why))
     }
 
+    /// Whether an attempt was begun for another ask of the same key, which is still on disk.
+    fn is_for_another(&self, ask: &RecordId, attempt: &Made, before: usize) -> bool {
+        self.asks.iter().any(|(id, other)| {
+            let gone =
+                |(_, event): &(_, Event)| matches!(event, Event::AskGone { id: gone, .. } if gone == id);
+            let there = other.since <= attempt.began.1 && !self.events[..before].iter().any(gone);
+            there && other.key == attempt.key && id != ask
+        })
+    }
+
     /// Whether a dead agent left something on this one's spool that says that attempts may be open.
     fn asks_before(&self, pid: Pid, key: &SchedulerKey) -> bool {
         let (_, spool, started) = &self.keys[&pid];
-        self.asks.values().any(|ask| ask.key == *key && ask.born < *started)
+        // What was dropped by hand says nothing any more.
+        let dropped = |id| self.drops.iter().any(|(at, gone)| *at < *started && gone == id);
+        self.asks.iter().any(|(id, ask)| ask.key == *key && ask.born < *started && !dropped(id))
             && self.calls.values().any(|made| {
                 let same = self.keys.get(&made.pid).is_some_and(|(_, other, _)| other == spool);
                 let killed = self.ends.get(&made.pid).copied();
-                same && made.pid != pid && made.key == *key && made.closed(killed) > *started
+                // What the disk refused for as long as that process lived, no record tells of.
+                let told =
+                    [Some(made.began.1), killed].into_iter().flatten().any(|at| self.disk_is_blameless(at));
+                same && told && made.pid != pid && made.key == *key && made.closed(killed) > *started
             })
     }
 
@@ -386,8 +414,6 @@ impl<'a> Case<'a> {
                     Event::Sight { pid: who, serves: Some(false) } if who == pid && served => {
                         ending = ending.filter(|began| *began + GRACE >= *at).or(Some(*at));
                     }
-                    // A dropped drain is no ending.
-                    Event::AskGone { pid: HAND, .. } => ending = None,
                     Event::Killed { pid: who } if who == pid => over = *at,
                     Event::Exited { pid: who, .. } if who == pid => (over, exited) = (*at, true),
                     _ => {}

@@ -174,7 +174,11 @@ impl Manager for Network {
     async fn hold(&self, key: &SchedulerKey) -> Result<HoldStart, Failure> {
         self.alive().await;
         let call = self.began(key, Call::Hold);
-        let replica = match self.connect(Duration::from_secs(1)).await {
+        // Given up before it is connected, it ends all the same.
+        let mut given_up = GivenUp { network: self, call: Some(call) };
+        let replica = self.connect(Duration::from_secs(1)).await;
+        given_up.call = None;
+        let replica = match replica {
             Ok(replica) => replica,
             Err(failure) => {
                 // Nothing of it was sent. A hold that breaks in its first moment is left out: the agent takes it for one
@@ -299,6 +303,20 @@ impl Manager for Network {
         };
         self.tell(Event::Probed { pid: self.pid, address, answers, lives, cut });
         probe
+    }
+}
+
+/// Tells that a call was dropped on its way.
+struct GivenUp<'a> {
+    network: &'a Network,
+    call: Option<CallId>,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if let Some(call) = self.call {
+            self.network.tell(Event::Ended { pid: self.network.pid, call, end: End::Unknown });
+        }
     }
 }
 

@@ -1,16 +1,20 @@
 //! What befalls the world: faults drawn from a seed, then quiet, then a last look.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     disk::Health,
     fleet::{Fleet, GRACE},
-    history::Event,
+    history::{Event, HAND},
     world::{Fact, Link, Mood, Pace},
 };
-use crate::{agent::clock::set::set_wall, spool::record::What};
+use crate::{
+    agent::clock::set::set_wall,
+    key::SchedulerKey,
+    spool::record::{RecordId, What},
+};
 
 /// Lets a pod alone while something that takes time happens to it.
 pub(super) struct Story {
@@ -360,6 +364,7 @@ impl Story {
         for node in 0..self.nodes {
             let mut world = self.fleet.world.lock();
             world.disks[node].set(Health::Well);
+            world.disks[node].spare_all();
             world.paces[node].tell(Pace::Well);
         }
         for replica in 0..2 {
@@ -421,6 +426,17 @@ impl Story {
                 _ => None,
             })
         };
+        // Whoever drops a sign-off by hand wants none.
+        let dropped_since = |of: &SchedulerKey, since| {
+            let asked = |dropped: &RecordId| {
+                events.iter().any(
+                    |(_, event)| matches!(event, Event::Asked { id, key, .. } if id == dropped && key == of),
+                )
+            };
+            events.iter().any(|(at, event)| {
+                matches!(event, Event::AskGone { pid: HAND, id, .. } if *at >= since && asked(id))
+            })
+        };
         for pod in &world.pods {
             let Some(active) = world.row(&pod.key) else { continue };
             let tell = |wanted, why| {
@@ -445,16 +461,29 @@ impl Story {
             let since = successor.and_then(|pod| started(pod.agent?));
             if let (Some(since), Some(changed)) = (since, world.became_active(&pod.key))
                 && changed < since
+                && !dropped_since(&pod.key, changed)
             {
                 tell(false, "its successor serves");
             }
         }
+        // One that a process settled and died before it was on disk is not there, and would be replayed once more after a power
+        // loss.
+        let settled_by_the_dead = |ask: &RecordId| {
+            let by = events.iter().rev().find_map(|(_, event)| match event {
+                Event::AskGone { pid, id, .. } if id == ask => Some(*pid),
+                _ => None,
+            });
+            by.is_some_and(|by| world.pods.iter().all(|pod| pod.agent != Some(by)))
+        };
+        let mut left = BTreeSet::new();
         for pod in world.pods.iter().filter(|pod| pod.exists && pod.agent.is_some()) {
             let asks = world.disks[pod.node].durable_asks(pod.spool.as_ref());
             // One that the manager never knew stays, until it does or somebody drops it.
-            for record in asks.into_iter().filter(|ask| world.row(&ask.key).is_some()) {
-                world.history.tell(Event::Left { id: record.id });
-            }
+            let asks = asks.into_iter().filter(|ask| world.row(&ask.key).is_some());
+            left.extend(asks.map(|ask| ask.id).filter(|ask| !settled_by_the_dead(ask)));
+        }
+        for id in left {
+            world.history.tell(Event::Left { id });
         }
     }
 }

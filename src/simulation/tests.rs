@@ -102,5 +102,5 @@ fn g6_an_attempt_that_may_still_be_applied_and_is_taken_for_failed_is_caught() {
 
 #[test]
 fn g7_a_sign_off_of_one_that_lives_is_caught() {
-    is_caught("G7", 686, Sabotage { lie: Lie::Probes, ..Sabotage::default() });
+    is_caught("G7", 1176, Sabotage { lie: Lie::Probes, ..Sabotage::default() });
 }

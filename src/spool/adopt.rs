@@ -34,6 +34,8 @@ pub struct Taken {
     pub problems: Vec<Problem>,
     /// Asks that can't be read: they stay, and may be taken another time.
     pub unreadable: usize,
+    /// Records that a living process holds.
+    pub busy: usize,
     /// There are more records than may be open at a time: adopt again once these are settled.
     pub more: bool,
 }
@@ -75,7 +77,10 @@ impl Spool {
             .partition(|name| hashes.contains(&name.hash));
         self.take(needed, &mut found, &mut taken, |record| keys.contains(&record.key));
         self.keep(found, &mut taken);
-        self.tend_idle_marks(idle, &mut taken, foreign)?;
+        if let Err(error) = self.tend_idle_marks(idle, &mut taken, foreign) {
+            // What was taken is held by now: nobody else would be told of it.
+            taken.problems.push(Problem { path: self.dir.clone(), why: error.to_string() });
+        }
         Ok(Some(taken))
     }
 
@@ -148,7 +153,7 @@ impl Spool {
         let busy = self.take_once(names, found, taken, &ours);
         if !busy.is_empty() {
             wait();
-            self.take_once(busy, found, taken, &ours);
+            taken.busy += self.take_once(busy, found, taken, &ours).len();
         }
     }
 
@@ -193,7 +198,14 @@ impl Spool {
         busy
     }
 
+    /// What a dead process has named may not be on disk yet: nothing is done for its sake before it is.
     fn keep(&mut self, mut found: Vec<(File, Kind, Record)>, taken: &mut Taken) {
+        if !found.is_empty()
+            && let Err(error) = self.sync_if(true)
+        {
+            // It is owed now, and no reason to leave undone what was asked.
+            taken.problems.push(Problem { path: self.dir.clone(), why: error.to_string() });
+        }
         found.sort_by(|(_, _, a), (_, _, b)| (a.at, &a.id).cmp(&(b.at, &b.id)));
         for (file, kind, record) in found {
             taken.records.push((kind, record.clone()));

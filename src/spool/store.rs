@@ -32,7 +32,7 @@ impl Default for Limits {
 }
 
 /// Which marks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Marks {
     /// Of sign-offs made.
     SignOff,
@@ -98,7 +98,11 @@ pub struct Spool {
     pub(super) lock: File,
     pub(super) leads: bool,
     /// A directory fsync failed and is to be made good.
-    owed: bool,
+    pub(super) owed: bool,
+    /// Settled asks that the disk did not let go of, and whether they are to be marks.
+    refused: BTreeMap<RecordId, bool>,
+    /// Marks that the disk did not take.
+    unwritten: BTreeMap<(SchedulerKey, Marks), Record>,
 }
 
 impl std::fmt::Debug for Spool {
@@ -122,8 +126,18 @@ impl Spool {
         make_directory(&files, &dir)?;
         files.may_write_in(&dir).map_err(SpoolError::at("write in the directory", &dir))?;
         let lock = open_lock(&files, &dir)?;
-        let spool =
-            Self { files, dir, limits, held: HashMap::new(), last_order: 0, lock, leads: false, owed: false };
+        let spool = Self {
+            files,
+            dir,
+            limits,
+            held: HashMap::new(),
+            last_order: 0,
+            lock,
+            leads: false,
+            owed: false,
+            refused: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
+        };
         spool.remove_leftovers()?;
         Ok(spool)
     }
@@ -152,19 +166,26 @@ impl Spool {
         self.write(Kind::Ask, record)
     }
 
-    /// Writes a mark durably and keeps it locked, in place of the held marks of the same key and kind.
+    /// Writes a mark durably and keeps it locked, in place of the held marks of the same key and kind. One that the disk refuses
+    /// is owed: [`Spool::make_good`].
     pub fn write_mark(&mut self, record: &Record) -> Result<(), SpoolError> {
-        self.write(Kind::Mark, record)?;
+        let which = (record.key.clone(), Marks::of(&record.what));
+        self.unwritten.remove(&which);
+        if let Err(error) = self.write(Kind::Mark, record) {
+            self.unwritten.insert(which, record.clone());
+            return Err(error);
+        }
         // Should an older one come back after a power loss, it says nothing that was not true: no fsync for that.
         self.unlink_marks(&record.key, Marks::of(&record.what), Some(&record.id)).map(drop)
     }
 
     /// These asks are settled. With `keep_as_mark` the newest held one of each key becomes its mark, in place of older marks of
     /// sign-offs; the others are removed. Ids that aren't held asks are passed over, so that this may be repeated after any error.
-    /// One directory fsync.
+    /// What the disk refuses is owed: [`Spool::make_good`]. One directory fsync.
     pub fn settle(&mut self, asks: &[RecordId], keep_as_mark: bool) -> Result<Settled, SpoolError> {
         let mut newest_last: BTreeMap<SchedulerKey, BTreeMap<u64, RecordId>> = BTreeMap::new();
         for id in asks {
+            self.refused.remove(id);
             if let Some(held) = self.held.get(id).filter(|held| held.kind == Kind::Ask) {
                 newest_last.entry(held.record.key.clone()).or_default().insert(held.order, id.clone());
             }
@@ -180,6 +201,7 @@ impl Spool {
                 match self.mark_newest(&mut ids, &mut settled) {
                     Ok(marked) => mark = marked,
                     Err(error) => {
+                        self.refused.extend(ids.into_iter().map(|id| (id, true)));
                         failed.get_or_insert(error);
                         continue;
                     }
@@ -191,6 +213,7 @@ impl Spool {
                     Ok(true) => changed = true,
                     Ok(false) => settled.vanished.push(id),
                     Err(error) => {
+                        self.refused.insert(id, false);
                         failed.get_or_insert(error);
                     }
                 }
@@ -208,8 +231,32 @@ impl Spool {
         failed.map_or(Ok(settled), Err)
     }
 
+    /// Whether the disk refused something that is to be made good.
+    pub fn owes(&self) -> bool {
+        self.owed || !self.refused.is_empty() || !self.unwritten.is_empty()
+    }
+
+    /// Tries again what the disk refused: an ask that is settled and stays would be replayed, and be shown as pending; without its
+    /// mark nobody would know what this process did.
+    pub fn make_good(&mut self) -> Result<(), SpoolError> {
+        let of_kind = |mark| self.refused.iter().filter(move |(_, as_mark)| **as_mark == mark);
+        let [marks, gone] =
+            [true, false].map(|mark| of_kind(mark).map(|(id, _)| id.clone()).collect::<Vec<_>>());
+        let marked = self.settle(&marks, true);
+        let settled = self.settle(&gone, false).and(marked).map(drop);
+        let unwritten: Vec<Record> = self.unwritten.values().cloned().collect();
+        unwritten.iter().map(|mark| self.write_mark(mark)).fold(settled, Result::and)
+    }
+
     /// Removes this key's held marks of one kind. One directory fsync, if there were any.
     pub fn drop_marks(&mut self, key: &SchedulerKey, which: Marks) -> Result<(), SpoolError> {
+        self.unwritten.retain(|(of, kind), _| of != key || !(which == Marks::All || which == *kind));
+        if matches!(which, Marks::SignOff | Marks::All) {
+            // What is owed becomes no mark any more.
+            for (id, as_mark) in &mut self.refused {
+                *as_mark &= self.held.get(id).is_none_or(|held| held.record.key != *key);
+            }
+        }
         let unlinked = self.unlink_marks(key, which, None);
         self.sync_if(*unlinked.as_ref().unwrap_or(&true))?;
         unlinked.map(drop)
@@ -230,8 +277,17 @@ impl Spool {
     /// Lets go of these records: their files stay, and whoever adopts next may have them.
     pub fn release(&mut self, ids: &[RecordId]) {
         for id in ids {
+            self.refused.remove(id);
             self.held.remove(id);
         }
+    }
+
+    /// Lets go of all records of a key.
+    pub fn release_all(&mut self, key: &SchedulerKey) {
+        self.unwritten.retain(|(of, _), _| of != key);
+        let of_key = self.held.values().filter(|held| held.record.key == *key);
+        let ids: Vec<RecordId> = of_key.map(|held| held.record.id.clone()).collect();
+        self.release(&ids);
     }
 
     /// The records that this process holds.
@@ -333,7 +389,10 @@ impl Spool {
                     self.held.remove(&id);
                     settled.vanished.push(id);
                 }
-                Err(error) => return Err(SpoolError::at("rename it to its mark", &ask)(error)),
+                Err(error) => {
+                    ids.push(id);
+                    return Err(SpoolError::at("rename it to its mark", &ask)(error));
+                }
             }
         }
         Ok(None)
@@ -370,7 +429,7 @@ impl Spool {
         Ok(changed)
     }
 
-    fn sync_if(&mut self, changed: bool) -> Result<(), SpoolError> {
+    pub(super) fn sync_if(&mut self, changed: bool) -> Result<(), SpoolError> {
         if !changed && !self.owed {
             return Ok(());
         }

@@ -263,6 +263,29 @@ async fn g1_a_refused_spool_is_opened_again_without_anybody_asking() {
 }
 
 #[tokio::test]
+async fn g6_a_settled_ask_that_the_disk_did_not_let_go_of_goes_without_anybody_asking() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().to_owned();
+    let open = move || Spool::open(&at, Limits::default());
+    let (disk, reports) = Disk::start_with(dir.path().to_owned(), BOUND, SHORT, open);
+    within(disk.write_ask(ask(1))).await.unwrap();
+    let path = crate::spool::scan(dir.path()).unwrap().asks[0].path.clone();
+    // A file can't be removed where a directory is.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    within(disk.settle(vec![ask(1).id], false)).await.unwrap_err();
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, "").unwrap();
+    within(async {
+        while path.exists() {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    })
+    .await;
+    ended(reports, disk).await;
+}
+
+#[tokio::test]
 async fn a_thread_that_is_gone_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, mut reports) = start(dir.path());

@@ -7,7 +7,7 @@ use super::{
         attempts::ATTEMPT_LIMIT,
         moment::{Moment, Now},
     },
-    Answer, Effect, Hold, IDENTITY_GRACE, Lifecycle, Notice, Pending, Scheduler, Target, Verdict,
+    Answer, Effect, Hold, Hook, IDENTITY_GRACE, Lifecycle, Notice, Pending, Scheduler, Target, Verdict,
 };
 use crate::{
     exit::Exit,
@@ -27,7 +27,7 @@ impl Lifecycle {
     pub(super) fn decide(&mut self, now: Now, out: &mut Vec<Effect>) {
         if self.drain_may_end() && self.drain.is_some_and(|drain| now.at >= drain.until) {
             self.end_drain(out);
-            self.ending = None;
+            self.endings.clear();
             self.inactive_proven = false;
         }
         if self.resign_at.is_some_and(|at| now.at >= at) {
@@ -117,6 +117,7 @@ impl Lifecycle {
         self.pending.push(Pending {
             record: record.clone(),
             on_disk: false,
+            offered: false,
             since: now.at,
             acknowledged: None,
             inherited: false,
@@ -158,8 +159,9 @@ impl Lifecycle {
     }
 
     pub(super) fn answer_late_hooks(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let late: Vec<_> =
-            self.hooks.extract_if(.., |(hook, _)| now.at >= hook.answer_by || self.done).collect();
+        let offering = |ask: &RecordId| self.pending.iter().any(|p| p.record.id == *ask && !p.offered);
+        let late = |hook: &Hook, ask: &RecordId| self.done || (now.at >= hook.answer_by && !offering(ask));
+        let late: Vec<_> = self.hooks.extract_if(.., |(hook, ask)| late(hook, ask)).collect();
         for (hook, ask) in late {
             let on_disk = self.pending.iter().any(|pending| pending.record.id == ask && pending.on_disk);
             let why = self.attempts.last_failure().map(str::to_owned);
@@ -171,7 +173,7 @@ impl Lifecycle {
     }
 
     pub(super) fn leave_if_done(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if self.terminated.is_none() {
+        if self.terminated.is_none() || self.pending.iter().any(|pending| !pending.offered) {
             return;
         }
         let reserve = now.at >= self.reserve_at();
@@ -192,9 +194,10 @@ impl Lifecycle {
         out.push(Effect::Exit(if self.unacknowledged() { Exit::Queued } else { Exit::Done }));
     }
 
-    pub(super) fn begin_ending(&mut self, now: Moment) {
+    pub(super) fn begin_ending(&mut self, came: Moment) {
         // One that is older than the grace was another ending: a scheduler that crashed long ago.
-        self.ending = self.ending.filter(|began| *began + self.config.grace >= now).or(Some(now));
+        self.endings.retain(|began| *began + self.config.grace >= came);
+        self.endings.push(came);
     }
 
     pub(super) fn end_drain(&mut self, out: &mut Vec<Effect>) {
@@ -210,7 +213,6 @@ impl Lifecycle {
     pub(super) fn drop_drain(&mut self, out: &mut Vec<Effect>) {
         if matches!(self.scheduler, Scheduler::Serving(_)) {
             self.end_drain(out);
-            self.ending = self.ending.filter(|_| self.terminated.is_some());
         } else {
             self.drain = None;
         }

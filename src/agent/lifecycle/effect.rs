@@ -175,6 +175,8 @@ pub struct Pending {
     pub record: Record,
     /// It is on disk.
     pub on_disk: bool,
+    /// The disk was offered it, and has taken or refused it. Nobody is told of it before.
+    pub offered: bool,
     /// When this process learned of it.
     pub since: Moment,
     /// The manager acknowledged it; it is kept because another attempt may still be applied.

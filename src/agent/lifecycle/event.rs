@@ -49,7 +49,12 @@ pub enum Sight {
 #[derive(Debug, Clone)]
 pub enum Event {
     /// What a predecessor on this spool left for the same key; nothing, where the spool was read and there was none.
-    Found(Vec<(Kind, Record)>),
+    Found {
+        /// The records, this process's own from now on.
+        left: Vec<(Kind, Record)>,
+        /// There are no others: none that can't be read, and none that another process holds.
+        all: bool,
+    },
     /// The scheduler was seen.
     Scheduler(Sight),
     /// `signoff pre-stop`, or the hook listener.

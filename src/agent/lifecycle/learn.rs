@@ -22,13 +22,14 @@ const SERVED_AT: usize = 4;
 impl Lifecycle {
     pub(super) fn learn(&mut self, event: Event, now: Now, out: &mut Vec<Effect>) {
         match event {
-            Event::Found(left) => self.learn_found(left, now, out),
+            Event::Found { left, all } => self.learn_found(left, all, now, out),
             Event::Scheduler(sight) => self.learn_sight(sight, now, out),
             Event::PreStop { hook, wait } => self.learn_pre_stop(hook, wait, now, out),
             Event::Terminate => self.learn_terminate(now, out),
             Event::Written { ask, on_disk } => {
                 if let Some(pending) = self.pending.iter_mut().find(|pending| pending.record.id == ask) {
                     pending.on_disk = on_disk;
+                    pending.offered = true;
                 }
                 self.persist_again =
                     self.pending.iter().any(|pending| !pending.on_disk).then_some(now.at + PERSIST_AGAIN);
@@ -116,8 +117,16 @@ impl Lifecycle {
         }
     }
 
-    pub(super) fn learn_found(&mut self, left: Vec<(Kind, Record)>, now: Now, out: &mut Vec<Effect>) {
-        self.attempts.others_are_known();
+    pub(super) fn learn_found(
+        &mut self,
+        left: Vec<(Kind, Record)>,
+        all: bool,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        if all {
+            self.attempts.others_are_known();
+        }
         // An agent that signed off or held may have left attempts that are still applied.
         if left.iter().any(|(_, record)| record.what != What::Seen) {
             self.attempts.linger(now.at);
@@ -134,6 +143,7 @@ impl Lifecycle {
                     self.pending.push(Pending {
                         record,
                         on_disk: true,
+                        offered: true,
                         since: now.at,
                         acknowledged: None,
                         inherited: true,
@@ -184,7 +194,7 @@ impl Lifecycle {
                             self.end_drain(out);
                         }
                         if self.drain.is_none() {
-                            self.ending = None;
+                            self.endings.clear();
                         }
                     }
                     self.read_by(self.provable_from(now.at + self.config.interval * 2));
@@ -196,7 +206,7 @@ impl Lifecycle {
             Sight::Refused(at) if at.iter().any(|at| self.served_at.contains(at)) => {
                 if !matches!(before, Scheduler::Down(_)) {
                     self.scheduler = Scheduler::Down(now.at);
-                    self.begin_ending(now.at);
+                    self.begin_ending(now.came);
                     if let Some(drain) = &mut self.drain {
                         drain.went_down = true;
                     }
@@ -221,7 +231,7 @@ impl Lifecycle {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        self.begin_ending(now.at);
+        self.begin_ending(now.came);
         let length = self.config.grace + DRAIN_SLACK;
         if self.drain.is_none() {
             out.push(Effect::Notice(Notice::Drain(true)));
@@ -232,7 +242,7 @@ impl Lifecycle {
         let ask = self.ask(Cause::PreStop, Some(until), now, out);
         self.attempts.urge(now.at);
         let last = self.reserve_at().max(now.at);
-        let answer_by = wait.map_or(last, |wait| last.min(now.at + wait));
+        let answer_by = wait.map_or(last, |wait| last.min(now.came + wait));
         self.hooks.push((Hook { id: hook, answer_by }, ask));
     }
 
@@ -240,8 +250,8 @@ impl Lifecycle {
         if self.terminated.is_some() {
             return self.exit(now, out);
         }
-        self.begin_ending(now.at);
-        self.terminated = Some(now.at);
+        self.begin_ending(now.came);
+        self.terminated = Some(now.came);
         if !self.inactive_proven {
             self.ask(Cause::Sigterm, None, now, out);
         }

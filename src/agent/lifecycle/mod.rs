@@ -84,8 +84,8 @@ pub struct Lifecycle {
     key_unknown: bool,
     identity_due: Option<Moment>,
     drain: Option<Drain>,
-    /// The first of pre-stop, the scheduler's going down and SIGTERM, of this ending.
-    ending: Option<Moment>,
+    /// Each pre-stop, going down of the scheduler and SIGTERM that may have begun this ending, the first one first.
+    endings: Vec<Moment>,
     terminated: Option<Moment>,
     pending: Vec<Pending>,
     hooks: Vec<(Hook, RecordId)>,
@@ -131,7 +131,7 @@ impl Lifecycle {
             key_unknown: false,
             identity_due: None,
             drain: None,
-            ending: None,
+            endings: Vec::new(),
             terminated: None,
             pending: Vec::new(),
             hooks: Vec::new(),
@@ -222,7 +222,7 @@ impl Lifecycle {
     /// The one deadline: `--grace` after the first of pre-stop, the scheduler's going down, SIGTERM; and never sooner after
     /// SIGTERM than a kubelet kills.
     pub fn deadline(&self) -> Option<Moment> {
-        let deadline = self.ending? + self.config.grace;
+        let deadline = *self.endings.first()? + self.config.grace;
         Some(self.terminated.map_or(deadline, |at| deadline.max(at + LEAST_AFTER_SIGTERM)))
     }
 
@@ -242,9 +242,10 @@ impl Lifecycle {
     }
 
     fn urgency(&self, now: Moment) -> Urgency {
-        match self.deadline() {
-            Some(deadline) if now < deadline => Urgency::Urgent(deadline - now),
-            _ => Urgency::Background,
+        let deadlines = self.endings.iter().map(|began| *began + self.config.grace);
+        match self.deadline().into_iter().chain(deadlines).find(|deadline| now < *deadline) {
+            Some(deadline) => Urgency::Urgent(deadline - now),
+            None => Urgency::Background,
         }
     }
 

@@ -32,6 +32,11 @@ fn config(freshness: Freshness) -> Config {
     }
 }
 
+fn now_at(secs: u64) -> Now {
+    let at = Moment(Duration::from_secs(secs));
+    Now { at, came: at, wall: WALL, roll: u32::MAX }
+}
+
 /// A lifecycle with a clock and a disk that obeys.
 struct Bench {
     core: Lifecycle,
@@ -44,9 +49,9 @@ struct Bench {
 
 impl Bench {
     fn new(freshness: Freshness, left: Vec<(Kind, Record)>) -> Self {
-        let now = Now { at: Moment(Duration::from_secs(100)), wall: WALL, roll: u32::MAX };
+        let now = now_at(100);
         let mut core = Lifecycle::new(config(freshness), now.at);
-        let all = core.step(Event::Found(left), now);
+        let all = core.step(Event::Found { left, all: true }, now);
         Self { core, at: now.at.0, wall: WALL, all, disk_works: true }
     }
 
@@ -64,7 +69,7 @@ impl Bench {
     }
 
     fn now(&self) -> Now {
-        Now { at: Moment(self.at), wall: self.wall, roll: u32::MAX }
+        Now { at: Moment(self.at), came: Moment(self.at), wall: self.wall, roll: u32::MAX }
     }
 
     fn step(&mut self, event: Event) -> Vec<Effect> {
@@ -153,6 +158,8 @@ fn unknown() -> Outcome {
 
 fn ask_of(drain_until: Option<u64>) -> (Kind, Record) {
     let mut bench = Bench::fresh();
+    // Another process's.
+    bench.core.config.run = 6;
     let what = What::SignOff { cause: Cause::Sigterm, drain_until };
     let now = bench.now();
     (Kind::Ask, bench.core.record(what, now))
@@ -213,7 +220,7 @@ fn g2_a_scheduler_is_down_only_where_it_has_served() {
 fn a_seen_mark_that_comes_late_makes_a_refusing_scheduler_down() {
     let mut bench = Bench::fresh();
     assert_eq!(attempt(&bench.step(refused())), None);
-    let effects = bench.step(Event::Found(vec![mark_of(What::Seen)]));
+    let effects = bench.step(Event::Found { left: vec![mark_of(What::Seen)], all: true });
     assert!(attempt(&effects).is_some());
 }
 
@@ -687,6 +694,69 @@ fn g4_the_deadline_counts_from_the_first_of_the_ends_causes() {
 }
 
 #[test]
+fn g4_the_grace_counts_from_when_a_signal_came_though_the_disk_was_waited_for_meanwhile() {
+    let came = Moment(Duration::from_millis(99_500));
+    for (event, deadline) in
+        [(Event::Terminate, 30), (Event::PreStop { hook: 1, wait: None }, 30), (refused(), 30)]
+    {
+        let mut bench = Bench::serving();
+        let now = Now { came, ..bench.now() };
+        bench.core.step(event, now);
+        assert_eq!(bench.core.deadline(), Some(came + Duration::from_secs(deadline)));
+    }
+    let mut bench = Bench::serving();
+    let now = Now { came, ..bench.now() };
+    bench.core.step(Event::PreStop { hook: 1, wait: Some(Duration::from_secs(5)) }, now);
+    assert_eq!(bench.core.hooks[0].0.answer_by, came + Duration::from_secs(5));
+}
+
+#[test]
+fn g4_a_pre_stop_in_the_grace_of_another_that_no_stop_followed_begins_the_end_by_itself() {
+    let mut bench = Bench::serving();
+    bench.step(Event::PreStop { hook: 1, wait: None });
+    bench.secs(28);
+    bench.step(Event::PreStop { hook: 2, wait: None });
+    bench.secs(10);
+    bench.step(Event::PreStop { hook: 3, wait: None });
+    bench.secs(1);
+    bench.step(Event::Terminate);
+    assert_eq!(bench.core.deadline().unwrap().0, bench.at + Duration::from_secs(30 - 11));
+}
+
+#[test]
+fn g1_a_hook_without_time_left_is_answered_once_its_ask_was_offered_to_the_disk() {
+    for disk_works in [true, false] {
+        let mut bench = Bench::serving();
+        let effects = bench.step(Event::PreStop { hook: 1, wait: None });
+        bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
+        bench.after(Duration::from_millis(29_500));
+        bench.disk_works = disk_works;
+        let effects = bench.step(Event::PreStop { hook: 2, wait: None });
+        let answer = effects.iter().find_map(|effect| match effect {
+            Effect::Answer(2, answer) => Some(answer.clone()),
+            _ => None,
+        });
+        assert_eq!(
+            answer.map(|answer| (answer.verdict, answer.on_disk)),
+            Some((Verdict::Queued, disk_works))
+        );
+    }
+}
+
+#[test]
+fn g6_what_another_process_holds_of_this_keys_may_have_left_attempts() {
+    for (all, verdict) in [(true, Some(Verdict::Confirmed)), (false, None)] {
+        let mut core = Lifecycle::new(config(Freshness::Fresh), now_at(100).at);
+        let first = core.step(Event::Found { left: vec![mark_of(What::Seen)], all }, now_at(100));
+        let mut bench =
+            Bench { core, at: Duration::from_secs(100), wall: WALL, all: first, disk_works: true };
+        let effects = bench.step(refused());
+        let effects = bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
+        assert_eq!(settled(&effects), verdict, "{all}");
+    }
+}
+
+#[test]
 fn dropped_by_hand_is_settled_and_the_hook_hears_of_it() {
     let mut bench = Bench::serving();
     let effects = bench.step(Event::PreStop { hook: 1, wait: None });
@@ -899,7 +969,7 @@ fn g3_a_read_that_fails_is_not_repeated_at_once_though_the_row_may_be_ours() {
 
 #[test]
 fn g6_attempts_of_an_agent_before_us_count_as_open_from_our_start_though_the_spool_cannot_be_read() {
-    let now = Now { at: Moment(Duration::from_secs(100)), wall: WALL, roll: u32::MAX };
+    let now = now_at(100);
     let core = Lifecycle::new(config(Freshness::Fresh), now.at);
     let mut bench = Bench { core, at: now.at.0, wall: WALL, all: Vec::new(), disk_works: true };
     bench.step(serving());
@@ -916,14 +986,14 @@ fn g6_attempts_of_an_agent_before_us_count_as_open_from_our_start_though_the_spo
 
 #[test]
 fn g6_a_spool_without_a_record_of_this_key_says_that_no_agent_was_before_us() {
-    let now = Now { at: Moment(Duration::from_secs(100)), wall: WALL, roll: u32::MAX };
+    let now = now_at(100);
     let mut core = Lifecycle::new(config(Freshness::Fresh), now.at);
     assert!(core.attempts.any_open(now.at));
-    core.step(Event::Found(vec![mark_of(What::Seen)]), now);
+    core.step(Event::Found { left: vec![mark_of(What::Seen)], all: true }, now);
     assert!(!core.attempts.any_open(now.at), "one that only saw it serve left nothing");
-    core.step(Event::Found(vec![mark_of(What::Held)]), now);
+    core.step(Event::Found { left: vec![mark_of(What::Held)], all: true }, now);
     assert!(core.attempts.any_open(now.at));
-    core.step(Event::Found(Vec::new()), now);
+    core.step(Event::Found { left: Vec::new(), all: true }, now);
     assert!(core.attempts.any_open(now.at), "nothing more is no proof of less");
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::{
     manager::{Contact, Failure, Filter, HoldStart, Row, RowRead},
-    spool::Limits,
+    spool::{Limits, Spool, drop_record, record::Kind, scan},
 };
 
 /// A manager whose answers to a sign-off are given, the last one again and again; reads find the row active, or, after so many
@@ -18,12 +18,15 @@ struct Scripted {
     answers: Mutex<Vec<Outcome>>,
     attempts: AtomicUsize,
     inactive_after: usize,
+    /// What happens with each sign-off.
+    meanwhile: Box<dyn Fn() + Send + Sync>,
 }
 
 #[async_trait]
 impl Manager for Scripted {
     async fn sign_off(&self, _: &SchedulerKey, _: AttemptOptions) -> Outcome {
         self.attempts.fetch_add(1, Ordering::SeqCst);
+        (self.meanwhile)();
         let mut answers = self.answers.lock().unwrap();
         if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() }
     }
@@ -59,27 +62,52 @@ async fn settled(
     answers: Vec<Outcome>,
     inactive_after: usize,
 ) -> (Verdict, usize, Duration) {
-    let manager =
-        Arc::new(Scripted { answers: Mutex::new(answers), attempts: AtomicUsize::new(0), inactive_after });
+    let manager = Scripted {
+        answers: Mutex::new(answers),
+        attempts: AtomicUsize::new(0),
+        inactive_after,
+        meanwhile: Box::new(|| ()),
+    };
     let dir = tempfile::tempdir().unwrap();
-    let (disk, _reports) = Disk::start(dir.path(), Limits::default());
-    let metrics = Metrics::new();
     let clock = Clock::start();
-    let replay = Replay::new(manager.clone(), disk, metrics.clone(), Backlog::new(metrics.clone()), clock);
-    let key = SchedulerKey::new(1.try_into().unwrap(), "s-0".parse().unwrap(), "127.0.0.1".parse().unwrap());
-    let ask = Record {
-        id: RecordId::random(),
-        key: key.clone(),
+    let (verdict, attempts) = settled_in(dir.path(), manager, vec![ask(1, cause)], origin, clock).await;
+    (verdict, attempts, clock.now().at - Moment::default())
+}
+
+fn ask(id: u64, cause: Cause) -> Record {
+    Record {
+        id: RecordId(format!("{id:016x}")),
+        key: SchedulerKey::new(1.try_into().unwrap(), "s-0".parse().unwrap(), "127.0.0.1".parse().unwrap()),
         what: What::SignOff { cause, drain_until: None },
         // Nobody is there.
         address: Some(([127, 0, 0, 1], 1).into()),
         listed: true,
         at: 0,
         pod: None,
-    };
-    let verdict = replay.settle(key, vec![ask], origin, Some(Moment(LONG)), &|_| ()).await;
+    }
+}
+
+/// How asks that are on a disk ended, and how many attempts that took.
+async fn settled_in(
+    dir: &std::path::Path,
+    manager: Scripted,
+    asks: Vec<Record>,
+    origin: Origin,
+    clock: Clock,
+) -> (Verdict, usize) {
+    let (manager, at) = (Arc::new(manager), dir.to_owned());
+    let open = move || Spool::open(&at, Limits::default());
+    let (disk, _reports) = Disk::start_on_a_task(dir.to_owned(), || async {}, || (), open);
+    for ask in &asks {
+        disk.write_ask(ask.clone()).await.unwrap();
+    }
+    let metrics = Metrics::new();
+    let backlog = Backlog::new(metrics.clone());
+    let replay = Replay::new(manager.clone(), disk.clone(), metrics, backlog, clock);
+    let verdict = replay.settle(asks[0].key.clone(), asks, origin, Some(Moment(LONG)), &|_| ()).await;
     assert_eq!(replay.backlog.others(), []);
-    (verdict, manager.attempts.load(Ordering::SeqCst), clock.now().at - Moment::default())
+    disk.flush().await;
+    (verdict, manager.attempts.load(Ordering::SeqCst))
 }
 
 fn unknown() -> Outcome {
@@ -111,4 +139,39 @@ async fn g6_a_predecessor_that_is_active_again_after_an_acknowledged_sign_off_is
         let of_itself = settled(Cause::Down, origin, answers, attempts + 1).await;
         assert_eq!((of_itself.0, of_itself.1), (Verdict::Confirmed, attempts + 1));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g1_nothing_is_signed_off_that_was_dropped_by_hand_meanwhile() {
+    for (asks, verdict, attempts) in [(1, Verdict::Dropped, 1), (2, Verdict::Confirmed, 2)] {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().to_owned();
+        let manager = Scripted {
+            answers: Mutex::new(vec![Outcome::Failed(Failure::new("refused")), Outcome::Confirmed]),
+            attempts: AtomicUsize::new(0),
+            inactive_after: 0,
+            meanwhile: Box::new(move || drop(drop_record(&at, &ask(1, Cause::Down).id.0))),
+        };
+        let asks = (1..=asks).map(|id| ask(id, Cause::Down)).collect();
+        let settled = settled_in(dir.path(), manager, asks, Origin::Own, Clock::start()).await;
+        assert_eq!(settled, (verdict, attempts));
+        assert_eq!(scan(dir.path()).unwrap().entries().count(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g2_another_that_lives_is_left_a_mark_that_it_may_have_been_signed_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = Scripted {
+        answers: Mutex::new(vec![Outcome::Confirmed]),
+        attempts: AtomicUsize::new(0),
+        inactive_after: usize::MAX,
+        meanwhile: Box::new(|| ()),
+    };
+    let asks = vec![ask(1, Cause::Predecessor)];
+    let (verdict, _) = settled_in(dir.path(), manager, asks.clone(), Origin::Spool, Clock::start()).await;
+    assert_eq!(verdict, Verdict::Superseded);
+    // Not held by the process that replayed it any more.
+    let taken = Spool::open(dir.path(), Limits::default()).unwrap().take_own(&asks[0].key).unwrap();
+    assert_eq!(taken.records, [(Kind::Mark, asks[0].clone())]);
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
     task::JoinSet,
 };
 use tracing::info;
 
 use super::super::{
     check,
+    command::{Command, Commands},
     degraded::Degraded,
     hook::{
         self, Hook, HookAnswer,
@@ -19,7 +20,6 @@ use super::super::{
     },
     http::{self, Readiness, Served},
     lifecycle::HOOK_WAIT,
-    shell::Command,
     socket::{self, Request, Response},
 };
 use super::Agent;
@@ -162,7 +162,7 @@ pub(super) async fn bind<T, E: std::fmt::Display>(
 }
 
 pub(super) async fn pre_stop(
-    commands: mpsc::UnboundedSender<Command>,
+    commands: Commands,
     wait: Option<Duration>,
 ) -> Result<socket::PreStopAnswer, String> {
     let (answer, answered) = oneshot::channel();
@@ -173,11 +173,7 @@ pub(super) async fn pre_stop(
     })
 }
 
-pub(super) async fn answer(
-    request: Request,
-    commands: mpsc::UnboundedSender<Command>,
-    ready: Readiness,
-) -> Response {
+pub(super) async fn answer(request: Request, commands: Commands, ready: Readiness) -> Response {
     if let Request::PreStop { deadline } = request {
         return match pre_stop(commands, deadline).await {
             Ok(answer) => Response::PreStop(answer),

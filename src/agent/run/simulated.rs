@@ -8,13 +8,14 @@ use super::{Agent, Surroundings};
 use crate::{
     agent::{
         clock::Clock,
+        command::Commands,
         degraded::Degraded,
         disk::{Disk, Report},
         http::Readiness,
         last_words::LastWords,
         metrics::Metrics,
         scheduler::Watcher,
-        shell::{Command, Deadline},
+        shell::Deadline,
     },
     exit::Exit,
     identity::Settings,
@@ -28,15 +29,16 @@ pub(crate) fn agent(
     (disk, reports): (Disk, mpsc::UnboundedReceiver<Report>),
     watcher: Watcher,
     deadline: Deadline,
-) -> (mpsc::UnboundedSender<Command>, impl Future<Output = Exit> + Send) {
-    let (commands, inbox) = mpsc::unbounded_channel();
+) -> (Commands, impl Future<Output = Exit> + Send) {
+    let clock = Clock::start();
+    let (commands, inbox) = Commands::new(clock);
     let metrics = Metrics::new();
     let agent = Agent {
         settings,
         degraded: Degraded::new(metrics.clone()),
         metrics,
         ready: Readiness::default(),
-        clock: Clock::start(),
+        clock,
         commands: commands.clone(),
         bound: watch::Sender::new(true),
     };

@@ -7,12 +7,12 @@ use tracing::{info, warn};
 
 use super::super::{
     backlog::Backlog,
+    command::{Command, Commands},
     disk::{Disk, DiskError, SpoolState},
     lifecycle::{Event, Sight},
     replay::{Origin, Replay},
     say,
     scheduler::{Observation, Target, Watcher},
-    shell::Command,
     succession::task::Heirloom,
 };
 use super::Agent;
@@ -193,18 +193,16 @@ pub(super) fn start_to_watch(settings: &Settings) -> Option<Watcher> {
 }
 
 /// Takes what dead processes left for this key and tells the core of it: now, or once a slow disk has it.
-pub async fn take_own(
-    disk: &Disk,
-    key: &SchedulerKey,
-    commands: &mpsc::UnboundedSender<Command>,
-) -> Result<(), DiskError> {
-    let tell = |commands: mpsc::UnboundedSender<Command>| {
+pub async fn take_own(disk: &Disk, key: &SchedulerKey, commands: &Commands) -> Result<(), DiskError> {
+    let tell = |commands: Commands| {
         move |taken: Taken| {
             say::problems(&taken.problems);
-            // Nothing is news, too: no agent before this one left an attempt. One whose record can't be read may have.
-            if !taken.records.is_empty() || taken.problems.is_empty() {
+            // Nothing is news, too: no agent before this one left an attempt. One whose record can't be read, or is another's at
+            // the moment, may have.
+            let all = taken.problems.is_empty() && taken.busy == 0;
+            if all || !taken.records.is_empty() {
                 // The shell is gone only when the process ends.
-                let _ = commands.send(Command::Event(Event::Found(taken.records)));
+                let _ = commands.send(Command::Event(Event::Found { left: taken.records, all }));
             }
         }
     };

@@ -28,6 +28,10 @@ pub(super) struct Syncs {
     pub(super) done: Vec<Synced>,
     pub(super) fail: Option<(Synced, i32)>,
     pub(super) unseen: Option<Unseen>,
+    /// So many more listings of the directory succeed.
+    pub(super) listings: usize,
+    /// No name can be made, changed or removed.
+    pub(super) no_names: bool,
 }
 
 impl Syncs {
@@ -38,6 +42,10 @@ impl Syncs {
             Some((which, errno)) if which == what => Err(io::Error::from_raw_os_error(errno)),
             _ => sync(),
         }
+    }
+
+    fn name(&self) -> io::Result<()> {
+        if self.no_names { Err(rustix::io::Errno::IO.into()) } else { Ok(()) }
     }
 
     fn look(&self, at: Unseen) -> io::Result<()> {
@@ -59,19 +67,29 @@ impl FileSystem for Watched {
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut syncs = self.0.lock().unwrap();
+        match syncs.listings.checked_sub(1) {
+            Some(left) => syncs.listings = left,
+            None => return Err(rustix::io::Errno::IO.into()),
+        }
         Files::Real.names(dir)
     }
 
     fn open(&self, path: &Path, how: How) -> io::Result<Box<dyn OpenFile>> {
+        if how == How::New {
+            self.0.lock().unwrap().name()?;
+        }
         let file = Files::Real.open(path, how)?;
         Ok(Box::new(WatchedFile { file, syncs: Arc::clone(&self.0) }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.lock().unwrap().name()?;
         Files::Real.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.lock().unwrap().name()?;
         Files::Real.remove(path)
     }
 
@@ -117,7 +135,13 @@ impl OpenFile for WatchedFile {
 }
 
 pub(super) fn watched(dir: &TempDir) -> (Spool, Arc<Mutex<Syncs>>) {
-    let syncs = Arc::new(Mutex::new(Syncs { done: Vec::new(), fail: None, unseen: None }));
+    let syncs = Arc::new(Mutex::new(Syncs {
+        done: Vec::new(),
+        fail: None,
+        unseen: None,
+        listings: usize::MAX,
+        no_names: false,
+    }));
     let files = Files::Other(Arc::new(Watched(Arc::clone(&syncs))));
     let spool = Spool::open_on(files, dir.path().to_owned(), Limits::default()).unwrap();
     (spool, syncs)
@@ -214,6 +238,89 @@ fn g1_a_settling_whose_fsync_failed_is_made_good_by_the_next_try() {
     spool.settle(&[ask(1, 1).id], true).unwrap();
     assert_eq!(syncs.lock().unwrap().done, [Synced::Directory]);
     assert_eq!(scan(dir.path()).unwrap().marks.len(), 1);
+}
+
+#[test]
+fn g6_what_the_disk_refused_to_settle_is_offered_to_it_again() {
+    for keep_as_mark in [true, false] {
+        for dropped in [false, true] {
+            let dir = dir();
+            let (mut spool, syncs) = watched(&dir);
+            spool.write_ask(&ask(1, 1)).unwrap();
+            spool.write_ask(&ask(1, 2)).unwrap();
+            syncs.lock().unwrap().no_names = true;
+            spool.settle(&[ask(1, 1).id, ask(1, 2).id], keep_as_mark).unwrap_err();
+            assert!(spool.owes());
+            spool.make_good().unwrap_err();
+            assert!(spool.owes());
+            if dropped {
+                spool.drop_marks(&key(1), Marks::SignOff).unwrap();
+            }
+            syncs.lock().unwrap().no_names = false;
+            spool.make_good().unwrap();
+            assert!(!spool.owes());
+            let listing = scan(dir.path()).unwrap();
+            let marks = usize::from(keep_as_mark && !dropped);
+            assert_eq!((listing.asks.len(), listing.marks.len()), (0, marks), "{keep_as_mark} {dropped}");
+        }
+    }
+}
+
+#[test]
+fn g6_a_mark_that_the_disk_refused_is_offered_to_it_again_unless_another_took_its_place_or_it_is_dropped() {
+    let refused = |then: &dyn Fn(&mut Spool, &Mutex<Syncs>)| {
+        let dir = dir();
+        let (mut spool, syncs) = watched(&dir);
+        syncs.lock().unwrap().no_names = true;
+        spool.write_mark(&seen(1, 1)).unwrap_err();
+        then(&mut spool, &syncs);
+        syncs.lock().unwrap().no_names = false;
+        spool.make_good().unwrap();
+        assert!(!spool.owes());
+        let listing = scan(dir.path()).unwrap();
+        listing.marks.into_iter().map(|entry| entry.record).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(&|_, _| ()), [seen(1, 1)]);
+    assert_eq!(refused(&|spool, _| spool.write_mark(&seen(1, 2)).map_or((), drop)), [seen(1, 2)]);
+    assert_eq!(refused(&|spool, _| spool.drop_marks(&key(1), Marks::Seen).unwrap()), []);
+    assert_eq!(refused(&|spool, _| spool.release_all(&key(1))), []);
+}
+
+#[test]
+fn g1_what_is_taken_from_a_dead_process_is_on_disk_before_anything_is_done_for_it() {
+    for own in [true, false] {
+        let dir = dir();
+        open(&dir).write_ask(&ask(1, 1)).unwrap();
+        let (mut spool, syncs) = watched(&dir);
+        let take = |spool: &mut Spool| match own {
+            true => spool.take_own(&key(1)).unwrap(),
+            false => spool.adopt_foreign(None).unwrap().unwrap(),
+        };
+        assert_eq!(ids(&take(&mut spool).records), [(Kind::Ask, 1)]);
+        assert_eq!(syncs.lock().unwrap().done, [Synced::Directory]);
+        assert_eq!(ids(&take(&mut spool).records), []);
+        assert_eq!(syncs.lock().unwrap().done.len(), 1, "nothing was taken");
+        // One that can't be made sure of is taken all the same, and said.
+        spool.release(&[ask(1, 1).id]);
+        syncs.lock().unwrap().fail = Some((Synced::Directory, 5));
+        let taken = take(&mut spool);
+        assert_eq!((ids(&taken.records), taken.problems.len()), (vec![(Kind::Ask, 1)], 1));
+        assert!(spool.owes());
+    }
+}
+
+#[test]
+fn g1_what_was_taken_is_said_though_the_disk_refuses_the_rest() {
+    for listings in 0..6 {
+        let dir = dir();
+        open(&dir).write_ask(&ask(1, 1)).unwrap();
+        let (mut spool, syncs) = watched(&dir);
+        syncs.lock().unwrap().listings = listings;
+        let first = spool.adopt_foreign(None).map_or(Vec::new(), |taken| ids(&taken.unwrap().records));
+        syncs.lock().unwrap().listings = usize::MAX;
+        let second = ids(&spool.adopt_foreign(None).unwrap().unwrap().records);
+        assert_eq!([first, second].concat(), [(Kind::Ask, 1)], "{listings}");
+    }
 }
 
 #[test]

@@ -28,6 +28,19 @@ fn g1_records_of_a_living_agent_are_left_alone_and_adopted_once_it_is_gone() {
 }
 
 #[test]
+fn g6_what_another_process_holds_of_a_key_is_said() {
+    let dir = dir();
+    let mut first = open(&dir);
+    first.write_ask(&ask(1, 1)).unwrap();
+    let mut second = open(&dir);
+    assert_eq!(second.take_own(&key(1)).unwrap().busy, 1);
+    assert_eq!(second.take_own(&key(2)).unwrap().busy, 0);
+    drop(first);
+    let taken = second.take_own(&key(1)).unwrap();
+    assert_eq!((taken.records.len(), taken.busy), (1, 0));
+}
+
+#[test]
 fn g6_one_agent_alone_replays_for_others() {
     let dir = dir();
     open(&dir).write_ask(&ask(9, 9)).unwrap();

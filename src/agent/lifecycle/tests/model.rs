@@ -258,7 +258,8 @@ impl World {
                 }
             }
         };
-        Now { at: Moment(self.at), wall: WALL + self.at.as_millis() as u64, roll }
+        let at = Moment(self.at);
+        Now { at, came: at, wall: WALL + self.at.as_millis() as u64, roll }
     }
 
     fn is_active(&self) -> bool {
@@ -311,7 +312,7 @@ impl World {
         self.owed.extend(self.asks.keys().cloned());
         let asks = self.asks.values().map(|ask| (Kind::Ask, ask.clone()));
         let left = asks.chain(self.marks.iter().map(|mark| (Kind::Mark, mark.clone()))).collect();
-        self.step(Event::Found(left));
+        self.step(Event::Found { left, all: true });
     }
 
     /// kill -9: what it had under way may still be applied for a minute, and its hold's end as well.
