@@ -30,6 +30,9 @@ use crate::{
 /// How soon a read or a look that could not be made is made again.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// An attempt begins at most so long after the look that found nobody there; one that is silent for longer is hedged no more.
+const LOOK_AGE: Duration = ATTEMPT_LIMIT;
+
 /// How many keys are looked at and signed off at a time; the watch after it needs nothing. A look takes a file descriptor, and
 /// one that there is none left for says nothing about the scheduler.
 const AT_ONCE: usize = 32;
@@ -163,6 +166,7 @@ impl Replay {
         progress: &(dyn Fn(&str) + Send + Sync),
     ) -> Option<Verdict> {
         let mut turn = turn;
+        let looked = self.clock.now().at;
         let (done, mut ended) = mpsc::unbounded_channel::<(AttemptId, Outcome)>();
         let mut contact = self.manager.watch();
         let mut gains = contact.borrow_and_update().gains;
@@ -171,8 +175,12 @@ impl Replay {
             if job.until.is_some_and(|until| now >= until) {
                 return Some(Verdict::Queued);
             }
+            let stale = now - looked >= LOOK_AGE;
+            if stale && !job.attempts.under_way() {
+                return None;
+            }
             let hedge = job.attempts.may_hedge(now);
-            if hedge || job.attempts.may_begin(now) {
+            if !stale && (hedge || job.attempts.may_begin(now)) {
                 if self.were_dropped(job).await {
                     return Some(self.forget(job, Verdict::Dropped).await);
                 }
@@ -191,7 +199,7 @@ impl Replay {
                 });
                 continue;
             }
-            let wake = job.attempts.wake_at(true, now).unwrap_or(now + AGAIN);
+            let wake = job.attempts.wake_at(!stale, now).unwrap_or(now + AGAIN);
             let wake = job.until.map_or(wake, |until| wake.min(until));
             tokio::select! {
                 biased;

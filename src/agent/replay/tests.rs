@@ -1,6 +1,9 @@
-use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -9,6 +12,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::{
     manager::{Contact, Failure, Filter, HoldStart, Row, RowRead},
+    net::Probe,
     spool::{Limits, Spool, drop_record, record::Kind, scan},
 };
 
@@ -18,6 +22,10 @@ struct Scripted {
     answers: Mutex<Vec<Outcome>>,
     attempts: AtomicUsize,
     inactive_after: usize,
+    /// How long each takes.
+    takes: Duration,
+    /// The scheduler answers after so many sign-offs.
+    back_after: usize,
     /// What happens with each sign-off.
     meanwhile: Box<dyn Fn() + Send + Sync>,
 }
@@ -27,6 +35,7 @@ impl Manager for Scripted {
     async fn sign_off(&self, _: &SchedulerKey, _: AttemptOptions) -> Outcome {
         self.attempts.fetch_add(1, Ordering::SeqCst);
         (self.meanwhile)();
+        tokio::time::sleep(self.takes).await;
         let mut answers = self.answers.lock().unwrap();
         if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() }
     }
@@ -43,6 +52,10 @@ impl Manager for Scripted {
     }
     async fn delete(&self, _: u64) -> Result<(), Failure> {
         Ok(())
+    }
+    async fn probe(&self, _: SocketAddr, _: Duration) -> Probe {
+        let is_back = self.attempts.load(Ordering::SeqCst) >= self.back_after;
+        if is_back { Probe::Answers } else { Probe::Silent("connection refused".into()) }
     }
     fn freshness(&self) -> Freshness {
         Freshness::Fresh
@@ -66,6 +79,8 @@ async fn settled(
         answers: Mutex::new(answers),
         attempts: AtomicUsize::new(0),
         inactive_after,
+        takes: Duration::ZERO,
+        back_after: usize::MAX,
         meanwhile: Box::new(|| ()),
     };
     let dir = tempfile::tempdir().unwrap();
@@ -150,6 +165,8 @@ async fn g1_nothing_is_signed_off_that_was_dropped_by_hand_meanwhile() {
             answers: Mutex::new(vec![Outcome::Failed(Failure::new("refused")), Outcome::Confirmed]),
             attempts: AtomicUsize::new(0),
             inactive_after: 0,
+            takes: Duration::ZERO,
+            back_after: usize::MAX,
             meanwhile: Box::new(move || drop(drop_record(&at, &ask(1, Cause::Down).id.0))),
         };
         let asks = (1..=asks).map(|id| ask(id, Cause::Down)).collect();
@@ -166,6 +183,8 @@ async fn g2_another_that_lives_is_left_a_mark_that_it_may_have_been_signed_off()
         answers: Mutex::new(vec![Outcome::Confirmed]),
         attempts: AtomicUsize::new(0),
         inactive_after: usize::MAX,
+        takes: Duration::ZERO,
+        back_after: usize::MAX,
         meanwhile: Box::new(|| ()),
     };
     let asks = vec![ask(1, Cause::Predecessor)];
@@ -174,4 +193,21 @@ async fn g2_another_that_lives_is_left_a_mark_that_it_may_have_been_signed_off()
     // Not held by the process that replayed it any more.
     let taken = Spool::open(dir.path(), Limits::default()).unwrap().take_own(&asks[0].key).unwrap();
     assert_eq!(taken.records, [(Kind::Mark, asks[0].clone())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_hedges_that_follow_each_other_need_a_look_as_a_first_attempt_does() {
+    let manager = Scripted {
+        answers: Mutex::new(vec![unknown()]),
+        attempts: AtomicUsize::new(0),
+        inactive_after: usize::MAX,
+        takes: ATTEMPT_LIMIT,
+        back_after: 1,
+        meanwhile: Box::new(|| ()),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let asks = vec![ask(1, Cause::Down)];
+    let settled = settled_in(dir.path(), manager, asks, Origin::Own, Clock::start()).await;
+    // One, its hedge, and the look that finds who came back with the first.
+    assert_eq!(settled, (Verdict::Superseded, 2));
 }
