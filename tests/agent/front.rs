@@ -71,6 +71,11 @@ const SPELLINGS: [&str; 19] = [
     "https://agent:9802/pre-stop",
 ];
 
+/// Where the node's own processes call from.
+const NODE: &str = "127.0.0.1";
+/// Where another pod's do.
+const POD: &str = "127.9.8.7";
+
 /// A pre-stop in the socket's words.
 const LINE: &str = "{\"version\":1,\"request\":\"pre-stop\"}\n";
 
@@ -122,11 +127,16 @@ fn everything(headers: &str) -> Vec<String> {
 /// One connection from `from`: all that was answered until the agent closed it.
 async fn answer(to: SocketAddr, from: &str, bytes: &str) -> String {
     let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+    if from != NODE {
+        socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+    }
     let mut stream = socket.connect(to).await.unwrap();
     // It may have closed before it has read all, and what it has answered by then may be lost to a reset.
     let _ = stream.write_all(bytes.as_bytes()).await;
-    let _ = stream.shutdown().await;
+    // The agent closes first, where it is asked to or must: of thousands this process would keep the ports for a minute.
+    if !bytes.contains("Connection: close") {
+        let _ = stream.shutdown().await;
+    }
     let mut answer = Vec::new();
     let read = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await;
     let _ = read.unwrap_or_else(|_| panic!("it was left hanging by {bytes:?}"));
@@ -199,7 +209,7 @@ async fn with_both_ports(world: &World, token: bool) -> (Process, SocketAddr, So
     command
         .env("SIGNOFF_LISTEN", listen.to_string())
         .env("SIGNOFF_HOOK_LISTEN", hook.to_string())
-        .env("HOST_IP", "127.0.0.1");
+        .env("HOST_IP", NODE);
     if token {
         std::fs::write(world.path("token"), "s3cr3t-Token\n").unwrap();
         command.env("SIGNOFF_HOOK_TOKEN_FILE", world.path("token"));
@@ -221,13 +231,13 @@ async fn whatever_reaches_the_agent_from_the_pod_network_changes_nothing() {
     let before = all_there_is(&world, listen).await;
     let everything = everything("X-Forwarded-For: 127.0.0.1\r\nForwarded: for=127.0.0.1\r\n");
     // The open port, from the node itself: nobody can do more there.
-    all_are(listen, "127.0.0.1", &everything, 200..500).await;
+    all_are(listen, NODE, &everything, 200..500).await;
     // The hook's, from another pod.
-    all_are(hook, "127.9.8.7", &everything, 400..500).await;
+    all_are(hook, POD, &everything, 400..500).await;
     let after = all_there_is(&world, listen).await;
     assert_eq!(changed(&before, &after), BTreeMap::new(), "{}", agent.log());
     // And what is allowed does change it, so that this can be seen.
-    let answer = answer(hook, "127.0.0.1", "GET /pre-stop HTTP/1.0\r\n\r\n").await;
+    let answer = answer(hook, NODE, "GET /pre-stop HTTP/1.0\r\n\r\n").await;
     assert_eq!((statuses(&answer), world.state()), (vec![200], Some(State::Inactive)), "{answer}");
     let changed = changed(&after, &all_there_is(&world, listen).await);
     let seen: Vec<&str> = changed.into_keys().collect();
@@ -248,17 +258,17 @@ async fn without_the_token_nothing_that_the_node_sends_is_a_hook() {
     ] {
         let mut everything = everything(headers);
         everything.retain(|bytes| bytes.contains("re-stop"));
-        all_are(hook, "127.0.0.1", &everything, 400..500).await;
+        all_are(hook, NODE, &everything, 400..500).await;
     }
     // With it, on the one path: by no method but GET.
     let others = METHODS.iter().filter(|method| **method != "GET");
     let others: Vec<String> = others
         .map(|method| format!("{method} /pre-stop HTTP/1.0\r\nX-Signoff-Token: s3cr3t-Token\r\n\r\n"))
         .collect();
-    all_are(hook, "127.0.0.1", &others, 400..500).await;
+    all_are(hook, NODE, &others, 400..500).await;
     let after = all_there_is(&world, listen).await;
     assert_eq!(changed(&before, &after), BTreeMap::new(), "{}", agent.log());
     let bytes = "GET /pre-stop HTTP/1.0\r\nX-Signoff-Token: s3cr3t-Token\r\n\r\n";
-    let answer = answer(hook, "127.0.0.1", bytes).await;
+    let answer = answer(hook, NODE, bytes).await;
     assert_eq!((statuses(&answer), world.state()), (vec![200], Some(State::Inactive)), "{answer}");
 }
