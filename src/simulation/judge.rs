@@ -164,7 +164,11 @@ impl<'a> Case<'a> {
 
     fn dropped_lately(&self, key: &SchedulerKey, at: Duration) -> bool {
         self.drops.iter().any(|(when, id)| {
-            *when <= at && at - *when <= DROP_IS_SEEN && self.asks.get(id).is_some_and(|ask| ask.key == *key)
+            // While the disk gives trouble nobody sees it.
+            let trouble =
+                self.troubles.iter().filter(|(from, to)| *from <= *when + DROP_IS_SEEN && when <= to);
+            let seen = trouble.map(|(_, to)| *to).fold(*when, Duration::max).saturating_add(DROP_IS_SEEN);
+            (*when..=seen).contains(&at) && self.asks.get(id).is_some_and(|ask| ask.key == *key)
         })
     }
 
