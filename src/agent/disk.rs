@@ -291,10 +291,10 @@ impl Disk {
         Ok(answered.await.map_err(gone)??)
     }
 
-    /// Lets go of all records of a key, without waiting.
-    pub fn release_all(&self, key: SchedulerKey) {
+    /// Lets go of records, and of all marks of their key, without waiting.
+    pub fn release_with_marks(&self, ids: Vec<RecordId>, key: SchedulerKey) {
         self.send("release", move |spool| {
-            spool.release_all(&key);
+            spool.release_with_marks(&ids, &key);
             Ok(())
         });
     }

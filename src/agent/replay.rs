@@ -328,9 +328,9 @@ impl Replay {
         // One that may live was perhaps signed off for those asks: its own agent is to know, and takes over what says so.
         let may_live = matches!(verdict, Verdict::Superseded | Verdict::Dropped);
         // What the disk refuses it is offered again; until then it may be replayed again: harmless.
-        let settled = self.disk.settle(ids, may_live).await.map(drop);
+        let settled = self.disk.settle(ids.clone(), may_live).await.map(drop);
         let forgotten = if may_live {
-            self.disk.release_all(job.key.clone());
+            self.disk.release_with_marks(ids, job.key.clone());
             settled
         } else {
             settled.and(self.disk.drop_all_marks(job.key.clone()).await)

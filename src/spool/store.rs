@@ -282,12 +282,13 @@ impl Spool {
         }
     }
 
-    /// Lets go of all records of a key.
-    pub fn release_all(&mut self, key: &SchedulerKey) {
+    /// Lets go of these records, and of all marks of a key: its own agent may have them. Another's asks for it stay held.
+    pub fn release_with_marks(&mut self, ids: &[RecordId], key: &SchedulerKey) {
         self.unwritten.retain(|(of, _), _| of != key);
-        let of_key = self.held.values().filter(|held| held.record.key == *key);
-        let ids: Vec<RecordId> = of_key.map(|held| held.record.id.clone()).collect();
-        self.release(&ids);
+        let marks = self.held.values().filter(|held| held.kind == Kind::Mark && held.record.key == *key);
+        let marks: Vec<RecordId> = marks.map(|held| held.record.id.clone()).collect();
+        self.release(&marks);
+        self.release(ids);
     }
 
     /// The records that this process holds.

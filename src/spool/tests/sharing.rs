@@ -120,6 +120,33 @@ fn g1_released_records_may_be_taken_by_the_next() {
 }
 
 #[test]
+fn g6_asks_for_the_same_key_that_are_still_worked_on_are_not_released_with_its_marks() {
+    let dir = dir();
+    let mut spool = open(&dir);
+    spool.write_ask(&ask(1, 1)).unwrap();
+    spool.write_ask(&ask(1, 2)).unwrap();
+    spool.write_mark(&seen(1, 3)).unwrap();
+    spool.settle(&[ask(1, 1).id], true).unwrap();
+    spool.release_with_marks(&[ask(1, 1).id], &key(1));
+    assert_eq!(
+        spool.held().map(|(kind, record)| (kind, record.clone())).collect::<Vec<_>>(),
+        [(Kind::Ask, ask(1, 2))]
+    );
+    // Adopted, it would be replayed beside itself.
+    assert_eq!(
+        spool
+            .adopt_foreign(None)
+            .unwrap()
+            .unwrap()
+            .records
+            .iter()
+            .filter(|(kind, _)| *kind == Kind::Ask)
+            .count(),
+        0
+    );
+}
+
+#[test]
 fn a_mark_that_no_ask_needs_stays_for_its_own_agent() {
     let dir = dir();
     let mut before = open(&dir);
