@@ -24,8 +24,9 @@ const FIRST_DELAY: Duration = Duration::from_millis(200);
 const URGENT_CAP: Duration = Duration::from_secs(1);
 const EXHAUSTED_CAP: Duration = Duration::from_secs(5);
 const BACKGROUND_CAP: Duration = Duration::from_secs(30);
-/// An attempt is made within this once the manager answers again.
-const SOON: Duration = Duration::from_secs(1);
+/// An attempt is made within this once the manager answers again; in the background within the second: ten thousand agents
+/// stay under the manager's limit by that (`herd`).
+const SOON: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 /// Which attempt.
 pub type AttemptId = u64;
@@ -276,10 +277,14 @@ impl Attempts {
     }
 
     /// The manager answers again: the next attempt needn't wait for a delay of the background, but all agents hear of this at
-    /// once, so it is drawn from the next second.
-    pub fn manager_is_back(&mut self, now: Now) {
+    /// about the same time, so it is drawn from the next seconds.
+    pub fn manager_is_back(&mut self, urgency: Urgency, now: Now) {
         self.relent();
-        let soon = now.at + SOON.mul_f64(now.fraction());
+        let soon = match urgency {
+            Urgency::Urgent(_) => SOON[0],
+            Urgency::Background => SOON[1],
+        };
+        let soon = now.at + soon.mul_f64(now.fraction());
         self.not_before = self.not_before.min(soon).max(self.floor_until);
     }
 
@@ -337,3 +342,6 @@ impl Attempts {
         self.not_before = now.at + delay;
     }
 }
+
+#[cfg(test)]
+mod herd;

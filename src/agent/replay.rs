@@ -75,6 +75,10 @@ struct Job {
 }
 
 impl Job {
+    fn urgency(&self, now: Moment) -> Urgency {
+        self.until.map_or(Urgency::Background, |until| Urgency::Urgent(until - now))
+    }
+
     /// They are a predecessor's alone.
     fn once(&self) -> bool {
         let predecessor = |ask: &Record| matches!(ask.what, What::SignOff { cause: Cause::Predecessor, .. });
@@ -206,12 +210,13 @@ impl Replay {
                 Ok(()) = contact.changed() => {
                     let known = std::mem::replace(&mut gains, contact.borrow_and_update().gains);
                     if gains > known {
-                        job.attempts.manager_is_back(self.clock.now());
+                        let now = self.clock.now();
+                        job.attempts.manager_is_back(job.urgency(now.at), now);
                     }
                 }
                 Some((id, outcome)) = ended.recv() => {
                     let now = self.clock.now();
-                    let urgency = job.until.map_or(Urgency::Background, |until| Urgency::Urgent(until - now.at));
+                    let urgency = job.urgency(now.at);
                     match job.attempts.ended(id, &outcome, urgency, now) {
                         Ended::Settled { absent: true, .. } | Ended::Watched { absent: true, .. } if !job.listed => {
                             let why = format!("the manager has no row {} and never showed one", job.key);

@@ -36,7 +36,7 @@ use crate::{
 };
 
 mod hold;
-mod warm;
+pub(crate) mod warm;
 
 #[cfg(test)]
 #[cfg(feature = "mock")]

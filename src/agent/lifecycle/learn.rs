@@ -85,7 +85,7 @@ impl Lifecycle {
                     }
                 }
             }
-            Event::ManagerBack => self.attempts.manager_is_back(now),
+            Event::ManagerBack => self.attempts.manager_is_back(self.urgency(now.at), now),
             Event::Dropped(asks) => {
                 self.mark_what_may_be_applied(&asks, now, out);
                 self.finish(&asks, Verdict::Dropped, now, out);

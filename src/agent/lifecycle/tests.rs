@@ -793,7 +793,7 @@ fn g2_what_was_dropped_by_hand_while_it_may_be_applied_leaves_a_mark_and_the_row
 }
 
 #[test]
-fn g3_once_the_manager_is_back_an_ask_of_the_background_is_tried_within_a_second() {
+fn g3_once_the_manager_is_back_an_ask_of_the_background_is_tried_within_seconds() {
     let mut bench = Bench::serving();
     let mut effects = bench.step(refused());
     let began = bench.at;
@@ -810,7 +810,7 @@ fn g3_once_the_manager_is_back_an_ask_of_the_background_is_tried_within_a_second
     });
     bench.end(tried.expect("no delay is longer than half a minute"), failed());
     assert_eq!(attempt(&bench.secs(2)), None, "the background waits longer than that");
-    let tried = attempt(&bench.step(Event::ManagerBack)).or_else(|| attempt(&bench.secs(1)));
+    let tried = attempt(&bench.step(Event::ManagerBack)).or_else(|| attempt(&bench.secs(5)));
     assert!(tried.is_some());
 }
 

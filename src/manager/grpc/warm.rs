@@ -14,11 +14,16 @@ use crate::{
 /// How long a new connection may take to answer before it is replaced.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// The longest wait between two tries while no manager answers.
-const CAP: Duration = Duration::from_secs(5);
+pub(crate) const CAP: Duration = Duration::from_secs(10);
+
+/// The waits between two tries.
+pub(crate) fn backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(200))
+}
 
 /// Runs until aborted: connects, sees that the manager answers, waits for the connection's end, counts it, starts over.
 pub(super) async fn keep_warm(shared: Arc<Shared>) {
-    let mut backoff = Backoff::new(Duration::from_millis(200));
+    let mut backoff = backoff();
     let mut away = false;
     loop {
         let why = match shared.connection(false).await {
