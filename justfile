@@ -55,6 +55,10 @@ fuzz seconds="300" target="all":
 soak length="fast":
     SIGNOFF_SOAK={{ length }} cargo test --test agent soak -- --nocapture
 
+# What it costs, into docs/benchmarks.md; or those of these names (needs what .ci/run installs, and a quiet machine).
+bench *names:
+    tests/bench/run --write {{ names }}
+
 # The main job on an embedded mock manager, live.
 demo *args:
     cargo run --release -- demo {{ args }}

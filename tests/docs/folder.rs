@@ -302,3 +302,24 @@ fn every_test_that_security_md_names_is_one() {
         assert!(there.contains(&true), "{name}");
     }
 }
+
+#[test]
+fn what_is_said_to_hold_each_guarantee_is_there() {
+    let text = read("docs/guarantees.md");
+    let mut found = Vec::new();
+    sources(&path("src"), &mut found);
+    let all: String = found.iter().map(|source| fs::read_to_string(source).unwrap()).collect();
+    let planted = || {
+        fs::read_dir(path("tests/planted"))
+            .unwrap()
+            .map(|bug| bug.unwrap().file_name().into_string().unwrap())
+    };
+    for guarantee in 1..=7 {
+        let tests = all.matches(&format!("fn g{guarantee}_")).count();
+        let bugs = planted().filter(|name| name.starts_with(&format!("g{guarantee}-"))).count();
+        let said = format!("*Held by* {tests} tests (`cargo test --lib g{guarantee}_`), {bugs} planted bugs");
+        assert!(text.contains(&said), "{said}");
+    }
+    let bugs = planted().filter(|name| name.ends_with(".patch")).count();
+    assert!(text.contains(&format!("{bugs} of {bugs} planted bugs caught")), "{bugs}");
+}
