@@ -39,7 +39,7 @@ planted *names:
 simulate seeds="100000":
     SIGNOFF_SEEDS={{ seeds }} cargo test --profile proof --lib simulation::tests::no_seed -- --nocapture
 
-# The core against every order of so many things that can happen; each one more takes about 20 times as long.
+# The core against every order of so many things that can happen; each one more means about 13 times as many states.
 model steps="4":
     SIGNOFF_MODEL={{ steps }} cargo test --profile proof --lib lifecycle::tests::model -- --nocapture
 
