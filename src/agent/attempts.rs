@@ -24,9 +24,10 @@ const FIRST_DELAY: Duration = Duration::from_millis(200);
 const URGENT_CAP: Duration = Duration::from_secs(1);
 const EXHAUSTED_CAP: Duration = Duration::from_secs(5);
 const BACKGROUND_CAP: Duration = Duration::from_secs(30);
-/// An attempt is made within this once the manager answers again; in the background within the second: ten thousand agents
-/// stay under the manager's limit by that (`herd`).
-const SOON: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+/// An attempt is made within this once the manager answers again.
+const SOON: Duration = Duration::from_secs(1);
+/// The same in the background: ten thousand agents stay under the manager's limit by that (`herd`).
+const BACKGROUND_SOON: Duration = Duration::from_secs(5);
 
 /// Which attempt.
 pub type AttemptId = u64;
@@ -281,8 +282,8 @@ impl Attempts {
     pub fn manager_is_back(&mut self, urgency: Urgency, now: Now) {
         self.relent();
         let soon = match urgency {
-            Urgency::Urgent(_) => SOON[0],
-            Urgency::Background => SOON[1],
+            Urgency::Urgent(_) => SOON,
+            Urgency::Background => BACKGROUND_SOON,
         };
         let soon = now.at + soon.mul_f64(now.fraction());
         self.not_before = self.not_before.min(soon).max(self.floor_until);

@@ -37,9 +37,8 @@ struct Told {
     peak: usize,
     /// When the last was settled, after the return.
     last: Duration,
-    /// The most attempts that one needed after the return, and all of them.
+    /// The most attempts that one needed after the return.
     most: u32,
-    attempts: u32,
     refused: usize,
 }
 
@@ -117,7 +116,6 @@ fn herd(agents: usize, urgency: Urgency, seed: u64) -> Told {
         peak: requests.iter().map(second).max().unwrap_or(0),
         last: all.iter().map(|agent| agent.settled.unwrap()).max().unwrap(),
         most: all.iter().map(|agent| agent.made).max().unwrap(),
-        attempts: all.iter().map(|agent| agent.made).sum(),
         refused,
     }
 }

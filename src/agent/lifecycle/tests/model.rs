@@ -73,12 +73,6 @@ enum Dice {
     Set { fate: Fate, slow: bool },
 }
 
-impl Dice {
-    fn set(fate: Fate, slow: bool) -> Self {
-        Dice::Set { fate, slow }
-    }
-}
-
 /// A guarantee, as documented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Guarantee {

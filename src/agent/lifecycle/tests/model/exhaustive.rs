@@ -84,6 +84,8 @@ const SITUATIONS: &[(&str, &[Step])] = &[
 /// A world after some steps. Two are the same if they say the same of themselves and may go on for as long.
 #[derive(Debug, Clone)]
 struct State {
+    /// Where the life began.
+    situation: &'static str,
     world: World,
     steps: usize,
     print: u64,
@@ -92,12 +94,12 @@ struct State {
 }
 
 impl State {
-    fn of(world: World, steps: usize) -> Self {
+    fn of(situation: &'static str, world: World, steps: usize) -> Self {
         let mut hasher = DefaultHasher::new();
         format!("{world:?}").hash(&mut hasher);
         let mut alone = world.clone();
         alone.check_it_converges();
-        Self { world, steps, print: hasher.finish(), broken: alone.broken }
+        Self { situation, world, steps, print: hasher.finish(), broken: alone.broken }
     }
 
     /// Whether this step is one.
@@ -139,10 +141,11 @@ impl Model for Lives {
     type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        let begin = |(_, before): &(&str, &[Step])| {
-            let mut world = World::new(self.freshness, Dice::set(Fate::Acknowledged, false), self.sabotage);
+        let dice = Dice::Set { fate: Fate::Acknowledged, slow: false };
+        let begin = |(situation, before): &(&'static str, &[Step])| {
+            let mut world = World::new(self.freshness, dice, self.sabotage);
             before.iter().for_each(|step| step.taken_by(&mut world));
-            State::of(world, 0)
+            State::of(situation, world, 0)
         };
         SITUATIONS.iter().map(begin).collect()
     }
@@ -156,7 +159,7 @@ impl Model for Lives {
     fn next_state(&self, state: &State, step: Step) -> Option<State> {
         let mut world = state.world.clone();
         step.taken_by(&mut world);
-        Some(State::of(world, state.steps + 1))
+        Some(State::of(state.situation, world, state.steps + 1))
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -178,7 +181,7 @@ impl Step {
         match self {
             Step::Act(act) => world.take(act),
             Step::Manager(mood, fate, slow) => {
-                world.dice = Dice::set(fate, slow);
+                world.dice = Dice::Set { fate, slow };
                 world.take(Act::Manager(mood));
             }
         }
@@ -192,7 +195,7 @@ fn explore(lives: Lives, sought: HasDiscoveries) -> (usize, Vec<(&'static str, S
     let checker = lives.checker().threads(threads).finish_when(sought).spawn_dfs().join();
     let told = checker.discoveries().into_iter().map(|(name, path)| {
         let (last, steps) = (path.last_state().clone(), path.into_actions());
-        (name, format!("{steps:#?}\n{:?}", last.broken))
+        (name, format!("{steps:#?} from {:?}\n{:?}", last.situation, last.broken))
     });
     (checker.unique_state_count(), told.collect())
 }
