@@ -1,9 +1,10 @@
 //! A sign-off by the agent beside the same call by a bare gRPC client, in turn, so many times; a line of JSON with the
-//! microseconds that each took: `beside MANAGER AGENT_SOCKET COLD|WARM TIMES HOSTNAME IP`. For `tests/bench/run`.
+//! microseconds that each took: `beside MANAGER AGENT_SOCKET TIMES HOSTNAME IP`. For `tests/bench/run`.
 
 use std::{
     error::Error,
     io::{Read, Write},
+    net::SocketAddr,
     os::unix::net::UnixStream,
     time::{Duration, Instant},
 };
@@ -15,11 +16,6 @@ use signoff::{
 };
 
 type Failed = Box<dyn Error>;
-
-async fn dial(manager: &str) -> Result<Connection, Failed> {
-    let address = manager.parse()?;
-    Ok(connect(&std::net::SocketAddr::into(address), address, None, Duration::from_secs(5)).await?)
-}
 
 /// What a client does that only wants that: one message, half-close, the end of the answer.
 async fn bare(connection: &Connection, hostname: &str, ip: &str) -> Result<(), Failed> {
@@ -47,17 +43,15 @@ fn hook(socket: &str) -> Result<(), Failed> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failed> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [manager, socket, warmth, times, hostname, ip] = arguments.as_slice() else {
-        return Err("beside MANAGER AGENT_SOCKET cold|warm TIMES HOSTNAME IP".into());
+    let [manager, socket, times, hostname, ip] = arguments.as_slice() else {
+        return Err("beside MANAGER AGENT_SOCKET TIMES HOSTNAME IP".into());
     };
-    let warm = dial(manager).await?;
+    let manager = manager.parse()?;
+    let warm = connect(&SocketAddr::into(manager), manager, None, Duration::from_secs(5)).await?;
     let (mut by_client, mut by_agent) = (Vec::new(), Vec::new());
     for _ in 0..times.parse()? {
         let began = Instant::now();
-        match warmth.as_str() {
-            "cold" => bare(&dial(manager).await?, hostname, ip).await?,
-            _ => bare(&warm, hostname, ip).await?,
-        }
+        bare(&warm, hostname, ip).await?;
         by_client.push(began.elapsed().as_micros());
         let began = Instant::now();
         hook(socket)?;
