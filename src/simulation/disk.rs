@@ -279,6 +279,8 @@ impl View {
 }
 
 impl FileSystem for View {
+    fn wait(&self, _: std::time::Duration) {}
+
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         let mut state = self.disk.state.lock().unwrap();
         state.call(self.pid, false)?;

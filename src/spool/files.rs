@@ -161,7 +161,7 @@ impl Files {
         match self {
             Self::Real => std::thread::sleep(duration),
             #[cfg(test)]
-            Self::Other(_) => {}
+            Self::Other(files) => files.wait(duration),
         }
     }
 
@@ -258,12 +258,13 @@ impl File {
 
 #[cfg(test)]
 mod other {
-    use std::{fs::TryLockError, io, path::Path};
+    use std::{fs::TryLockError, io, path::Path, time::Duration};
 
     use super::{How, Stat};
 
     /// A file system made up by a test: each as its namesake of [`super::Files`]. What it makes has the mode of a record's file.
     pub(crate) trait FileSystem: Send + Sync {
+        fn wait(&self, duration: Duration);
         fn stat(&self, path: &Path) -> io::Result<Stat>;
         fn make_directory(&self, dir: &Path) -> io::Result<()>;
         fn names(&self, dir: &Path) -> io::Result<Vec<String>>;

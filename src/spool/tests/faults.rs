@@ -4,6 +4,7 @@ use std::{
     os::unix::process::CommandExt,
     process::Command,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use super::*;
@@ -57,6 +58,12 @@ impl Syncs {
 struct Watched(Arc<Mutex<Syncs>>);
 
 impl FileSystem for Watched {
+    /// A process that another test starts has a dead spool's files, and their locks, until it runs its own program: many tests at
+    /// once make that longer than a look takes.
+    fn wait(&self, duration: Duration) {
+        std::thread::sleep(duration * 20);
+    }
+
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         self.0.lock().unwrap().look(Unseen::Path)?;
         Files::Real.link_stat(path)
