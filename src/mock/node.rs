@@ -26,6 +26,8 @@ const REDIS: Duration = Duration::from_secs(300);
 struct Memory {
     lists: HashMap<String, Cached>,
     queries: HashMap<String, Cached>,
+    /// How many rows match, and until when that is handed out.
+    counts: HashMap<String, (Millis, usize)>,
     /// Sign-ins that the query cache answers, without the password's hash.
     users: HashMap<String, Millis>,
     /// Lookups of a row that run now: later ones share the first one's result, but not its error.
@@ -77,6 +79,7 @@ impl Node {
     fn wrote(&self) {
         let mut memory = self.memory();
         memory.queries.clear();
+        memory.counts.clear();
         memory.users.clear();
     }
 
@@ -84,15 +87,30 @@ impl Node {
     pub(super) fn query(
         &self,
         statement: String,
-        select: impl FnOnce(Vec<TableRow>) -> Vec<TableRow>,
+        select: impl FnOnce(&[TableRow]) -> Vec<TableRow>,
     ) -> Result<Vec<TableRow>, TableError> {
         let now = self.database.now();
         if let Some(cached) = self.memory().queries.get(&statement).filter(|c| c.until > now) {
             return Ok(cached.rows.clone());
         }
-        let rows = select(self.database.rows()?);
+        let rows = self.database.select(select)?;
         let entry = Cached { until: now + millis(QUERY_CACHE), rows: rows.clone() };
         self.memory().queries.insert(statement, entry);
+        Ok(rows)
+    }
+
+    /// A count through the query cache.
+    pub(super) fn count(
+        &self,
+        statement: String,
+        count: impl FnOnce(&[TableRow]) -> usize,
+    ) -> Result<usize, TableError> {
+        let now = self.database.now();
+        if let Some((_, cached)) = self.memory().counts.get(&statement).filter(|(until, _)| *until > now) {
+            return Ok(*cached);
+        }
+        let rows = self.database.select(count)?;
+        self.memory().counts.insert(statement, (now + millis(QUERY_CACHE), rows));
         Ok(rows)
     }
 
@@ -115,9 +133,8 @@ impl Node {
             in_memory(&rows);
             return Ok(rows);
         }
-        let rows = self.query(statement.to_owned(), |mut rows| {
-            rows.retain(wanted);
-            rows
+        let rows = self.query(statement.to_owned(), |rows| {
+            rows.iter().filter(|row| wanted(row)).cloned().collect()
         })?;
         if !rows.is_empty() {
             self.database.redis_set(key, Cached { until: now + millis(REDIS), rows: rows.clone() })?;

@@ -235,11 +235,11 @@ async fn refresh(
 async fn list(Shared(node): Shared<Arc<Node>>, RawQuery(text): RawQuery) -> Result<AxumResponse, Refusal> {
     let query = Query::parse(text.as_deref().unwrap_or("")).map_err(Refusal::Wrong)?;
     let page = node.query(query.statement(), |rows| query.page(rows, node.database.collation()))?;
-    let total =
-        node.query(query.count_statement(), |rows| query.matching(rows, node.database.collation()))?;
+    let total = node
+        .count(query.count_statement(), |rows| query.matching(rows, node.database.collation()).count())?;
     let shown = Shown::by(&node);
     let rows: Vec<_> = page.iter().map(|row| RestRow::new(row, shown)).collect();
-    Ok(([(header::LINK, query.link(total.len()))], axum::Json(rows)).into_response())
+    Ok(([(header::LINK, query.link(total))], axum::Json(rows)).into_response())
 }
 
 fn id(text: &str) -> Result<u64, Refusal> {
@@ -258,9 +258,8 @@ async fn one(Shared(node): Shared<Arc<Node>>, Path(text): Path<String>) -> Resul
     // An error isn't cached, so neither is an absence.
     let found = match node.database.row(id)? {
         None => Vec::new(),
-        Some(_) => node.query(format!("SELECT * FROM scheduler WHERE id = {id}"), |mut rows| {
-            rows.retain(|r| r.id == id);
-            rows
+        Some(_) => node.query(format!("SELECT * FROM scheduler WHERE id = {id}"), |rows| {
+            rows.iter().filter(|r| r.id == id).cloned().collect()
         })?,
     };
     let row = found.first().ok_or(Refusal::NotFound)?;

@@ -102,9 +102,14 @@ impl Query {
         format!("SELECT count(*) FROM scheduler {all:?}")
     }
 
-    pub(super) fn matching(&self, mut rows: Vec<TableRow>, collation: Collation) -> Vec<TableRow> {
+    /// All rows that it is about.
+    pub(super) fn matching<'a>(
+        &self,
+        rows: &'a [TableRow],
+        collation: Collation,
+    ) -> impl Iterator<Item = &'a TableRow> {
         let is = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|w| w == text);
-        rows.retain(|row| {
+        rows.iter().filter(move |row| {
             self.host_name.as_ref().is_none_or(|name| match collation {
                 Collation::MySql => row.host_name.eq_ignore_ascii_case(name),
                 Collation::PostgreSql => row.host_name == *name,
@@ -113,14 +118,14 @@ impl Query {
                 && is(&self.location, &row.location)
                 && self.state.is_none_or(|s| row.state == s)
                 && self.cluster_id.is_none_or(|id| row.scheduler_cluster_id == id)
-        });
-        rows
+        })
     }
 
-    pub(super) fn page(&self, rows: Vec<TableRow>, collation: Collation) -> Vec<TableRow> {
+    /// Those of its page.
+    pub(super) fn page(&self, rows: &[TableRow], collation: Collation) -> Vec<TableRow> {
         let per_page = usize::try_from(self.per_page).unwrap_or(usize::MAX);
         let skip = usize::try_from(self.page - 1).unwrap_or(usize::MAX).saturating_mul(per_page);
-        self.matching(rows, collation).into_iter().skip(skip).take(per_page).collect()
+        self.matching(rows, collation).skip(skip).take(per_page).cloned().collect()
     }
 
     /// The `Link` header.

@@ -81,10 +81,12 @@ pub(crate) struct Cached {
     pub(crate) rows: Vec<TableRow>,
 }
 
-/// Writes of this process, in order.
+/// What is stored, as this process knows it, and its writes in order.
 #[derive(Debug, Default)]
 struct Journal {
-    memory: Content,
+    content: Content,
+    /// The file that is the content's, of a table in one; none where it is to be read.
+    taken: Option<file::Taken>,
     history: Vec<Change>,
 }
 
@@ -137,7 +139,12 @@ impl Database {
 
     /// All rows, by id.
     pub fn rows(&self) -> Result<Vec<TableRow>, TableError> {
-        self.access(|content, _| (content.rows.clone(), false))
+        self.select(<[TableRow]>::to_vec)
+    }
+
+    /// What `work` makes of all rows, by id.
+    pub(crate) fn select<T>(&self, work: impl FnOnce(&[TableRow]) -> T) -> Result<T, TableError> {
+        self.access(|content, _| (work(&content.rows), false))
     }
 
     /// The row of an id.
@@ -410,7 +417,7 @@ impl Database {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One transaction: `work` says whether it wrote.
+    /// One transaction: `work` says whether it wrote. Where that can't be written to the file, it was not done.
     fn access<T>(
         &self,
         work: impl FnOnce(&mut Content, &mut Vec<Change>) -> (T, bool),
@@ -419,14 +426,29 @@ impl Database {
         let journal = &mut *journal;
         let before = journal.history.len();
         let done = match &self.file {
-            None => work(&mut journal.memory, &mut journal.history).0,
+            None => work(&mut journal.content, &mut journal.history).0,
             Some(path) => {
                 let guard = file::lock(path)?;
-                let mut content = file::read(path)?;
-                let (done, wrote) = work(&mut content, &mut journal.history);
-                if wrote && let Err(e) = file::replace(path, &content) {
-                    journal.history.truncate(before);
-                    return Err(e);
+                let known = journal.taken.take().filter(|taken| taken.is_at(path));
+                journal.taken = match known {
+                    Some(taken) => Some(taken),
+                    None => {
+                        let (content, taken) = file::read(path)?;
+                        journal.content = content;
+                        taken
+                    }
+                };
+                let (done, wrote) = work(&mut journal.content, &mut journal.history);
+                if wrote {
+                    // Forgotten first: what can't be written is in the content, and is to be read anew.
+                    journal.taken = None;
+                    match file::replace(path, &journal.content) {
+                        Ok(taken) => journal.taken = Some(taken),
+                        Err(e) => {
+                            journal.history.truncate(before);
+                            return Err(e);
+                        }
+                    }
                 }
                 drop(guard);
                 done

@@ -101,3 +101,70 @@ fn a_file_that_is_no_table_is_refused_and_left_as_it_is() {
     assert!(said.contains("state.json") && said.contains("no table"), "{said}");
     assert_eq!(std::fs::read(&path).unwrap(), b"hello");
 }
+
+/// A state file with the row `a` in cluster 1, and the database over it.
+fn with_file() -> (tempfile::TempDir, PathBuf, Arc<Database>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.json");
+    let table = Database::open(&path, Collation::MySql).unwrap();
+    table.register(registration("a", "10.0.0.1", 8002)).unwrap();
+    (dir, path, table)
+}
+
+fn names(table: &Database) -> Vec<String> {
+    table.rows().unwrap().into_iter().map(|row| row.host_name).collect()
+}
+
+/// The file with `b` in the place of `a`: as long as before.
+fn renamed(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap().replace(r#""host_name": "a""#, r#""host_name": "b""#)
+}
+
+fn modified(path: &Path) -> std::time::SystemTime {
+    std::fs::metadata(path).unwrap().modified().unwrap()
+}
+
+fn set_modified(path: &Path, at: std::time::SystemTime) {
+    std::fs::File::options().write(true).open(path).unwrap().set_modified(at).unwrap();
+}
+
+#[test]
+fn a_state_file_is_read_again_only_when_it_is_another_one_or_was_written() {
+    let (_dir, path, table) = with_file();
+    let (text, at) = (renamed(&path), modified(&path));
+    // Nothing tells that it was written: it is not read.
+    std::fs::write(&path, &text).unwrap();
+    set_modified(&path, at);
+    assert_eq!(names(&table), ["a"]);
+    // Its time does.
+    set_modified(&path, at + Duration::from_secs(1));
+    assert_eq!(names(&table), ["b"]);
+    // A file of the same length and time in its place, as another process leaves it; twice, so that an inode may come again.
+    for name in ["c", "d"] {
+        let (new, at) = (path.with_extension("new"), modified(&path));
+        std::fs::write(&new, text.replace(r#""b""#, &format!("{name:?}"))).unwrap();
+        set_modified(&new, at);
+        std::fs::rename(&new, &path).unwrap();
+        assert_eq!(names(&table), [name]);
+    }
+    // Its length.
+    let at = modified(&path);
+    std::fs::write(&path, text.replace(r#""b""#, r#""longer""#)).unwrap();
+    set_modified(&path, at);
+    assert_eq!(names(&table), ["longer"]);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(names(&table), Vec::<String>::new());
+}
+
+#[test]
+fn what_can_not_be_written_to_the_file_was_not_done() {
+    let (_dir, path, table) = with_file();
+    let in_the_way = path.with_file_name("state.json.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    assert!(table.set_state(&selector("a", None), State::Active, By::Hand).is_err());
+    assert_eq!(table.rows().unwrap()[0].state, State::Inactive);
+    assert_eq!(table.history().len(), 1, "its creation alone");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    assert!(table.set_state(&selector("a", None), State::Active, By::Hand).unwrap());
+    assert_eq!(table.rows().unwrap()[0].state, State::Active);
+}
