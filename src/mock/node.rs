@@ -133,9 +133,8 @@ impl Node {
             in_memory(&rows);
             return Ok(rows);
         }
-        let rows = self.query(statement.to_owned(), |rows| {
-            rows.iter().filter(|row| wanted(row)).cloned().collect()
-        })?;
+        let rows = self
+            .query(statement.to_owned(), |rows| rows.iter().filter(|row| wanted(row)).cloned().collect())?;
         if !rows.is_empty() {
             self.database.redis_set(key, Cached { until: now + millis(REDIS), rows: rows.clone() })?;
             in_memory(&rows);
