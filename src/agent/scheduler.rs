@@ -120,7 +120,7 @@ impl Target {
             match net::connect(&self.peer, addr, self.tls.as_ref(), LIMIT).await {
                 Ok(connection) => return Ok(connection),
                 Err(ConnectError::Refused(addr)) => refused.push(addr),
-                Err(error @ ConnectError::Http2(..)) => cut = Some(error.to_string()),
+                Err(error) if error.is_cut() => cut = Some(error.to_string()),
                 Err(error) => otherwise = Some(error.to_string()),
             }
         }
@@ -141,7 +141,7 @@ enum Unreached {
 
 enum Look {
     Seen(Observation, Option<Connection>),
-    /// Connected, then cut: a listener that is just closing does that, so it is looked at again at once.
+    /// Connected, or nearly, then cut: a listener that is just closing does that, so it is looked at again at once.
     Cut(String),
 }
 

@@ -65,7 +65,7 @@ pub enum ConnectError {
     /// No connection (TCP and TLS) within the limit.
     #[error("{0}: no connection within {limit:?}", limit = .1)]
     TimedOut(SocketAddr, Duration),
-    /// TCP failed in another way: no route, no permission, no free port.
+    /// TCP failed in another way: no route, no permission, no free port; or the connection was reset before it was made.
     #[error("{0}: {1}")]
     Tcp(SocketAddr, io::Error),
     /// A file for TLS can't be used.
@@ -75,14 +75,30 @@ pub enum ConnectError {
     #[error("host {0:?} is neither a DNS name nor an IP address")]
     Name(String),
     /// The TLS handshake failed: something listens there, and it answered.
-    #[error("{0}: TLS: {1}")]
-    Tls(SocketAddr, String),
+    #[error("{0}: TLS: {words}", words = super::chain(.1))]
+    Tls(SocketAddr, io::Error),
     /// Connected, but the peer ended it before it said a word over HTTP/2.
     #[error("{0}: HTTP/2: {1}")]
     Http2(SocketAddr, String),
     /// Connected, but the peer said nothing over HTTP/2 within the limit: frozen, or no HTTP/2 server.
     #[error("{0}: connected, but no answer within {limit:?}", limit = .1)]
     Mute(SocketAddr, Duration),
+}
+
+impl ConnectError {
+    /// Whether something took the connection and cut it, in whichever step: a listener that is just closing does that to
+    /// those that it had not accepted yet.
+    pub fn is_cut(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+        let by_the_peer = |e: &io::Error| {
+            matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        };
+        match self {
+            ConnectError::Http2(..) => true,
+            ConnectError::Tcp(_, e) | ConnectError::Tls(_, e) => by_the_peer(e),
+            _ => false,
+        }
+    }
 }
 
 /// The addresses of `peer`, as the system's resolver gives them, at most `limit` long.
@@ -172,7 +188,7 @@ async fn link(
     let stream = timeout_at(deadline, TlsConnector::from(config).connect(name, tcp))
         .await
         .map_err(|_| late())?
-        .map_err(|e| ConnectError::Tls(addr, super::chain(&e)))?;
+        .map_err(|e| ConnectError::Tls(addr, e))?;
     Ok(Link::Tls(Box::new(stream)))
 }
 

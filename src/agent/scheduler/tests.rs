@@ -124,6 +124,38 @@ async fn g2_a_scheduler_that_answers_tls_in_the_clear_is_never_taken_for_down() 
     assert!(matches!(&seen, Observation::Unclear(why) if why.contains("TLS")), "{seen:?}");
 }
 
+/// A look that begins before the listener closes, and goes on after that: both in one thread, in this order.
+async fn looked_at_as_it_closes(files: Option<TlsFiles>) -> (Observation, SocketAddr) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let target = Target::new(addr.into(), files);
+    let (seen, ()) = tokio::join!(biased; target.observe(), async { drop(listener) });
+    (seen, addr)
+}
+
+#[tokio::test]
+async fn a_connection_that_is_reset_as_it_is_made_is_looked_at_again_at_once() {
+    let (seen, addr) = looked_at_as_it_closes(None).await;
+    assert_eq!(seen, Observation::Refused(vec![addr]));
+    let (seen, addr) = looked_at_as_it_closes(Some(TlsFiles::default())).await;
+    assert_eq!(seen, Observation::Refused(vec![addr]));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_reset_within_its_tls_handshake_is_looked_at_again_at_once() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let target = Target::new(addr.into(), Some(TlsFiles::default()));
+    let closing = async {
+        let (tcp, _) = listener.accept().await.unwrap();
+        // Its hello has come and stays unread: the close is a reset.
+        tcp.readable().await.unwrap();
+        drop((listener, tcp));
+    };
+    let (seen, ()) = tokio::join!(target.observe(), closing);
+    assert_eq!(seen, Observation::Refused(vec![addr]));
+}
+
 #[tokio::test]
 async fn g2_a_listener_that_accepts_and_closes_is_unclear_until_it_refuses() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
