@@ -17,6 +17,7 @@ use super::{
     connection::{Control, End},
     fault::{Fault, Kind, Scope},
     health::HealthService,
+    limit::Limit,
     listener::{Body, Phase, boxed, reached},
     manager::Release,
     million,
@@ -321,17 +322,22 @@ impl Manager for ManagerService {
 pub(super) struct GrpcPort {
     service: ManagerService,
     health: Arc<HealthService>,
+    limit: Option<Arc<Limit>>,
 }
 
 impl GrpcPort {
-    pub(super) fn new(node: Arc<Node>, phase: watch::Receiver<Phase>) -> Self {
+    pub(super) fn new(node: Arc<Node>, phase: watch::Receiver<Phase>, limit: Option<Arc<Limit>>) -> Self {
         // It stays SERVING to its end, as grpc-go's does that nobody told otherwise.
         let health = HealthService::new(&["manager.v2.Manager"], watch::channel(true).1);
-        Self { service: ManagerService { node, phase }, health: Arc::new(health) }
+        Self { service: ManagerService { node, phase }, health: Arc::new(health), limit }
     }
 
     async fn answer(self, request: HttpRequest<Incoming>) -> HttpResponse<Body> {
         let path = request.uri().path();
+        if self.limit.is_some_and(|limit| !limit.takes()) {
+            let words = format!("{path} is rejected by grpc_ratelimit middleware, please retry later.");
+            return boxed(Status::resource_exhausted(words).into_http::<tonic::body::Body>());
+        }
         if path.starts_with("/grpc.health.v1.Health/") {
             return boxed(infallible(HealthServer::from_arc(self.health).call(request).await));
         }

@@ -13,6 +13,7 @@ use super::{
     admin::AdminPort,
     fault::{Fault, FaultError, Faults, Scope},
     grpc::GrpcPort,
+    limit::{Call, Limit},
     listener::{Held, Phase, Port, bind, reached},
     node::Node,
     rest::RestPort,
@@ -142,6 +143,9 @@ pub struct Config {
     pub collect_every: Option<Duration>,
     /// TLS for gRPC and REST; a client's certificate is asked for at gRPC only.
     pub tls: Option<TlsFiles>,
+    /// How many gRPC requests it takes in a second (4,000 on the real one); none for any number. With one, each call is
+    /// kept: [`MockManager::calls`].
+    pub limit: Option<u32>,
     /// What is wrong from the start.
     pub faults: Vec<Fault>,
 }
@@ -163,6 +167,7 @@ impl Default for Config {
             token_life: Duration::from_secs(14 * 24 * 3600),
             collect_every: None,
             tls: None,
+            limit: None,
             faults: Vec::new(),
         }
     }
@@ -214,6 +219,7 @@ pub struct MockManager {
     config: Config,
     database: Arc<Database>,
     faults: Arc<Faults>,
+    limit: Option<Arc<Limit>>,
     grpc: Held,
     rest: Held,
     admin: Option<SocketAddr>,
@@ -239,6 +245,7 @@ impl MockManager {
             grpc: hold("gRPC", config.grpc)?,
             rest: hold("REST", config.rest)?,
             admin: None,
+            limit: config.limit.map(|per_second| Arc::new(Limit::new(per_second))),
             config,
             database,
             faults,
@@ -277,7 +284,7 @@ impl MockManager {
         let (grpc_closed, grpc_listens) = oneshot::channel();
         let (rest_closed, rest_listens) = oneshot::channel();
         let port = Port {
-            service: GrpcPort::new(node.clone(), serving.clone()),
+            service: GrpcPort::new(node.clone(), serving.clone(), self.limit.clone()),
             api: Scope::Grpc,
             http2: true,
             tls: grpc_tls,
@@ -322,6 +329,11 @@ impl MockManager {
     /// The fault switches.
     pub fn faults(&self) -> &Arc<Faults> {
         &self.faults
+    }
+
+    /// The gRPC calls that came, health checks included, in order; none are kept without a [`Config::limit`].
+    pub fn calls(&self) -> Vec<Call> {
+        self.limit.as_ref().map_or_else(Vec::new, |limit| limit.calls())
     }
 
     /// Whether a process serves.

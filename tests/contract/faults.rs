@@ -239,3 +239,21 @@ async fn faults_are_switched_over_the_admin_port() {
     assert_eq!(wrong.status(), 422);
     assert!(wrong.text().await.unwrap().contains("use seconds"));
 }
+
+#[tokio::test]
+async fn past_its_limit_a_manager_refuses_calls_in_the_limiters_words_and_counts_them() {
+    let mock = mock(Config { limit: Some(2), ..Config::default() }).await;
+    let key = key("many");
+    register(mock.grpc_addr(), &key).await;
+    let all = futures_util::future::join_all((0..50).map(|_| sign_off(mock.grpc_addr(), &key))).await;
+    let refused: Vec<_> = all.into_iter().filter_map(Result::err).collect();
+    assert!(!refused.is_empty());
+    for status in &refused {
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+        let words =
+            "/manager.v2.Manager/KeepAlive is rejected by grpc_ratelimit middleware, please retry later.";
+        assert_eq!(status.message(), words);
+    }
+    let calls = mock.calls();
+    assert_eq!((calls.len(), calls.iter().filter(|call| call.refused).count()), (51, refused.len()));
+}
