@@ -77,8 +77,13 @@ pub fn command() -> clap::Command {
 
 /// Prints `text` and a newline on stdout. A reader that has gone away is no error (`signoff queue list | head -1`).
 pub fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
+    print_by(|out| out.write_all(text.as_bytes()));
+}
+
+/// [`print`] for what is too much to be held in memory: `write` writes the text, without the newline at its end.
+fn print_by(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    if let Err(error) = write(&mut out).and_then(|()| writeln!(out)).and_then(|()| out.flush())
         && error.kind() != io::ErrorKind::BrokenPipe
     {
         error!(%error, "Standard output can't be written.");

@@ -10,7 +10,7 @@ use self::{
 };
 use super::{
     args::{ExplainArgs, LookArgs, OutputFormat, ReconcileArgs, ReconcileCommand, SourceName},
-    print, settings, told_to_stop, usage,
+    print, print_by, settings, told_to_stop, usage,
 };
 #[cfg(feature = "database")]
 use crate::repair::sources::database::DatabaseSource;
@@ -122,10 +122,10 @@ impl Job {
         let exit = match ended {
             Ok(report) => {
                 let view = View::of(&report);
-                print(&match self.output {
-                    OutputFormat::Table => view.table(),
-                    OutputFormat::Json => view.json(true),
-                });
+                match self.output {
+                    OutputFormat::Table => print(&view.table()),
+                    OutputFormat::Json => print_by(|out| view.json(true, out)),
+                }
                 self.words.say(format!("{}\n", view.summary()));
                 report.exit()
             }
@@ -196,7 +196,7 @@ impl Job {
         let summary = view.summary();
         self.words.say(format!("{summary}\n"));
         if self.output == OutputFormat::Json {
-            print(&view.json(false));
+            print_by(|out| view.json(false, out));
         }
         for held in &report.plan.held {
             error!(reconcile.guard = held.guard(), reason = %held, "A guard held something back.");

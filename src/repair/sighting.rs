@@ -11,48 +11,73 @@ use crate::{
 
 /// A time as the table has it. MySQL's and MariaDB's have no zone, and over REST the same value carries that of whichever
 /// manager answers: so it is only ever compared with times of the same table, never with a clock of ours.
+///
+/// Eight bytes, since a table may have 100,000 rows with several of them. The last bit says what the others are. 1: twelve bits of
+/// the offset that is written beside the time, in minutes plus 2^11 (no offset is UTC); above them the moment by that offset, in
+/// milliseconds since 1970 plus 2^48. 0: what is written is no such time, and this is its hash, without the offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Stamp {
-    /// The date and the time of day as they are written, without the offset: hashed. Never zero, so that a row without a
-    /// time takes no more room.
-    digits: NonZeroU64,
-    /// In milliseconds since 1970, by the offset that is written beside them, else as if it were UTC; [`NO_TIME`] where the text
-    /// is none.
-    instant: i64,
-}
+pub struct Stamp(NonZeroU64);
 
-const NO_TIME: i64 = i64::MIN;
+const ZERO_MOMENT: i64 = 1 << 48;
+const ZERO_OFFSET: i64 = 1 << 11;
+const MINUTE: i64 = 60_000;
 
 impl Stamp {
     /// Of the value as the source writes it: RFC 3339 (REST), or `2026-11-23 20:54:32.734` (a database).
     pub fn of(verbatim: &str) -> Self {
-        use std::hash::{DefaultHasher, Hash, Hasher};
         let text = verbatim.trim();
         // A date has hyphens too: an offset can only stand behind the time of day.
         let offset = text.get(11..).and_then(|time| time.find(['Z', 'z', '+', '-'])).map(|at| 11 + at);
-        let mut digits = DefaultHasher::new();
-        text[..offset.unwrap_or(text.len())].hash(&mut digits);
-        let instant = match offset {
-            Some(_) => text.parse::<Timestamp>().ok(),
-            None => text.parse::<DateTime>().ok().and_then(|at| Offset::UTC.to_timestamp(at).ok()),
+        let digits = &text[..offset.unwrap_or(text.len())];
+        let shown = digits.parse::<DateTime>().ok().and_then(|at| Offset::UTC.to_timestamp(at).ok());
+        let moment = if offset.is_some() { text.parse::<Timestamp>().ok() } else { shown };
+        let time = moment.zip(shown);
+        time.and_then(|(moment, shown)| Self::packed(moment.as_millisecond(), shown.as_millisecond()))
+            .unwrap_or_else(|| Self::hashed(digits))
+    }
+
+    /// Of a moment, and of what is shown of it, in milliseconds as if that were UTC. None where it doesn't fit.
+    fn packed(moment: i64, shown: i64) -> Option<Self> {
+        let offset = shown.checked_sub(moment).filter(|offset| offset % MINUTE == 0)? / MINUTE;
+        let unsigned = |number: i64, zero: i64| {
+            u64::try_from(number.checked_add(zero)?)
+                .ok()
+                .filter(|unsigned| *unsigned < 2 * zero.unsigned_abs())
         };
-        Self {
-            digits: NonZeroU64::new(digits.finish()).unwrap_or(NonZeroU64::MIN),
-            instant: instant.map_or(NO_TIME, Timestamp::as_millisecond),
+        let bits = unsigned(moment, ZERO_MOMENT)? << 13 | unsigned(offset, ZERO_OFFSET)? << 1 | 1;
+        NonZeroU64::new(bits).map(Self)
+    }
+
+    fn hashed(text: &str) -> Self {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Self(NonZeroU64::new(hasher.finish() & !1).unwrap_or(NonZeroU64::MIN.saturating_add(1)))
+    }
+
+    /// The moment, and what is shown of it, as [`Stamp::packed`] takes them; none where it is no time.
+    fn time(self) -> Option<(i64, i64)> {
+        let bits = self.0.get();
+        if bits & 1 == 0 {
+            return None;
         }
+        let moment = (bits >> 13).cast_signed() - ZERO_MOMENT;
+        let offset = (bits >> 1 & 0xfff).cast_signed() - ZERO_OFFSET;
+        Some((moment, moment + offset * MINUTE))
     }
 
     /// Whether this is another time than `before`, the same row's at an earlier look. Managers in different time zones write
     /// the same time with other digits (PostgreSQL behind them) or with another offset (MySQL): neither is a move.
     pub fn moved_since(self, before: Self) -> bool {
-        let same_instant = self.instant != NO_TIME && self.instant == before.instant;
-        self.digits != before.digits && !same_instant
+        match (self.time(), before.time()) {
+            (Some((moment, shown)), Some(before)) => moment != before.0 && shown != before.1,
+            _ => self != before,
+        }
     }
 
     /// How much later this is than `earlier`, another time of the same table. None where it isn't, or can't be told.
     pub fn after(self, earlier: Self) -> Option<Duration> {
-        let time = |stamp: Self| Some(stamp.instant).filter(|instant| *instant != NO_TIME);
-        let millis = time(self)?.checked_sub(time(earlier)?)?;
+        let millis = self.time()?.0.checked_sub(earlier.time()?.0)?;
         u64::try_from(millis).ok().map(Duration::from_millis)
     }
 }
@@ -127,6 +152,8 @@ impl From<&Row> for Sighting {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn row(ip: &str) -> Row {
@@ -178,6 +205,42 @@ mod tests {
         ] {
             assert_eq!(Stamp::of(now).moved_since(Stamp::of(before)), moved, "{before} -> {now}");
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_stamp_is_as_its_text_says(
+            (before, now) in (any_text(), any_text()),
+        ) {
+            let (digits, moment): (Vec<_>, Vec<_>) = [&before, &now].map(|text| {
+                let (date, time) = text.split_at(text.len().min(11));
+                let digits = format!("{date}{}", time.split(['Z', '+', '-']).next().unwrap());
+                let with_offset = if digits.len() < text.len() { text.clone() } else { format!("{text}Z") };
+                (digits, with_offset.parse::<Timestamp>().ok().map(Timestamp::as_millisecond))
+            }).into_iter().unzip();
+            let (earlier, later) = (Stamp::of(&before), Stamp::of(&now));
+            prop_assert_eq!(later.moved_since(earlier), digits[0] != digits[1] && (moment[0] != moment[1] || moment[0].is_none()));
+            let age = moment[1].zip(moment[0]).and_then(|(now, before)| u64::try_from(now - before).ok());
+            prop_assert_eq!(later.after(earlier).map(|age| age.as_millis()), age.map(u128::from));
+        }
+    }
+
+    /// Times of all kinds, and what is none.
+    fn any_text() -> impl Strategy<Value = String> {
+        let date = proptest::sample::select(vec![
+            "2026-11-01",
+            "0001-01-01",
+            "9998-12-31",
+            "1969-12-31",
+            "2026-13-01",
+            "x",
+        ]);
+        let time =
+            proptest::sample::select(vec!["00:00:00.001", "01:59:58.734", "12:59:59.999", "23:00:00.000"]);
+        let offset = proptest::sample::select(vec![
+            "", "Z", "+00:00", "+08:00", "-05:00", "+05:45", "-12:00", "+14:00",
+        ]);
+        (date, time, offset).prop_map(|(date, time, offset)| format!("{date}T{time}{offset}"))
     }
 
     #[test]

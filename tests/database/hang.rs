@@ -141,14 +141,14 @@ async fn there_is_one_connection_at_most_and_one_that_ended_is_replaced() {
 #[tokio::test]
 async fn a_look_that_is_dropped_half_way_leaves_the_next_one_well() {
     for mut bench in Bench::each(Schema::V2_5).await {
-        bench.fill(5000).await;
+        bench.fill(25_000).await;
         let source = bench.source();
         for _ in 0..20 {
-            let limit = Duration::from_micros(fastrand::u64(0..30_000));
+            let limit = Duration::from_micros(fastrand::u64(0..100_000));
             let _ = tokio::time::timeout(limit, seen(&source, &Scope::All)).await;
         }
         let all = seen(&source, &Scope::All).await.unwrap();
-        assert_eq!(all.len(), 5000);
-        assert_eq!(source.again(&all[4999]).await.unwrap().as_ref(), all.last());
+        assert_eq!(all.len(), 25_000);
+        assert_eq!(source.again(&all[24_999]).await.unwrap().as_ref(), all.last());
     }
 }

@@ -18,13 +18,13 @@ use crate::{
 #[tokio::test]
 async fn every_row_of_several_pages_is_shown_once_and_a_deleted_one_never() {
     for mut bench in Bench::each(Schema::V2_5).await {
-        bench.fill(2500).await;
-        bench.run("UPDATE scheduler SET is_del = 1 WHERE id = 1700").await;
+        bench.fill(25_000).await;
+        bench.run("UPDATE scheduler SET is_del = 1 WHERE id = 17000").await;
         let source = bench.source();
         let all = seen(&source, &Scope::All).await.unwrap();
-        assert_eq!(all.len(), 2499);
+        assert_eq!(all.len(), 24_999);
         let ids: Vec<_> = all.iter().map(|row| row.id).collect();
-        assert_eq!(ids, (1..=2500).filter(|id| *id != 1700).collect::<Vec<_>>());
+        assert_eq!(ids, (1..=25_000).filter(|id| *id != 17_000).collect::<Vec<_>>());
         let gone = all[0].clone();
         assert_eq!(source.again(&gone).await.unwrap(), Some(gone.clone()));
         bench.run("DELETE FROM scheduler WHERE id = 1").await;
@@ -35,11 +35,11 @@ async fn every_row_of_several_pages_is_shown_once_and_a_deleted_one_never() {
 #[tokio::test]
 async fn a_scope_shows_its_clusters_alone() {
     for mut bench in Bench::each(Schema::V2_5).await {
-        bench.fill(3000).await;
+        bench.fill(30_000).await;
         let scope = Scope::Clusters([1, 3].map(|id| id.try_into().unwrap()).to_vec());
         let all = seen(&bench.source(), &scope).await.unwrap();
-        assert_eq!(all.iter().map(|row| row.id).collect::<BTreeSet<_>>().len(), 2000);
-        assert_eq!(all.len(), 2000);
+        assert_eq!(all.iter().map(|row| row.id).collect::<BTreeSet<_>>().len(), 20_000);
+        assert_eq!(all.len(), 20_000);
         assert!(all.iter().all(|row| scope.holds(row.cluster_id)));
     }
 }
@@ -47,18 +47,19 @@ async fn a_scope_shows_its_clusters_alone() {
 #[tokio::test]
 async fn rows_written_while_they_are_looked_at_are_each_shown_once() {
     for mut bench in Bench::each(Schema::V2_5).await {
-        bench.fill(3000).await;
+        bench.fill(30_000).await;
         let (source, mut ids) = (bench.source(), Vec::new());
         let each = &mut |row: Sighting| {
             ids.push(row.id);
-            if ids.len() == 1000 {
+            // In the middle of a page, and at its end.
+            if ids.len() == 5_000 || ids.len() == 10_000 {
                 // PostgreSQL moves what is written to another place in its table.
-                bench.run_meanwhile("UPDATE scheduler SET port = 8003 WHERE MOD(id, 2) = 0");
-                bench.run_meanwhile("DELETE FROM scheduler WHERE id = 2000");
+                bench.run_meanwhile("UPDATE scheduler SET port = port + 1 WHERE MOD(id, 2) = 0");
+                bench.run_meanwhile("DELETE FROM scheduler WHERE id = 20000");
             }
         };
         source.look(&Scope::All, each).await.unwrap();
-        assert_eq!(ids, (1..=3000).filter(|id| *id != 2000).collect::<Vec<_>>());
+        assert_eq!(ids, (1..=30_000).filter(|id| *id != 20_000).collect::<Vec<_>>());
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a run found and did, for people and for machines.
 
-use std::{fmt::Write, net::SocketAddr};
+use std::{fmt::Write, io, net::SocketAddr};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
     agent::socket::status::one_line,
@@ -93,30 +93,33 @@ fn action(report: &Report, at: usize) -> String {
     }
 }
 
-/// A report, ready to be printed.
+/// A report, ready to be printed. A table may have 100,000 rows to be spoken of: none is put into words before its turn.
 pub(super) struct View<'a> {
     report: &'a Report,
-    findings: Vec<Finding>,
     counts: Counts,
 }
 
 impl<'a> View<'a> {
     pub(super) fn of(report: &'a Report) -> Self {
-        let said = |at: &usize| {
+        Self { report, counts: report.counts() }
+    }
+
+    /// Where the rows are that are not simply live or rightly inactive, or were to be written.
+    fn found(&self) -> impl Iterator<Item = usize> {
+        let report = self.report;
+        (0..report.judged.len()).filter(move |at| {
             let (row, judgement) = (&report.survey.rows[*at].now, &report.judged[*at]);
             let odd = match row.state {
                 State::Active => judgement.verdict != Verdict::Live,
                 State::Inactive => judgement.wrongly_inactive(),
             };
             odd || report.done.contains_key(at) || report.plan.purge.binary_search(at).is_ok()
-        };
-        let findings = (0..report.judged.len()).filter(said).map(|at| Finding::of(report, at)).collect();
-        Self { report, findings, counts: report.counts() }
+        })
     }
 
-    /// Rows that are not simply live or rightly inactive, or were to be written.
-    pub(super) fn findings(&self) -> &[Finding] {
-        &self.findings
+    /// What there is to be said of those rows.
+    pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
+        self.found().map(|at| Finding::of(self.report, at))
     }
 
     /// The one line.
@@ -163,10 +166,11 @@ impl<'a> View<'a> {
     /// For people: the findings, and the summary below them.
     pub(super) fn table(&self) -> String {
         let mut out = String::new();
-        if !self.findings.is_empty() {
+        let found = self.found().count();
+        if found > 0 {
             let head = ["ID", "CLUSTER", "HOSTNAME", "ADDRESS", "STATE", "VERDICT", "ACTION", "REASON"];
             let mut rows = vec![head.map(str::to_owned).to_vec()];
-            rows.extend(self.findings.iter().take(SHOWN).map(|finding| {
+            rows.extend(self.findings().take(SHOWN).map(|finding| {
                 vec![
                     finding.id.to_string(),
                     finding.cluster_id.to_string(),
@@ -179,8 +183,8 @@ impl<'a> View<'a> {
                 ]
             }));
             out = columns(&rows);
-            if self.findings.len() > SHOWN {
-                let _ = writeln!(out, "… and {} more: see -o json", self.findings.len() - SHOWN);
+            if found > SHOWN {
+                let _ = writeln!(out, "… and {} more: see -o json", found - SHOWN);
             }
         }
         let _ = write!(out, "{}", self.summary());
@@ -188,7 +192,7 @@ impl<'a> View<'a> {
     }
 
     /// For machines.
-    pub(super) fn json(&self, pretty: bool) -> String {
+    pub(super) fn json(&self, pretty: bool, out: &mut dyn io::Write) -> io::Result<()> {
         #[derive(Serialize)]
         struct Held {
             guard: &'static str,
@@ -203,7 +207,11 @@ impl<'a> View<'a> {
             counts: &'a Counts,
             held_back: Vec<Held>,
             not_probed: usize,
-            rows: &'a [Finding],
+            #[serde(serialize_with = "each")]
+            rows: &'a View<'a>,
+        }
+        fn each<S: Serializer>(view: &View<'_>, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq(view.findings())
         }
         let report = self.report;
         let held = report.plan.held.iter();
@@ -215,11 +223,11 @@ impl<'a> View<'a> {
             counts: &self.counts,
             held_back: held.map(|held| Held { guard: held.guard(), reason: held.to_string() }).collect(),
             not_probed: report.survey.not_probed,
-            rows: &self.findings,
+            rows: self,
         };
-        let text = if pretty { serde_json::to_string_pretty(&json) } else { serde_json::to_string(&json) };
-        // Plain data: there is nothing in it that JSON can't say.
-        text.unwrap_or_else(|error| error.to_string())
+        let written =
+            if pretty { serde_json::to_writer_pretty(out, &json) } else { serde_json::to_writer(out, &json) };
+        written.map_err(io::Error::from)
     }
 }
 

@@ -204,10 +204,11 @@ pub(super) fn hear(rows: &[Seen], given: &Circumstances) -> Vec<Heard> {
 pub fn judge(rows: &[Seen], given: &Circumstances) -> Vec<Judgement> {
     let heard = hear(rows, given);
     let active = |at: usize| rows[at].now.state == State::Active;
-    let addresses = Groups::of(rows, by_address, |row| row.now.ip.is_some() && row.now.port != 0);
     // Who answers where two active rows have one address is told by what was heard of them.
-    let shared = addresses.others(active);
-    let neighbours = addresses.others(|at| active(at) && heard[at] == Heard::Moved);
+    let (shared, neighbours) = {
+        let addresses = Groups::of(rows, by_address, |row| row.now.ip.is_some() && row.now.port != 0);
+        (addresses.others(active), addresses.others(|at| active(at) && heard[at] == Heard::Moved))
+    };
     let answers = |at: usize| rows[at].probe == Probed::Answers && shared[at].is_none();
     let alive: Vec<bool> = (0..rows.len())
         .map(|at| match heard[at] {
@@ -216,11 +217,11 @@ pub fn judge(rows: &[Seen], given: &Circumstances) -> Vec<Judgement> {
             Heard::Unproven(_) | Heard::New => answers(at),
         })
         .collect();
-    let names = Groups::of(rows, |a, b| by_name(a, b, given.names), |_| true);
-    let namesakes = names.others(|at| active(at) && alive[at]);
+    let namesakes =
+        Groups::of(rows, |a, b| by_name(a, b, given.names), |_| true).others(|at| active(at) && alive[at]);
     (0..rows.len())
         .map(|at| {
-            let id = |other: Option<usize>| other.map(|at| rows[at].now.id);
+            let id = |other: Option<u32>| other.map(|at| rows[at as usize].now.id);
             let facts = Facts {
                 row: &rows[at],
                 heard: heard[at],
@@ -365,18 +366,17 @@ impl Groups {
     }
 
     /// For each row the first other one of its group that is `wanted`.
-    fn others(&self, wanted: impl Fn(usize) -> bool) -> Vec<Option<usize>> {
+    fn others(&self, wanted: impl Fn(usize) -> bool) -> Vec<Option<u32>> {
         let mut others = vec![None; self.rows];
         let mut start = 0;
         for end in &self.ends {
             let group = &self.order[start..*end as usize];
             start = *end as usize;
             // The second one is for the first itself.
-            let mut found = group.iter().map(|at| *at as usize).filter(|at| wanted(*at));
+            let mut found = group.iter().copied().filter(|at| wanted(*at as usize));
             let (first, second) = (found.next(), found.next());
             for at in group {
-                let at = *at as usize;
-                others[at] = if first == Some(at) { second } else { first };
+                others[*at as usize] = if first == Some(*at) { second } else { first };
             }
         }
         others

@@ -466,7 +466,7 @@ proptest! {
 fn a_row_with_its_judgement_stays_small_for_a_table_may_have_100_000() {
     let bytes = size_of::<Seen>() + size_of::<Judgement>() + size_of::<(u64, Before)>();
     assert!(
-        bytes <= 240,
+        bytes <= 184,
         "{bytes} = {} + {} + {}",
         size_of::<Seen>(),
         size_of::<Judgement>(),

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use futures_util::TryStreamExt;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Row, ValueRef,
     mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlSslMode},
@@ -22,7 +23,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
 
 /// A row's values as text, whatever they are in the table; none for NULL.
-pub(super) type Cells = Vec<Option<Vec<u8>>>;
+pub(super) type Cells<'r> = Vec<Option<&'r [u8]>>;
 
 /// Why the database gave no rows.
 #[derive(Debug)]
@@ -59,24 +60,39 @@ impl Connection {
         }
     }
 
-    /// The rows of one statement.
-    pub(super) async fn rows(&mut self, statement: String) -> Result<Vec<Cells>, Trouble> {
+    /// Hands over the rows of one statement as they come. One that is refused ends it: the connection is not to be used again.
+    pub(super) async fn each(
+        &mut self,
+        statement: String,
+        each: &mut (dyn FnMut(&Cells<'_>) -> Result<(), Trouble> + Send),
+    ) -> Result<(), Trouble> {
         let sql = raw_sql(AssertSqlSafe(statement));
         let read = async {
             match self {
                 Self::MySql(connection) => {
-                    sql.fetch_all(connection).await?.iter().map(mysql_cells).collect::<Result<_, _>>()
+                    let mut rows = sql.fetch(connection);
+                    while let Some(row) = rows.try_next().await.map_err(unread)? {
+                        each(&mysql_cells(&row).map_err(unread)?)?;
+                    }
                 }
                 Self::Postgres(connection) => {
-                    sql.fetch_all(connection).await?.iter().map(postgres_cells).collect::<Result<_, _>>()
+                    let mut rows = sql.fetch(connection);
+                    while let Some(row) = rows.try_next().await.map_err(unread)? {
+                        each(&postgres_cells(&row).map_err(unread)?)?;
+                    }
                 }
             }
+            Ok(())
         };
         match timeout(STATEMENT_LIMIT, read).await {
-            Ok(rows) => rows.map_err(|e| trouble("read", &e)),
+            Ok(done) => done,
             Err(_) => Err(Trouble::Other(format!("read: no answer within {STATEMENT_LIMIT:?}"))),
         }
     }
+}
+
+fn unread(error: sqlx::Error) -> Trouble {
+    trouble("read", &error)
 }
 
 /// The CA's certificates, checked here: sqlx names no file, and takes one without any certificate for none.
@@ -151,17 +167,17 @@ async fn postgres(
     Ok(connection)
 }
 
-fn mysql_cells(row: &sqlx::mysql::MySqlRow) -> Result<Cells, sqlx::Error> {
-    (0..row.len()).map(|i| row.try_get_unchecked::<Option<Vec<u8>>, _>(i)).collect()
+fn mysql_cells(row: &sqlx::mysql::MySqlRow) -> Result<Cells<'_>, sqlx::Error> {
+    (0..row.len()).map(|i| row.try_get_unchecked(i)).collect()
 }
 
-fn postgres_cells(row: &sqlx::postgres::PgRow) -> Result<Cells, sqlx::Error> {
+fn postgres_cells(row: &sqlx::postgres::PgRow) -> Result<Cells<'_>, sqlx::Error> {
     let cell = |i| {
         let value = row.try_get_raw(i)?;
         if value.is_null() {
             return Ok(None);
         }
-        value.as_bytes().map(|bytes| Some(bytes.to_vec())).map_err(sqlx::Error::Decode)
+        value.as_bytes().map(Some).map_err(sqlx::Error::Decode)
     };
     (0..row.len()).map(cell).collect()
 }

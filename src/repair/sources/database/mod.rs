@@ -37,7 +37,7 @@ use tokio::sync::Mutex;
 
 use self::{
     connection::{Cells, Connection, Trouble},
-    table::{Columns, PAGE, Unreadable},
+    table::{Columns, Found, PAGE, Unreadable},
     url::{Kind, Place},
 };
 use super::{Names, Scope, Source};
@@ -77,7 +77,12 @@ impl DatabaseSource {
     async fn session(&self) -> Result<Session, Failure> {
         let opened = Connection::open(&self.place, self.password_file.as_ref()).await;
         let mut connection = opened.map_err(|e| self.failure(e))?;
-        let found = connection.rows(table::find(self.place.kind)).await.map_err(|e| self.failure(e))?;
+        let mut found = Vec::new();
+        let each = &mut |cells: &Cells<'_>| {
+            found.push(Found::from(cells));
+            Ok(())
+        };
+        connection.each(table::find(self.place.kind), each).await.map_err(|e| self.failure(e))?;
         let columns = Columns::of(&found).map_err(|e| self.unreadable(&e))?;
         if !columns.new_ones() {
             tracing::info!(
@@ -90,12 +95,13 @@ impl DatabaseSource {
 
     async fn one(&self, session: &mut Session, id: u64) -> Result<Option<Sighting>, Failure> {
         let statement = session.columns.one(self.place.kind, id);
-        let rows = session.connection.rows(statement).await.map_err(|e| self.failure(e))?;
-        rows.first().map(|cells| self.sighting(cells)).transpose()
-    }
-
-    fn sighting(&self, cells: &Cells) -> Result<Sighting, Failure> {
-        table::sighting(cells).ok_or_else(|| Failure::new(format!("{}: a row's id is no number", self.place)))
+        let mut found = None;
+        let each = &mut |cells: &Cells<'_>| {
+            found = Some(sighting(cells)?);
+            Ok(())
+        };
+        session.connection.each(statement, each).await.map_err(|e| self.failure(e))?;
+        Ok(found)
     }
 
     fn failure(&self, trouble: Trouble) -> Failure {
@@ -125,6 +131,10 @@ impl DatabaseSource {
     }
 }
 
+fn sighting(cells: &Cells<'_>) -> Result<Sighting, Trouble> {
+    table::sighting(cells).ok_or_else(|| Trouble::Other("a row's id is no number".to_owned()))
+}
+
 #[async_trait]
 impl Source for DatabaseSource {
     fn name(&self) -> String {
@@ -150,13 +160,16 @@ impl Source for DatabaseSource {
         let mut after = 0;
         loop {
             let statement = session.columns.page(self.place.kind, scope, after);
-            let rows = session.connection.rows(statement).await.map_err(|e| self.failure(e))?;
-            for cells in &rows {
-                let row = self.sighting(cells)?;
+            let mut rows = 0;
+            let each = &mut |cells: &Cells<'_>| {
+                let row = sighting(cells)?;
+                rows += 1;
                 after = after.max(row.id);
                 each(row);
-            }
-            if rows.len() < PAGE {
+                Ok(())
+            };
+            session.connection.each(statement, each).await.map_err(|e| self.failure(e))?;
+            if rows < PAGE {
                 break;
             }
         }

@@ -12,8 +12,8 @@ use crate::{
     },
 };
 
-/// Rows a page.
-pub(super) const PAGE: usize = 1000;
+/// Rows a page: each is a statement of its own, whose rows are taken as they come.
+pub(super) const PAGE: usize = 10_000;
 
 /// What is read of each row, in this order.
 const COLUMNS: [&str; 9] = [
@@ -45,19 +45,32 @@ pub(super) enum Unreadable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Columns([bool; COLUMNS.len()]);
 
+/// A column that there is, and whether it may be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    name: String,
+    readable: bool,
+}
+
+impl From<&Cells<'_>> for Found {
+    fn from(cells: &Cells<'_>) -> Self {
+        Self { name: text(cells, 0).into_owned(), readable: bytes(cells, 1) == Some(b"1") }
+    }
+}
+
 impl Columns {
     /// From what [`find`] gave.
-    pub(super) fn of(rows: &[Cells]) -> Result<Self, Unreadable> {
-        let is = |name: &str, readable: &str| {
-            rows.iter().any(|c| text(c, 0).eq_ignore_ascii_case(name) && text(c, 1) == readable)
+    pub(super) fn of(found: &[Found]) -> Result<Self, Unreadable> {
+        let is = |name: &str, readable: bool| {
+            found.iter().any(|column| column.name.eq_ignore_ascii_case(name) && column.readable == readable)
         };
-        let has = |name: &str| is(name, "1");
+        let has = |name: &str| is(name, true);
         let missing: Vec<_> = COLUMNS
             .into_iter()
             .chain([DELETED])
-            .filter(|name| if NEW.contains(name) { is(name, "0") } else { !has(name) })
+            .filter(|name| if NEW.contains(name) { is(name, false) } else { !has(name) })
             .collect();
-        match (rows.is_empty(), missing.is_empty()) {
+        match (found.is_empty(), missing.is_empty()) {
             (true, _) => Err(Unreadable::Missing),
             (false, false) => Err(Unreadable::Columns(missing)),
             (false, true) => Ok(Self(COLUMNS.map(has))),
@@ -138,16 +151,16 @@ pub(super) fn grant(place: &Place) -> String {
     }
 }
 
-fn bytes(cells: &Cells, column: usize) -> Option<&[u8]> {
-    cells.get(column)?.as_deref()
+fn bytes<'r>(cells: &Cells<'r>, column: usize) -> Option<&'r [u8]> {
+    cells.get(column).copied().flatten()
 }
 
-fn text(cells: &Cells, column: usize) -> std::borrow::Cow<'_, str> {
+fn text<'r>(cells: &Cells<'r>, column: usize) -> std::borrow::Cow<'r, str> {
     String::from_utf8_lossy(bytes(cells, column).unwrap_or_default())
 }
 
 /// A row; none if its id is no number. Whatever else is odd in it counts as absent.
-pub(super) fn sighting(cells: &Cells) -> Option<Sighting> {
+pub(super) fn sighting(cells: &Cells<'_>) -> Option<Sighting> {
     let time = |column| bytes(cells, column).map(String::from_utf8_lossy).filter(|text| !text.is_empty());
     Some(Sighting {
         id: text(cells, 0).parse().ok()?,

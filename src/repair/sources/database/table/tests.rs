@@ -1,12 +1,16 @@
 use super::*;
 use crate::repair::sighting::Stamp;
 
-fn cells(values: &[Option<&str>]) -> Cells {
-    values.iter().map(|value| value.map(|text| text.as_bytes().to_vec())).collect()
+fn cells<'r>(values: &[Option<&'r str>]) -> Cells<'r> {
+    values.iter().map(|value| value.map(str::as_bytes)).collect()
 }
 
-fn columns(names: &[&str]) -> Vec<Cells> {
-    names.iter().map(|name| cells(&[Some(*name), Some("1")])).collect()
+fn column(name: &str, readable: &str) -> Found {
+    Found::from(&cells(&[Some(name), Some(readable)]))
+}
+
+fn columns(names: &[&str]) -> Vec<Found> {
+    names.iter().map(|name| column(name, "1")).collect()
 }
 
 const OLD: [&str; 8] =
@@ -28,8 +32,8 @@ fn what_can_not_be_read_is_named() {
     assert_eq!(Columns::of(&[]), Err(Unreadable::Missing));
     assert_eq!(Columns::of(&columns(&OLD[..6])), Err(Unreadable::Columns(vec!["updated_at", "is_del"])));
     let mut rows = columns(&OLD);
-    rows[2] = cells(&[Some("ip"), Some("0")]);
-    rows.push(cells(&[Some("config"), Some("0")]));
+    rows[2] = column("ip", "0");
+    rows.push(column("config", "0"));
     assert_eq!(Columns::of(&rows), Err(Unreadable::Columns(vec!["ip", "config"])), "there, and kept from us");
 }
 
