@@ -18,6 +18,10 @@ WORK = ROOT / "target/bench"
 MOCKS = ROOT / "target/release/signoff"
 
 
+class Missing(Exception):
+    """What a measure needs and this machine has not, in words: it is left out, and the others go on."""
+
+
 def run(*command, **more):
     return subprocess.run([str(part) for part in command], check=True, text=True, capture_output=True, **more).stdout
 
@@ -44,6 +48,18 @@ def image(features):
     root = WORK / f"root-{features.replace(',', '-') or 'none'}"
     run(ROOT / "image/build", "amd64", features, root)
     return root
+
+
+@functools.cache
+def example():
+    """What is timed in one process with the mock manager, built once."""
+    run("cargo", "build", "--release", "--locked", "--example", "beside", cwd=ROOT)
+    return ROOT / "target/release/examples/beside"
+
+
+def timed(*arguments):
+    """What it tells, as it comes."""
+    return json.loads(run(example(), *arguments))
 
 
 class World:
