@@ -13,6 +13,7 @@ use super::{
     disk::{Disk, DiskError, PATIENCE},
     lifecycle::{Lifecycle, Verdict},
     metrics::Metrics,
+    open_files,
     replay::{Origin, Replay},
     run::{by_key, core_config, take_own},
     say,
@@ -80,6 +81,7 @@ pub async fn flush(
     progress: &dyn Progress,
 ) -> Result<(usize, usize), FlushError> {
     let manager = client(settings)?;
+    open_files::allow_all();
     // Keeps a connection warm for all of them.
     let _contact = manager.watch();
     let (disk, _reports) = Disk::start(&settings.spool, Limits::default());
@@ -90,7 +92,7 @@ pub async fn flush(
     let replay = Replay::new(manager, disk.clone(), metrics, backlog, clock);
     let (mut settled, mut left) = (0, 0);
     loop {
-        let Some(taken) = disk.adopt_foreign(None).await? else { return Err(FlushError::Held) };
+        let Some(taken) = disk.adopt_all().await? else { return Err(FlushError::Held) };
         say::problems(&taken.problems);
         left += taken.unreadable;
         let keys = by_key(taken.records);

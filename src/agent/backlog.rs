@@ -19,7 +19,8 @@ pub struct Backlog {
 struct Asks {
     /// How many the own key has, and when the oldest was asked (Unix time in milliseconds).
     own: (usize, Option<u64>),
-    others: BTreeMap<RecordId, PendingStatus>,
+    /// The oldest first.
+    others: BTreeMap<(u64, RecordId), PendingStatus>,
 }
 
 impl Backlog {
@@ -54,21 +55,25 @@ impl Backlog {
                     watched_until: None,
                     inherited,
                 };
-                asks.others.insert(ask.id.clone(), status);
+                asks.others.insert((ask.at, ask.id.clone()), status);
             }
         });
     }
 
     /// These are settled, or somebody else's from now on.
     pub(super) fn replayed(&self, replayed: &[Record]) {
-        self.change(|asks| asks.others.retain(|id, _| replayed.iter().all(|ask| ask.id != *id)));
+        self.change(|asks| {
+            for ask in replayed {
+                asks.others.remove(&(ask.at, ask.id.clone()));
+            }
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut Asks)) {
         let mut asks = self.asks();
         change(&mut asks);
         let (own, oldest) = asks.own;
-        let oldest = oldest.into_iter().chain(asks.others.values().map(|ask| ask.at)).min();
+        let oldest = oldest.into_iter().chain(asks.others.keys().next().map(|(at, _)| *at)).min();
         self.metrics.set_pending(own + asks.others.len(), oldest);
     }
 

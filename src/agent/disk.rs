@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     key::SchedulerKey,
     spool::{
-        Limits, Marks, Settled, Spool, SpoolError, Taken,
+        Adopted, Count, Limits, Marks, Settled, Spool, SpoolError, Taken,
         record::{Kind, Record, RecordId},
         volume::{self, Durability},
     },
@@ -255,6 +255,11 @@ impl Disk {
         self.run("look-for-dropped", move |spool| Ok(spool.vanished(&asks))).await.unwrap_or_default()
     }
 
+    /// How many files of each kind there are: see [`Spool::count`].
+    pub async fn count(&self) -> Result<Count, DiskError> {
+        self.run_or_late(|spool| spool.count(), |_| ()).await
+    }
+
     /// Takes what dead processes left for `key`: see [`Spool::take_own`]. `late` gets it where the disk was slow.
     pub async fn take_own(
         &self,
@@ -264,28 +269,35 @@ impl Disk {
         self.run_or_late(move |spool| spool.take_own(&key), late).await
     }
 
-    /// Takes what dead processes left for other keys than `except`: see [`Spool::adopt_foreign`]. Waits for as long as that
-    /// takes: thousands of records are no sign of a bad disk, and what was taken must not be lost.
-    pub async fn adopt_foreign(&self, except: Option<SchedulerKey>) -> Result<Option<Taken>, DiskError> {
-        let (answer, answered) = oneshot::channel();
-        self.queue(move |spool| {
-            // Only a process that is ending does not listen.
-            let _ = answer.send(spool.and_then(|spool| spool.adopt_foreign(except.as_ref())));
-        })?;
-        let gone = |_| DiskError::Gone { dir: self.shared.dir.clone() };
-        Ok(answered.await.map_err(gone)??)
+    /// Takes what dead processes left for `own` and for other keys: see [`Spool::adopt`]. Waits for as long as that takes:
+    /// thousands of records are no sign of a bad disk, and what was taken must not be lost.
+    pub async fn adopt(&self, own: SchedulerKey) -> Result<Adopted, DiskError> {
+        self.run_patiently(move |spool| spool.adopt(&own)).await
+    }
+
+    /// Takes what dead processes left for all keys: see [`Spool::adopt_foreign`]. Waits for as long as that takes.
+    pub async fn adopt_all(&self) -> Result<Option<Taken>, DiskError> {
+        self.run_patiently(|spool| spool.adopt_foreign(None)).await
     }
 
     /// The keys whose asks this process holds. Waits for as long as that takes, for what was queued before it too.
     pub async fn asking(&self) -> Result<BTreeSet<SchedulerKey>, DiskError> {
+        self.run_patiently(|spool| {
+            let asks = spool.held().filter(|(kind, _)| *kind == Kind::Ask);
+            Ok(asks.map(|(_, record)| record.key.clone()).collect())
+        })
+        .await
+    }
+
+    /// As [`Disk::run`], without any patience that could end.
+    async fn run_patiently<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Spool) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, DiskError> {
         let (answer, answered) = oneshot::channel();
         self.queue(move |spool| {
-            let asks = spool.map(|spool| {
-                let asks = spool.held().filter(|(kind, _)| *kind == Kind::Ask);
-                asks.map(|(_, record)| record.key.clone()).collect()
-            });
             // Only a process that is ending does not listen.
-            let _ = answer.send(asks);
+            let _ = answer.send(spool.and_then(operation));
         })?;
         let gone = |_| DiskError::Gone { dir: self.shared.dir.clone() };
         Ok(answered.await.map_err(gone)??)

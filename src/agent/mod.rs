@@ -15,6 +15,7 @@ pub mod lifecycle;
 pub mod look;
 pub mod metrics;
 pub mod moment;
+mod open_files;
 pub mod replay;
 pub mod run;
 pub mod say;

@@ -8,7 +8,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -33,9 +33,12 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// An attempt begins at most so long after the look that found nobody there; one that is silent for longer is hedged no more.
 const LOOK_AGE: Duration = ATTEMPT_LIMIT;
 
-/// How many keys are looked at and signed off at a time; the watch after it needs nothing. A look takes a file descriptor, and
+/// How many keys are looked at, signed off and read at a time; the watch between them needs nothing. A look takes a file descriptor, and
 /// one that there is none left for says nothing about the scheduler.
 const AT_ONCE: usize = 32;
+
+/// How long asks are worked on though others wait for their room.
+const TURN: Duration = Duration::from_secs(600);
 
 /// What a replay needs. Its clones share a bound on how many keys are worked on at a time.
 #[derive(Clone)]
@@ -86,6 +89,16 @@ impl Job {
     }
 }
 
+/// What came of attempts.
+enum Step {
+    /// The asks are settled so, or out of time.
+    Settled(Verdict),
+    /// To be watched, and settled so then.
+    Acknowledged(Verdict),
+    /// The last look is too old for another one.
+    LookAgain,
+}
+
 impl Replay {
     /// A replay of nothing yet.
     pub fn new(
@@ -108,6 +121,36 @@ impl Replay {
         until: Option<Moment>,
         progress: &(dyn Fn(&str) + Send + Sync),
     ) -> Verdict {
+        self.settle_until(key, asks, origin, until, progress, std::future::pending()).await
+    }
+
+    /// Settles one key's asks that were found in the spool. They give way to others that wait once they had [`TURN`]; an attempt
+    /// that is under way then is one of those that whoever takes them reckons with.
+    pub async fn settle_in_turn(
+        &self,
+        key: SchedulerKey,
+        asks: Vec<Record>,
+        mut others_wait: watch::Receiver<bool>,
+    ) -> Verdict {
+        let over = async {
+            tokio::time::sleep(TURN).await;
+            if others_wait.wait_for(|wait| *wait).await.is_err() {
+                // Nobody will ever wait.
+                std::future::pending().await
+            }
+        };
+        self.settle_until(key, asks, Origin::Spool, None, &|_| (), over).await
+    }
+
+    async fn settle_until(
+        &self,
+        key: SchedulerKey,
+        asks: Vec<Record>,
+        origin: Origin,
+        until: Option<Moment>,
+        progress: &(dyn Fn(&str) + Send + Sync),
+        over: impl Future<Output = ()>,
+    ) -> Verdict {
         let mut attempts = Attempts::new(self.clock.now().at);
         if origin == Origin::Spool {
             attempts.linger(self.clock.now().at);
@@ -123,11 +166,16 @@ impl Replay {
             said_failure: false,
         };
         self.show(&job);
-        let verdict = self.settle_job(&mut job, progress).await;
+        let verdict = tokio::select! {
+            biased;
+            verdict = self.settle_job(&mut job, progress) => verdict,
+            () = over => Verdict::Queued,
+        };
         self.backlog.replayed(&job.asks);
         if verdict == Verdict::Queued {
             // Whoever adopts next may have them.
-            self.disk.release(job.asks.into_iter().map(|ask| ask.id).collect());
+            let ids = job.asks.into_iter().map(|ask| ask.id).collect();
+            self.disk.release_with_marks(ids, job.key);
         }
         verdict
     }
@@ -144,7 +192,8 @@ impl Replay {
                 turn = self.turns.acquire() => turn.ok(),
                 () = self.pause(job, now + ATTEMPT_LIMIT) => continue,
             };
-            match self.look(job).await {
+            // Both in boxes of their own: thousands wait, for their turn or in a watch, with neither.
+            match Box::pin(self.look(job)).await {
                 Look::Lives => return self.forget(job, Verdict::Superseded).await,
                 Look::Unclear(why) => {
                     drop(turn);
@@ -155,20 +204,24 @@ impl Replay {
                 }
                 Look::Silent(_) | Look::Reused(_) => {}
             }
-            if let Some(verdict) = self.sign_off(job, turn, progress).await {
+            let settled = match Box::pin(self.sign_off(job, turn, progress)).await {
+                Step::Settled(verdict) => Some(verdict),
+                Step::Acknowledged(verdict) => self.watch(job, verdict, progress).await,
+                Step::LookAgain => None,
+            };
+            if let Some(verdict) = settled {
                 return verdict;
             }
         }
     }
 
-    /// One acknowledged sign-off, and the watch after it. `None`: look again, and once more.
-    /// Whoever only waits lets others have the turn.
+    /// Attempts until one is acknowledged or a new look is due. Whoever only waits lets others have the turn.
     async fn sign_off(
         &self,
         job: &mut Job,
         turn: Option<SemaphorePermit<'_>>,
         progress: &(dyn Fn(&str) + Send + Sync),
-    ) -> Option<Verdict> {
+    ) -> Step {
         let mut turn = turn;
         let looked = self.clock.now().at;
         let (done, mut ended) = mpsc::unbounded_channel::<(AttemptId, Outcome)>();
@@ -177,16 +230,16 @@ impl Replay {
         loop {
             let now = self.clock.now().at;
             if job.until.is_some_and(|until| now >= until) {
-                return Some(Verdict::Queued);
+                return Step::Settled(Verdict::Queued);
             }
             let stale = now - looked >= LOOK_AGE;
             if stale && !job.attempts.under_way() {
-                return None;
+                return Step::LookAgain;
             }
             let hedge = job.attempts.may_hedge(now);
             if !stale && (hedge || job.attempts.may_begin(now)) {
                 if self.were_dropped(job).await {
-                    return Some(self.forget(job, Verdict::Dropped).await);
+                    return Step::Settled(self.forget(job, Verdict::Dropped).await);
                 }
                 // The disk may have taken its time.
                 let now = self.clock.now().at;
@@ -229,7 +282,7 @@ impl Replay {
                         }
                         Ended::Settled { absent, .. } => {
                             let verdict = if absent { Verdict::Absent } else { Verdict::Confirmed };
-                            return Some(self.forget(job, verdict).await);
+                            return Step::Settled(self.forget(job, verdict).await);
                         }
                         Ended::Watched { absent, until, .. } => {
                             drop(turn);
@@ -244,7 +297,7 @@ impl Replay {
                                 let Some((id, outcome)) = ended.recv().await else { break };
                                 job.attempts.ended(id, &outcome, urgency, self.clock.now());
                             }
-                            return self.watch(job, verdict, progress).await;
+                            return Step::Acknowledged(verdict);
                         }
                         Ended::Again => {
                             turn = None;
@@ -260,14 +313,14 @@ impl Replay {
                 () = self.clock.sleep_until(wake) => {
                     if !job.attempts.under_way() && self.clock.now().at >= wake {
                         // A new attempt: the scheduler may have come back meanwhile.
-                        return None;
+                        return Step::LookAgain;
                     }
                 }
             }
         }
     }
 
-    /// Waits until nothing can undo the acknowledged sign-off any more, and reads the row.
+    /// Waits until nothing can undo the acknowledged sign-off any more, and reads the row. `None`: look again, and once more.
     async fn watch(
         &self,
         job: &mut Job,
@@ -280,6 +333,12 @@ impl Replay {
             let left = (from - self.clock.now().at).as_secs();
             progress(&format!("{}, watched for {left} s more", verdict.label()));
             self.pause(job, from).await;
+            // All that were acknowledged at one time are read at one time.
+            let turn = tokio::select! {
+                biased;
+                turn = self.turns.acquire() => turn.ok(),
+                () = self.pause(job, self.clock.now().at + ATTEMPT_LIMIT) => continue,
+            };
             let asked = self.clock.now().at;
             if job.until.is_some_and(|until| asked >= until) {
                 // Acknowledged, but its record is kept: whoever opens the spool next watches on.
@@ -297,6 +356,7 @@ impl Replay {
                     };
                 }
                 Err(failure) => {
+                    drop(turn);
                     progress(&failure.why);
                     self.pause(job, asked + AGAIN).await;
                 }

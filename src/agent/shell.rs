@@ -169,8 +169,18 @@ impl Shell {
                 core.step(Event::PreStop { hook: self.last_hook, wait }, now)
             }
             Command::Status(answer) => {
-                // Who asked may have gone.
-                let _ = answer.send(Box::new(self.status(core)));
+                let (mut status, disk) = (Box::new(self.status(core)), self.disk.clone());
+                tokio::spawn(async move {
+                    // A spool that can't be read is told under `degraded`.
+                    if let Ok(count) = disk.count().await {
+                        status.spool.asks = count.asks;
+                        status.spool.marks = count.marks;
+                        status.spool.corrupt = count.corrupt;
+                        status.spool.newer = count.newer;
+                    }
+                    // Who asked may have gone.
+                    let _ = answer.send(status);
+                });
                 Vec::new()
             }
         }

@@ -331,6 +331,8 @@ impl Rest {
             .connect_timeout(super::endpoints::CONNECT_LIMIT)
             .timeout(REQUEST_LIMIT)
             .pool_max_idle_per_host(1)
+            // A manager keeps it as long as it lives; to look whether it is old would wake an agent that sleeps.
+            .pool_idle_timeout(None)
             .user_agent(concat!("signoff/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| Failure::new(format!("REST: {}", crate::net::chain(&e))))?;

@@ -192,7 +192,9 @@ where
             drive!(builder.timer(TokioTimer::new()).serve_connection(io, service))
         } else {
             let mut builder = hyper::server::conn::http1::Builder::new();
-            drive!(builder.timer(TokioTimer::new()).serve_connection(io, service))
+            // As the real one's, idle connections live for as long as their clients want.
+            builder.timer(TokioTimer::new()).header_read_timeout(None);
+            drive!(builder.serve_connection(io, service))
         };
         if let Err(e) = ended {
             tracing::debug!(error = %e, "A connection ended.");

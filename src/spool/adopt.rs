@@ -24,6 +24,9 @@ use crate::key::SchedulerKey;
 /// Who only looks holds a shared lock for some microseconds; after this long it is a living owner's.
 const LOOKED_AT: Duration = Duration::from_millis(5);
 
+/// How many asks of other keys one look takes: whoever writes one meanwhile waits for all of them.
+const AT_A_LOOK: usize = 512;
+
 /// What was taken over, and what was found beside it.
 #[derive(Debug, Default)]
 #[must_use = "its problems are to be reported"]
@@ -36,50 +39,106 @@ pub struct Taken {
     pub unreadable: usize,
     /// Records that a living process holds.
     pub busy: usize,
-    /// There are more records than may be open at a time: adopt again once these are settled.
+    /// There are more records than are taken at a time: adopt again, once these are settled if nothing was taken.
     pub more: bool,
+}
+
+impl Taken {
+    /// Nothing was there to be taken or said, and no living process holds what could be taken later.
+    pub fn is_nothing(&self) -> bool {
+        self.records.is_empty() && self.problems.is_empty() && self.busy == 0 && !self.more
+    }
+}
+
+/// What one look through the spool took over.
+#[derive(Debug)]
+#[must_use = "what was taken is held"]
+pub struct Adopted {
+    /// Of the own key.
+    pub own: Taken,
+    /// Of other keys; `None` where another living process holds `spool.lock`: it does this.
+    pub others: Result<Option<Taken>, SpoolError>,
+}
+
+impl Adopted {
+    /// There was nothing, and no other living process was seen on this spool.
+    pub fn is_nothing(&self) -> bool {
+        self.own.is_nothing() && matches!(&self.others, Ok(Some(taken)) if taken.is_nothing())
+    }
 }
 
 impl Spool {
     /// Takes what dead processes left for this key: locks it, and returns what was not held yet. Records that a living process
     /// holds are left alone; so this may be repeated, to take them once it is gone.
     pub fn take_own(&mut self, key: &SchedulerKey) -> Result<Taken, SpoolError> {
-        let hash = format::key_hash(key);
-        let names = self.records(|name| name.hash == hash)?;
-        let mut taken = Taken::default();
-        let mut found = Vec::new();
-        self.take(names, &mut found, &mut taken, |record| record.key == *key);
-        self.keep(found, &mut taken);
-        Ok(taken)
+        let names = scan::names(&self.files, &self.dir)?;
+        Ok(self.take_own_of(&names, key))
     }
 
     /// Takes what dead processes left for other keys: for each key with an ask, its asks and marks. `None` where another living
     /// process holds `spool.lock`: it does this. Once this process has that lock it keeps it for life. Marks that nobody holds and
     /// no ask needs are looked through for damage; the oldest of them go when the spool is half full.
     pub fn adopt_foreign(&mut self, except: Option<&SchedulerKey>) -> Result<Option<Taken>, SpoolError> {
+        let names = scan::names(&self.files, &self.dir)?;
+        self.adopt_foreign_of(&names, except, usize::MAX)
+    }
+
+    /// Both, by one look at the directory, and only some of the others' asks at a time.
+    pub fn adopt(&mut self, own: &SchedulerKey) -> Result<Adopted, SpoolError> {
+        let names = scan::names(&self.files, &self.dir)?;
+        let taken = self.take_own_of(&names, own);
+        let others = self.adopt_foreign_of(&names, Some(own), AT_A_LOOK);
+        Ok(Adopted { own: taken, others })
+    }
+
+    fn take_own_of(&mut self, names: &[Name], key: &SchedulerKey) -> Taken {
+        let hash = format::key_hash(key);
+        let names = self.records(names, |name| name.hash == hash);
+        let mut taken = Taken::default();
+        let mut found = Vec::new();
+        self.take(names, &mut found, &mut taken, self.room(usize::MAX), |record| record.key == *key);
+        self.keep(found, &mut taken);
+        taken
+    }
+
+    fn adopt_foreign_of(
+        &mut self,
+        names: &[Name],
+        except: Option<&SchedulerKey>,
+        at_most: usize,
+    ) -> Result<Option<Taken>, SpoolError> {
         if !self.try_lead()? {
             return Ok(None);
         }
-        self.remove_leftovers()?;
+        self.remove_leftovers(names);
         let mut taken = Taken::default();
-        self.set_misnamed_aside(&mut taken)?;
+        self.set_misnamed_aside(names, &mut taken);
         let foreign = |record: &Record| Some(&record.key) != except;
 
-        let asks = self.records(|name| name.kind == Kind::Ask)?;
+        let mut asks = self.records(names, |name| name.kind == Kind::Ask);
+        // What comes after those that had their turn: what is let go of unsettled keeps nothing from its own.
+        let next = asks.partition_point(|name| Some(name) <= self.last_adopted.as_ref());
+        asks.rotate_left(next);
         let mut found = Vec::new();
-        self.take(asks, &mut found, &mut taken, foreign);
+        let room = self.room(self.limits.foreign).min(at_most);
+        self.take(asks, &mut found, &mut taken, room, foreign);
+        if let Some((_, kind, record)) = found.last() {
+            self.last_adopted = Some(FileName::of(*kind, record));
+        }
 
         let keys: BTreeSet<SchedulerKey> = found.iter().map(|(_, _, record)| record.key.clone()).collect();
         let hashes: BTreeSet<String> = keys.iter().map(format::key_hash).collect();
+        // An ask that was taken may have a mark that is younger than the look.
+        let again = if keys.is_empty() { None } else { Some(scan::names(&self.files, &self.dir)?) };
         let (needed, idle): (Vec<_>, Vec<_>) = self
-            .records(|name| name.kind == Kind::Mark)?
+            .records(again.as_deref().unwrap_or(names), |name| name.kind == Kind::Mark)
             .into_iter()
             .partition(|name| hashes.contains(&name.hash));
-        self.take(needed, &mut found, &mut taken, |record| keys.contains(&record.key));
+        self.take(needed, &mut found, &mut taken, self.room(usize::MAX), |record| keys.contains(&record.key));
         self.keep(found, &mut taken);
-        if let Err(error) = self.tend_idle_marks(idle, &mut taken, foreign) {
-            // What was taken is held by now: nobody else would be told of it.
-            taken.problems.push(Problem { path: self.dir.clone(), why: error.to_string() });
+        if !taken.more {
+            let records = names.iter().filter(|name| matches!(name, Name::Record(_))).count();
+            self.tend_idle_marks(idle, records, &mut taken, foreign);
         }
         Ok(Some(taken))
     }
@@ -103,8 +162,8 @@ impl Spool {
     }
 
     /// Removes temporary files that no living writer has locked.
-    pub(super) fn remove_leftovers(&self) -> Result<(), SpoolError> {
-        for name in scan::names(&self.files, &self.dir)? {
+    pub(super) fn remove_leftovers(&self, names: &[Name]) {
+        for name in names {
             let Name::Temporary(name) = name else { continue };
             let path = self.dir.join(name);
             let Ok(file) = scan::open_nonblocking(&self.files, &path, Access::Take) else { continue };
@@ -113,22 +172,22 @@ impl Spool {
                 let _ = self.files.remove(&path);
             }
         }
-        Ok(())
     }
 
     /// The names of records that this process doesn't hold.
-    fn records(&self, which: impl Fn(&FileName) -> bool) -> Result<Vec<FileName>, SpoolError> {
-        let names = scan::names(&self.files, &self.dir)?.into_iter().filter_map(|name| match name {
+    fn records(&self, names: &[Name], which: impl Fn(&FileName) -> bool) -> Vec<FileName> {
+        let records = names.iter().filter_map(|name| match name {
             Name::Record(name) => Some(name),
             _ => None,
         });
-        Ok(names.filter(|name| which(name) && !self.held.contains_key(&name.id)).collect())
+        records.filter(|name| which(name) && !self.held.contains_key(&name.id)).cloned().collect()
     }
 
-    /// How many more records may be kept open: half of the files this process may open, since it needs some for itself.
-    fn room(&self) -> usize {
+    /// How many more records may be held where `limit` of them may be, and kept open: half of the files this process may open,
+    /// since it needs some for itself.
+    fn room(&self, limit: usize) -> usize {
         let files = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
-        usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(self.held.len())
+        usize::try_from(files).unwrap_or(usize::MAX).min(limit).saturating_sub(self.held.len())
     }
 
     fn take(
@@ -136,9 +195,10 @@ impl Spool {
         names: Vec<FileName>,
         found: &mut Vec<(File, Kind, Record)>,
         taken: &mut Taken,
+        room: usize,
         ours: impl Fn(&Record) -> bool,
     ) {
-        self.take_waiting(names, found, taken, ours, || self.files.wait(LOOKED_AT));
+        self.take_waiting(names, found, taken, room, ours, || self.files.wait(LOOKED_AT));
     }
 
     /// Tries what is locked once more, after `wait`.
@@ -147,26 +207,27 @@ impl Spool {
         names: Vec<FileName>,
         found: &mut Vec<(File, Kind, Record)>,
         taken: &mut Taken,
+        room: usize,
         ours: impl Fn(&Record) -> bool,
         wait: impl FnOnce(),
     ) {
-        let busy = self.take_once(names, found, taken, &ours);
+        let busy = self.take_once(names, found, taken, room, &ours);
         if !busy.is_empty() {
             wait();
-            taken.busy += self.take_once(busy, found, taken, &ours).len();
+            taken.busy += self.take_once(busy, found, taken, room, &ours).len();
         }
     }
 
-    /// Answers with the names that somebody has locked.
+    /// Until `found` has as many as there is room for. Answers with the names that somebody has locked.
     fn take_once(
         &self,
         names: Vec<FileName>,
         found: &mut Vec<(File, Kind, Record)>,
         taken: &mut Taken,
+        room: usize,
         ours: impl Fn(&Record) -> bool,
     ) -> Vec<FileName> {
         let mut busy = Vec::new();
-        let room = self.room();
         for name in names {
             if found.len() >= room {
                 taken.more = true;
@@ -213,32 +274,28 @@ impl Spool {
         }
     }
 
-    fn set_misnamed_aside(&self, taken: &mut Taken) -> Result<(), SpoolError> {
-        for name in scan::names(&self.files, &self.dir)? {
+    fn set_misnamed_aside(&self, names: &[Name], taken: &mut Taken) {
+        for name in names {
             let Name::Misnamed(name) = name else { continue };
             let path = self.dir.join(name);
             // Nobody writes such a name, so nobody's lock counts.
             taken.problems.push(set_aside(&self.files, path, &Damage::Name));
         }
-        Ok(())
     }
 
     fn tend_idle_marks(
         &mut self,
         names: Vec<FileName>,
+        records: usize,
         taken: &mut Taken,
         foreign: impl Fn(&Record) -> bool,
-    ) -> Result<(), SpoolError> {
-        let in_the_spool = scan::names(&self.files, &self.dir)?
-            .into_iter()
-            .filter(|name| matches!(name, Name::Record(_)))
-            .count();
-        let mut too_many = in_the_spool.saturating_sub(self.limits.records / 2);
+    ) {
+        let mut too_many = records.saturating_sub(self.limits.records / 2);
         let mut idle: Vec<(u64, FileName)> = Vec::new();
         for name in names {
             let mut found = Vec::new();
             // One at a time, and let go at once: its agent may start this moment.
-            self.take_once(vec![name.clone()], &mut found, taken, &foreign);
+            taken.busy += self.take_once(vec![name.clone()], &mut found, taken, 1, &foreign).len();
             idle.extend(found.into_iter().map(|(_, _, record)| (record.at, name.clone())));
         }
         idle.sort_unstable();
@@ -247,12 +304,11 @@ impl Spool {
                 break;
             }
             let mut found = Vec::new();
-            self.take_once(vec![name.clone()], &mut found, &mut Taken::default(), &foreign);
+            self.take_once(vec![name.clone()], &mut found, &mut Taken::default(), 1, &foreign);
             if !found.is_empty() && self.files.remove(&self.dir.join(name.to_string())).is_ok() {
                 too_many -= 1;
             }
         }
-        Ok(())
     }
 }
 

@@ -41,7 +41,7 @@ mod store;
 mod tests;
 pub mod volume;
 
-pub use adopt::Taken;
+pub use adopt::{Adopted, Taken};
 pub use error::SpoolError;
 pub use scan::{Entry, Listing, Problem, drop_record, scan};
-pub use store::{Limits, Marks, Settled, Spool};
+pub use store::{Count, Limits, Marks, Settled, Spool};

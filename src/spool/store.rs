@@ -13,7 +13,7 @@ use super::{
     format::{self, FileName},
     place::{make_directory, open_lock, share_with_group},
     record::{Kind, Record, RecordId, What},
-    scan::{self, Listing},
+    scan::{self, Access, Listing, Name, Opened},
 };
 use crate::key::SchedulerKey;
 
@@ -22,12 +22,14 @@ use crate::key::SchedulerKey;
 pub struct Limits {
     /// Asks and marks, of all its users together.
     pub records: usize,
+    /// Records that a process holds when it takes no more asks of other keys: each is some kilobytes of its memory.
+    pub foreign: usize,
 }
 
 impl Default for Limits {
-    /// 16,384 records.
+    /// 16,384 records, 4,096 of them held for others.
     fn default() -> Self {
-        Self { records: 16_384 }
+        Self { records: 16_384, foreign: 4096 }
     }
 }
 
@@ -61,6 +63,19 @@ impl Marks {
             What::Held => Marks::Held,
         }
     }
+}
+
+/// How many files of each kind a spool has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Asks that can be read.
+    pub asks: u64,
+    /// Marks that can be read.
+    pub marks: u64,
+    /// Damaged files that were set aside.
+    pub corrupt: u64,
+    /// Records of a version that this release doesn't know.
+    pub newer: u64,
 }
 
 /// What settling did.
@@ -97,6 +112,8 @@ pub struct Spool {
     /// `spool.lock`, and whether this process has it locked.
     pub(super) lock: File,
     pub(super) leads: bool,
+    /// The last ask of another key that was taken.
+    pub(super) last_adopted: Option<FileName>,
     /// A directory fsync failed and is to be made good.
     pub(super) owed: bool,
     /// Settled asks that the disk did not let go of, and whether they are to be marks.
@@ -134,11 +151,12 @@ impl Spool {
             last_order: 0,
             lock,
             leads: false,
+            last_adopted: None,
             owed: false,
             refused: BTreeMap::new(),
             unwritten: BTreeMap::new(),
         };
-        spool.remove_leftovers()?;
+        spool.remove_leftovers(&scan::names(&spool.files, &spool.dir)?);
         Ok(spool)
     }
 
@@ -150,6 +168,36 @@ impl Spool {
     /// What is in the spool, other processes' records included. Changes nothing.
     pub fn scan(&self) -> Result<Listing, SpoolError> {
         scan::scan_on(&self.files, &self.dir)
+    }
+
+    /// Counts the files, other processes' included; opens only those that this process doesn't hold. Changes nothing.
+    pub fn count(&self) -> Result<Count, SpoolError> {
+        let mut count = Count::default();
+        for name in scan::names(&self.files, &self.dir)? {
+            let name = match name {
+                Name::Record(name) => name,
+                Name::Corrupt(_) => {
+                    count.corrupt += 1;
+                    continue;
+                }
+                Name::Misnamed(_) | Name::Temporary(_) => continue,
+            };
+            let whole = self.held.contains_key(&name.id) || {
+                match scan::open(&self.files, &self.dir.join(name.to_string()), &name, Access::Look) {
+                    Opened::Whole { .. } => true,
+                    Opened::Newer(_) => {
+                        count.newer += 1;
+                        false
+                    }
+                    Opened::Damaged(..) | Opened::Locked | Opened::Gone | Opened::Unreadable(_) => false,
+                }
+            };
+            match name.kind {
+                Kind::Ask => count.asks += u64::from(whole),
+                Kind::Mark => count.marks += u64::from(whole),
+            }
+        }
+        Ok(count)
     }
 
     /// Writes an ask durably and keeps it locked. An ask that is there already is not written again, so that a write may be
@@ -312,7 +360,7 @@ impl Spool {
         }
         let bytes = format::encode(record)?;
         make_directory(&self.files, &self.dir)?;
-        let count = self.count()?;
+        let count = self.number()?;
         if count >= self.limits.records {
             return Err(SpoolError::Full { dir: self.dir.clone(), count, bound: self.limits.records });
         }
@@ -440,8 +488,8 @@ impl Spool {
         Ok(())
     }
 
-    fn count(&self) -> Result<usize, SpoolError> {
+    fn number(&self) -> Result<usize, SpoolError> {
         let names = scan::names(&self.files, &self.dir)?;
-        Ok(names.iter().filter(|name| matches!(name, scan::Name::Record(_))).count())
+        Ok(names.iter().filter(|name| matches!(name, Name::Record(_))).count())
     }
 }

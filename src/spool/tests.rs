@@ -280,7 +280,7 @@ fn a_mark_takes_the_place_of_the_older_one_of_its_kind_alone() {
 #[test]
 fn a_full_spool_refuses_with_the_bound_and_takes_more_once_there_is_room() {
     let dir = dir();
-    let mut spool = Spool::open(dir.path(), Limits { records: 2 }).unwrap();
+    let mut spool = Spool::open(dir.path(), Limits { records: 2, ..Limits::default() }).unwrap();
     spool.write_ask(&ask(1, 1)).unwrap();
     spool.write_mark(&seen(1, 2)).unwrap();
     let error = spool.write_ask(&ask(1, 3)).unwrap_err();

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -222,4 +223,22 @@ async fn two_hundred_restarts_of_its_scheduler_cost_an_agent_no_file_and_no_memo
         "{records} grew to {in_spool}: {:?}",
         contents(&world.path("spool")).keys()
     );
+}
+
+#[tokio::test]
+async fn an_agent_takes_all_the_open_files_that_it_is_allowed() {
+    let world = World::new().await;
+    let agent = world.agent();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -S -n 256 && exec \"$0\" \"$@\""])
+        .arg(agent.get_program())
+        .args(agent.get_args());
+    command.env_clear().envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let agent = Process::watching(command).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", agent.pid())).unwrap();
+    let of_files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let of_files: Vec<&str> = of_files.split_whitespace().collect();
+    assert_eq!(of_files[0], of_files[1], "{limits}");
+    agent.kill().await;
 }

@@ -102,7 +102,7 @@ async fn the_next_on_the_spool_takes_what_this_one_left() {
     let taken = within(disk.take_own(key(), |_| ())).await.unwrap();
     assert_eq!(taken.records, [(Kind::Ask, ask(1))]);
     disk.release(vec![ask(1).id]);
-    let adopted = within(disk.adopt_foreign(None)).await.unwrap().unwrap();
+    let adopted = within(disk.adopt_all()).await.unwrap().unwrap();
     assert_eq!(adopted.records, [(Kind::Ask, ask(1))]);
     ended(reports, disk).await;
 }
@@ -122,7 +122,7 @@ async fn g1_what_takes_longer_than_the_patience_to_be_taken_over_is_not_lost() {
         Ok(())
     }));
     assert!(matches!(hung.await, Err(DiskError::Slow { .. })));
-    let mut adopting = Box::pin(disk.adopt_foreign(None));
+    let mut adopting = Box::pin(disk.adopt_all());
     assert!(adopting.as_mut().now_or_never().is_none(), "it waits on");
     gate.open();
     let adopted = within(&mut adopting).await.unwrap().unwrap();

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
 use tracing::{info, warn};
 
 use super::super::{
@@ -10,7 +14,7 @@ use super::super::{
     command::{Command, Commands},
     disk::{Disk, DiskError, SpoolState},
     lifecycle::{Event, Sight},
-    replay::{Origin, Replay},
+    replay::Replay,
     say,
     scheduler::{Observation, Target, Watcher},
     succession::task::Heirloom,
@@ -22,13 +26,17 @@ use crate::{
     manager::Manager,
     net::{Peer, TlsFiles},
     spool::{
-        Taken,
+        Adopted, Taken,
         record::{Kind, Record},
     },
 };
 
-/// How often the spool is looked through for what dead agents left.
-const ADOPT_EVERY: Duration = Duration::from_secs(60);
+/// How often the spool is looked through for what dead processes left, as long as there is something to be found.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// The same where there was nothing at all, and nobody else: what a process leaves that came since waits so long at the most.
+const LOOK_ALONE_EVERY: Duration = Duration::from_secs(600);
+/// The same where more wait than there is room for, and some of those that have it were settled.
+const LOOK_FOR_MORE_EVERY: Duration = Duration::from_secs(2);
 
 impl Agent {
     pub(super) fn watch_disk(
@@ -125,38 +133,50 @@ impl Agent {
         tokio::spawn(async move {
             let mut state = disk.state();
             let mut replays = JoinSet::new();
+            let crowded = watch::Sender::new(false);
             let mut failed = false;
             loop {
-                let adopted = disk.adopt_foreign(Some(key.clone())).await;
-                let own = take_own(&disk, &key, &commands).await;
+                let adopted = disk.adopt(key.clone()).await;
+                let looked = Instant::now();
+                if adopted.is_ok() {
+                    // Opened for this look, perhaps.
+                    state.mark_unchanged();
+                }
+                let every = pause(adopted.as_ref().ok());
                 // What was taken is held from now on, whatever became of the other.
-                let (taken, refused) = match adopted {
-                    Ok(taken) => (taken, own.err()),
-                    Err(error) => (None, Some(error)),
+                let others = match adopted {
+                    Ok(adopted) => {
+                        tell_own(adopted.own, &commands);
+                        adopted.others.map_err(DiskError::from)
+                    }
+                    Err(error) => Err(error),
                 };
-                if let Some(error) = &refused
+                if let Err(error) = &others
                     && !failed
                 {
                     warn!(reason = %error, "The spool could not be looked through; it is tried again.");
                 }
-                failed = refused.is_some();
-                let more = taken.as_ref().is_some_and(|taken| taken.more);
-                if let Some(taken) = taken {
-                    say::problems(&taken.problems);
-                    for (key, asks) in by_key(taken.records) {
-                        info!(scheduler.key = %key, signoff.pending = asks.len(), "Found sign-offs of another scheduler in the spool.");
-                        metrics.inherited(asks.len() as u64);
-                        let (replay, heirlooms) = (replay.clone(), heirlooms.clone());
-                        // Nobody listens where succession is off.
-                        let _ = heirlooms.send(Heirloom::Taken(key.clone()));
-                        replays.spawn(async move {
-                            let verdict =
-                                replay.settle(key.clone(), asks, Origin::Spool, None, &|_| ()).await;
-                            let _ = heirlooms.send(Heirloom::Settled(key, verdict));
-                        });
-                    }
+                failed = others.is_err();
+                let taken = others.ok().flatten().unwrap_or_default();
+                say::problems(&taken.problems);
+                let some = !taken.records.is_empty();
+                for (key, asks) in by_key(taken.records) {
+                    info!(scheduler.key = %key, signoff.pending = asks.len(), "Found sign-offs of another scheduler in the spool.");
+                    metrics.inherited(asks.len() as u64);
+                    let (replay, heirlooms, others_wait) =
+                        (replay.clone(), heirlooms.clone(), crowded.subscribe());
+                    // Nobody listens where succession is off.
+                    let _ = heirlooms.send(Heirloom::Taken(key.clone()));
+                    replays.spawn(async move {
+                        let verdict = replay.settle_in_turn(key.clone(), asks, others_wait).await;
+                        let _ = heirlooms.send(Heirloom::Settled(key, verdict));
+                    });
                 }
-                let pause = tokio::time::sleep(ADOPT_EVERY.mul_f64(0.9 + 0.1 * fastrand::f64()));
+                if taken.more && some {
+                    continue;
+                }
+                crowded.send_replace(taken.more);
+                let pause = tokio::time::sleep_until(looked + every.mul_f64(0.9 + 0.1 * fastrand::f64()));
                 tokio::pin!(pause);
                 loop {
                     tokio::select! {
@@ -170,8 +190,9 @@ impl Agent {
                         }
                         Some(_) = replays.join_next(), if !replays.is_empty() => {
                             // There is room for some of those that were left.
-                            if more {
-                                break;
+                            if taken.more {
+                                let soon = pause.deadline().min(looked + LOOK_FOR_MORE_EVERY);
+                                pause.as_mut().reset(soon);
                             }
                         }
                     }
@@ -179,6 +200,11 @@ impl Agent {
             }
         });
     }
+}
+
+/// How long it is to the next look: what nobody is there to leave need not be looked for often.
+fn pause(adopted: Option<&Adopted>) -> Duration {
+    if adopted.is_some_and(Adopted::is_nothing) { LOOK_ALONE_EVERY } else { LOOK_EVERY }
 }
 
 /// Starts to watch the scheduler of these settings.
@@ -194,21 +220,23 @@ pub(super) fn start_to_watch(settings: &Settings) -> Option<Watcher> {
 
 /// Takes what dead processes left for this key and tells the core of it: now, or once a slow disk has it.
 pub async fn take_own(disk: &Disk, key: &SchedulerKey, commands: &Commands) -> Result<(), DiskError> {
-    let tell = |commands: Commands| {
-        move |taken: Taken| {
-            say::problems(&taken.problems);
-            // Nothing is news, too: no agent before this one left an attempt. One whose record can't be read, or is another's at
-            // the moment, may have.
-            let all = taken.problems.is_empty() && taken.busy == 0;
-            if all || !taken.records.is_empty() {
-                // The shell is gone only when the process ends.
-                let _ = commands.send(Command::Event(Event::Found { left: taken.records, all }));
-            }
-        }
+    let late = {
+        let commands = commands.clone();
+        // What fails late is tried again, and said then.
+        move |taken: Result<Taken, _>| drop(taken.map(|taken| tell_own(taken, &commands)))
     };
-    let late = tell(commands.clone());
-    // What fails late is tried again, and said then.
-    disk.take_own(key.clone(), move |taken| drop(taken.map(late))).await.map(tell(commands.clone()))
+    disk.take_own(key.clone(), late).await.map(|taken| tell_own(taken, commands))
+}
+
+fn tell_own(taken: Taken, commands: &Commands) {
+    say::problems(&taken.problems);
+    // Nothing is news, too: no agent before this one left an attempt. One whose record can't be read, or is another's at the
+    // moment, may have.
+    let all = taken.problems.is_empty() && taken.busy == 0;
+    if all || !taken.records.is_empty() {
+        // The shell is gone only when the process ends.
+        let _ = commands.send(Command::Event(Event::Found { left: taken.records, all }));
+    }
 }
 
 /// Other keys' asks, by key; their marks stay held, and go with the asks.
@@ -221,3 +249,6 @@ pub fn by_key(records: Vec<(Kind, Record)>) -> BTreeMap<SchedulerKey, Vec<Record
     }
     keys
 }
+
+#[cfg(test)]
+mod tests;

@@ -331,6 +331,18 @@ fn g1_what_was_taken_is_said_though_the_disk_refuses_the_rest() {
 }
 
 #[test]
+fn a_look_that_finds_nothing_lists_the_directory_once() {
+    let dir = dir();
+    let (mut spool, syncs) = watched(&dir);
+    spool.write_mark(&seen(1, 1)).unwrap();
+    open(&dir).write_mark(&seen(2, 2)).unwrap();
+    syncs.lock().unwrap().listings = 1;
+    assert!(spool.adopt(&key(1)).unwrap().is_nothing());
+    syncs.lock().unwrap().listings = 0;
+    spool.adopt(&key(1)).unwrap_err();
+}
+
+#[test]
 fn each_refusal_of_the_disk_says_what_it_is_and_where() {
     for (errno, label, said) in [
         (rustix::io::Errno::ACCESS, "denied", "fsGroup"),

@@ -87,9 +87,9 @@ fn a_record_that_somebody_only_looks_at_is_taken_all_the_same() {
     looked_at.lock_shared().unwrap();
     let (spool, mut found, mut taken) = (open(&dir), Vec::new(), Taken::default());
     let names = || vec![FileName::of(Kind::Ask, &ask(1, 1))];
-    spool.take_waiting(names(), &mut found, &mut taken, |_| true, || ());
+    spool.take_waiting(names(), &mut found, &mut taken, 1, |_| true, || ());
     assert_eq!(found.len(), 0, "it stays with a living owner");
-    spool.take_waiting(names(), &mut found, &mut taken, |_| true, || looked_at.unlock().unwrap());
+    spool.take_waiting(names(), &mut found, &mut taken, 1, |_| true, || looked_at.unlock().unwrap());
     assert_eq!(found.len(), 1);
 }
 
@@ -103,6 +103,78 @@ fn ones_own_key_is_not_adopted_as_a_foreign_one() {
     let mut spool = open(&dir);
     assert_eq!(ids(&spool.adopt_foreign(Some(&key(1))).unwrap().unwrap().records), [(Kind::Ask, 2)]);
     assert_eq!(ids(&spool.take_own(&key(1)).unwrap().records), [(Kind::Ask, 1)]);
+}
+
+#[test]
+fn one_look_takes_what_is_of_ones_own_key_and_what_is_of_others() {
+    let dir = dir();
+    let mut before = open(&dir);
+    before.write_ask(&ask(1, 1)).unwrap();
+    before.write_ask(&ask(2, 2)).unwrap();
+    before.write_mark(&seen(2, 3)).unwrap();
+    drop(before);
+    let (mut first, mut second) = (open(&dir), open(&dir));
+    let adopted = first.adopt(&key(1)).unwrap();
+    assert_eq!(ids(&adopted.own.records), [(Kind::Ask, 1)]);
+    assert_eq!(ids(&adopted.others.unwrap().unwrap().records), [(Kind::Ask, 2), (Kind::Mark, 3)]);
+    assert!(first.adopt(&key(1)).unwrap().is_nothing());
+    // Nothing is there for the second, but there is another.
+    let adopted = second.adopt(&key(3)).unwrap();
+    assert!(matches!(adopted.others, Ok(None)) && !adopted.is_nothing(), "{adopted:?}");
+    // The first sees the second's, whatever it is.
+    second.write_mark(&seen(3, 4)).unwrap();
+    assert!(!first.adopt(&key(1)).unwrap().is_nothing());
+    drop(second);
+    assert!(first.adopt(&key(1)).unwrap().is_nothing());
+}
+
+#[test]
+fn more_than_are_held_at_a_time_are_taken_in_turns_though_none_is_settled() {
+    let dir = dir();
+    let mut before = open(&dir);
+    for n in 1..=5 {
+        before.write_ask(&ask(n, n)).unwrap();
+    }
+    drop(before);
+    let mut spool = Spool::open(dir.path(), Limits { foreign: 2, ..Limits::default() }).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for so_far in [2, 4, 5] {
+        let taken = spool.adopt_foreign(None).unwrap().unwrap();
+        assert_eq!((taken.records.len(), taken.more), (2, true));
+        let full = spool.adopt_foreign(None).unwrap().unwrap();
+        assert_eq!((full.records, full.more), (vec![], true));
+        let ids: Vec<RecordId> = taken.records.into_iter().map(|(_, record)| record.id).collect();
+        spool.release(&ids);
+        seen.extend(ids);
+        assert_eq!(seen.len(), so_far);
+    }
+}
+
+#[test]
+fn a_count_is_what_a_scan_would_say() {
+    let dir = dir();
+    let mut spool = open(&dir);
+    let mut other = open(&dir);
+    spool.write_ask(&ask(1, 1)).unwrap();
+    spool.write_mark(&seen(1, 2)).unwrap();
+    other.write_ask(&ask(2, 3)).unwrap();
+    other.write_ask(&ask(2, 4)).unwrap();
+    other.write_mark(&seen(2, 5)).unwrap();
+    fs::write(path_of(&dir, Kind::Ask, &ask(3, 6)), "damaged").unwrap();
+    fs::write(dir.path().join("00000000.0000000000000000.ask.json.corrupt"), "of long ago").unwrap();
+    let newer = "\"version\":2,\"record\":{}}\n";
+    let newer = format!("{{\"crc32\":\"{:08x}\",{newer}", crc32fast::hash(newer.as_bytes()));
+    fs::write(path_of(&dir, Kind::Ask, &ask(3, 7)), newer).unwrap();
+    let (count, listing) = (spool.count().unwrap(), scan(dir.path()).unwrap());
+    assert_eq!(count, Count { asks: 3, marks: 2, corrupt: 1, newer: 1 });
+    let of = |len: usize| len as u64;
+    let scanned = Count {
+        asks: of(listing.asks.len()),
+        marks: of(listing.marks.len()),
+        corrupt: of(listing.corrupt.len()),
+        newer: of(listing.newer.len()),
+    };
+    assert_eq!(count, scanned);
 }
 
 #[test]
@@ -159,7 +231,7 @@ fn idle_marks_of_the_dead_go_oldest_first_when_the_spool_is_half_full() {
     drop(before);
     let mut living = open(&dir);
     assert_eq!(living.take_own(&key(6)).unwrap().records.len(), 1, "the oldest, and held");
-    let mut own = Spool::open(dir.path(), Limits { records: 8 }).unwrap();
+    let mut own = Spool::open(dir.path(), Limits { records: 8, ..Limits::default() }).unwrap();
     assert_eq!(own.take_own(&key(5)).unwrap().records.len(), 1);
     let adopted = own.adopt_foreign(Some(&key(5))).unwrap().unwrap();
     assert_eq!((adopted.records, adopted.problems), (vec![], vec![]));
