@@ -1,6 +1,10 @@
 //! What one look at the manager's table keeps of a row: little, so that a table of 100,000 rows fits a small memory.
 
-use std::{net::IpAddr, num::NonZeroU64, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU64,
+    time::Duration,
+};
 
 use jiff::{Timestamp, civil::DateTime, tz::Offset};
 
@@ -27,7 +31,8 @@ impl Stamp {
     pub fn of(verbatim: &str) -> Self {
         let text = verbatim.trim();
         // A date has hyphens too: an offset can only stand behind the time of day.
-        let offset = text.get(11..).and_then(|time| time.find(['Z', 'z', '+', '-'])).map(|at| 11 + at);
+        let begins = |byte| matches!(byte, b'Z' | b'z' | b'+' | b'-');
+        let offset = text.bytes().skip(11).position(begins).map(|at| 11 + at);
         let digits = &text[..offset.unwrap_or(text.len())];
         let shown = digits.parse::<DateTime>().ok().and_then(|at| Offset::UTC.to_timestamp(at).ok());
         let moment = if offset.is_some() { text.parse::<Timestamp>().ok() } else { shown };
@@ -131,6 +136,10 @@ pub fn interval_ms(interval: Duration) -> Option<u32> {
 
 /// The address of a row, where it is spelled as Go prints it: a KeepAlive compares strings, and finds no other.
 pub fn canonical(ip: &str) -> Option<IpAddr> {
+    // IPv4 has one spelling that is read at all.
+    if let Ok(ip) = ip.parse::<Ipv4Addr>() {
+        return Some(ip.into());
+    }
     ip.parse::<IpAddr>().ok().map(|ip| ip.to_canonical()).filter(|parsed| parsed.to_string() == ip)
 }
 
@@ -182,7 +191,16 @@ mod tests {
             )
             .to_string()
         );
-        for unfindable in ["", "::ffff:10.0.0.1", "fd00:0:0:0:0:0:0:1", "x"] {
+        for unfindable in [
+            "",
+            "::ffff:10.0.0.1",
+            "fd00:0:0:0:0:0:0:1",
+            "x",
+            "10.0.0.01",
+            "10.0.1",
+            "0x0a.0.0.1",
+            " 10.0.0.1",
+        ] {
             assert!(Sighting::from(&row(unfindable)).key().is_err(), "{unfindable}");
         }
     }

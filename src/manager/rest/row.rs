@@ -34,16 +34,25 @@ struct Raw {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Config {
-    Known { manager_keep_alive_interval: i64 },
+    Known(Known),
     Other(serde::de::IgnoredAny),
 }
 
+#[derive(Deserialize)]
+struct Known {
+    manager_keep_alive_interval: i64,
+}
+
+impl Known {
+    fn interval(&self) -> Option<Duration> {
+        u64::try_from(self.manager_keep_alive_interval).ok().filter(|ns| *ns > 0).map(Duration::from_nanos)
+    }
+}
+
 impl Config {
-    fn interval(self) -> Option<Duration> {
+    fn interval(&self) -> Option<Duration> {
         match self {
-            Config::Known { manager_keep_alive_interval: ns } => {
-                u64::try_from(ns).ok().filter(|ns| *ns > 0).map(Duration::from_nanos)
-            }
+            Config::Known(known) => known.interval(),
             Config::Other(_) => None,
         }
     }
@@ -52,7 +61,7 @@ impl Config {
 /// The keep-alive interval in `config` as the database has it: JSON, or whatever else stands there.
 #[cfg(feature = "database")]
 pub(crate) fn interval_in(config: &[u8]) -> Option<Duration> {
-    serde_json::from_slice::<Config>(config).ok()?.interval()
+    serde_json::from_slice::<Known>(config).ok()?.interval()
 }
 
 impl TryFrom<Raw> for Row {

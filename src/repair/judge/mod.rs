@@ -24,7 +24,15 @@
 //! Silence counts only where something else was heard: a table in which nothing moves is a manager, or a replica, that
 //! stands still. No clock is read, and no time of the table is compared with any but its own row's.
 
-use std::{cmp::Ordering, collections::BTreeSet, fmt, net::IpAddr, num::NonZeroU64, time::Duration};
+use std::{
+    cmp::Ordering,
+    collections::BTreeSet,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    net::IpAddr,
+    num::NonZeroU64,
+    time::Duration,
+};
 
 use super::{
     sighting::{Sighting, Stamp},
@@ -206,7 +214,7 @@ pub fn judge(rows: &[Seen], given: &Circumstances) -> Vec<Judgement> {
     let active = |at: usize| rows[at].now.state == State::Active;
     // Who answers where two active rows have one address is told by what was heard of them.
     let (shared, neighbours) = {
-        let addresses = Groups::of(rows, by_address, |row| row.now.ip.is_some() && row.now.port != 0);
+        let addresses = Groups::of(rows, &Address, |row| row.now.ip.is_some() && row.now.port != 0);
         (addresses.others(active), addresses.others(|at| active(at) && heard[at] == Heard::Moved))
     };
     let answers = |at: usize| rows[at].probe == Probed::Answers && shared[at].is_none();
@@ -217,8 +225,7 @@ pub fn judge(rows: &[Seen], given: &Circumstances) -> Vec<Judgement> {
             Heard::Unproven(_) | Heard::New => answers(at),
         })
         .collect();
-    let namesakes =
-        Groups::of(rows, |a, b| by_name(a, b, given.names), |_| true).others(|at| active(at) && alive[at]);
+    let namesakes = Groups::of(rows, &given.names, |_| true).others(|at| active(at) && alive[at]);
     (0..rows.len())
         .map(|at| {
             let id = |other: Option<u32>| other.map(|at| rows[at as usize].now.id);
@@ -324,38 +331,84 @@ impl Facts<'_> {
     }
 }
 
-fn by_address(a: &Seen, b: &Seen) -> Ordering {
-    let key = |row: &Seen| -> (u64, Option<IpAddr>, u16) { (row.now.cluster_id, row.now.ip, row.now.port) };
-    key(a).cmp(&key(b))
+/// What makes two rows alike.
+trait Likeness {
+    fn compare(&self, a: &Sighting, b: &Sighting) -> Ordering;
+    /// The same of rows that are alike.
+    fn hash(&self, row: &Sighting) -> u32;
 }
 
-fn by_name(a: &Seen, b: &Seen, names: Names) -> Ordering {
-    let (one, other) = (&a.now.hostname, &b.now.hostname);
-    let name = match names {
-        Names::IgnoreCase => {
-            let folded = |byte: u8| byte.to_ascii_lowercase();
-            one.bytes().map(folded).cmp(other.bytes().map(folded))
-        }
-        // Where it isn't known, only the exact name is evidence.
-        Names::Exact | Names::Unknown => one.cmp(other),
-    };
-    a.now.cluster_id.cmp(&b.now.cluster_id).then(name)
+/// Half of a hash is one.
+fn half(hash: u64) -> u32 {
+    u32::try_from(hash >> 32).unwrap_or_default()
+}
+
+/// The same ip and port in the same cluster.
+struct Address;
+
+fn address(row: &Sighting) -> (u64, Option<IpAddr>, u16) {
+    (row.cluster_id, row.ip, row.port)
+}
+
+impl Likeness for Address {
+    fn compare(&self, a: &Sighting, b: &Sighting) -> Ordering {
+        address(a).cmp(&address(b))
+    }
+
+    fn hash(&self, row: &Sighting) -> u32 {
+        let mut state = DefaultHasher::new();
+        address(row).hash(&mut state);
+        half(state.finish())
+    }
+}
+
+impl Names {
+    /// A hostname as it is compared. Where it isn't known how, only the exact name is evidence.
+    fn folded(self, hostname: &str) -> impl Iterator<Item = u8> {
+        hostname.bytes().map(move |byte| match self {
+            Self::IgnoreCase => byte.to_ascii_lowercase(),
+            Self::Exact | Self::Unknown => byte,
+        })
+    }
+}
+
+/// The same hostname in the same cluster.
+impl Likeness for Names {
+    fn compare(&self, a: &Sighting, b: &Sighting) -> Ordering {
+        let names = || self.folded(&a.hostname).cmp(self.folded(&b.hostname));
+        a.cluster_id.cmp(&b.cluster_id).then_with(names)
+    }
+
+    fn hash(&self, row: &Sighting) -> u32 {
+        // FNV-1a.
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let cluster = row.cluster_id.to_ne_bytes().into_iter();
+        half(cluster.chain(self.folded(&row.hostname)).fold(0xcbf2_9ce4_8422_2325, step))
+    }
 }
 
 /// Rows that are alike, in groups.
 struct Groups {
-    order: Vec<u32>,
+    /// A hash of what they are alike in, and where each is.
+    order: Vec<(u32, u32)>,
     /// Where in `order` each group ends.
     ends: Vec<u32>,
     rows: usize,
 }
 
 impl Groups {
-    fn of(rows: &[Seen], alike: impl Fn(&Seen, &Seen) -> Ordering, counts: impl Fn(&Seen) -> bool) -> Self {
-        let mut order: Vec<u32> =
-            (0u32..).zip(rows).filter(|(_, row)| counts(row)).map(|(at, _)| at).collect();
-        let compare = |a: &u32, b: &u32| alike(&rows[*a as usize], &rows[*b as usize]);
-        order.sort_unstable_by(|a, b| compare(a, b).then(a.cmp(b)));
+    fn of(rows: &[Seen], likeness: &impl Likeness, counts: impl Fn(&Seen) -> bool) -> Self {
+        // By a hash first: few names of a fleet differ before their last letters.
+        let compare = |a: &(u32, u32), b: &(u32, u32)| {
+            let rows = || likeness.compare(&rows[a.1 as usize].now, &rows[b.1 as usize].now);
+            a.0.cmp(&b.0).then_with(rows)
+        };
+        let mut order: Vec<(u32, u32)> = (0u32..)
+            .zip(rows)
+            .filter(|(_, row)| counts(row))
+            .map(|(at, row)| (likeness.hash(&row.now), at))
+            .collect();
+        order.sort_unstable_by(|a, b| compare(a, b).then(a.1.cmp(&b.1)));
         let mut ends: Vec<u32> = (1u32..)
             .zip(order.windows(2))
             .filter(|(_, pair)| compare(&pair[0], &pair[1]) != Ordering::Equal)
@@ -373,9 +426,9 @@ impl Groups {
             let group = &self.order[start..*end as usize];
             start = *end as usize;
             // The second one is for the first itself.
-            let mut found = group.iter().copied().filter(|at| wanted(*at as usize));
+            let mut found = group.iter().map(|(_, at)| *at).filter(|at| wanted(*at as usize));
             let (first, second) = (found.next(), found.next());
-            for at in group {
+            for (_, at) in group {
                 others[*at as usize] = if first == Some(*at) { second } else { first };
             }
         }

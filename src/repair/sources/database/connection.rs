@@ -168,7 +168,11 @@ async fn postgres(
 }
 
 fn mysql_cells(row: &sqlx::mysql::MySqlRow) -> Result<Cells<'_>, sqlx::Error> {
-    (0..row.len()).map(|i| row.try_get_unchecked(i)).collect()
+    let mut cells = Vec::with_capacity(row.len());
+    for i in 0..row.len() {
+        cells.push(row.try_get_unchecked(i)?);
+    }
+    Ok(cells)
 }
 
 fn postgres_cells(row: &sqlx::postgres::PgRow) -> Result<Cells<'_>, sqlx::Error> {
