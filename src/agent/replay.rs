@@ -33,9 +33,13 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// An attempt begins at most so long after the look that found nobody there; one that is silent for longer is hedged no more.
 const LOOK_AGE: Duration = ATTEMPT_LIMIT;
 
-/// How many keys are looked at, signed off and read at a time; the watch between them needs nothing. A look takes a file descriptor, and
+/// How many keys are looked at and signed off at a time; the watch after it needs nothing. A look takes a file descriptor, and
 /// one that there is none left for says nothing about the scheduler.
 const AT_ONCE: usize = 32;
+
+/// How many rows are read at a time after a watch, and their asks forgotten: those that were acknowledged at one time are due at one
+/// time. Over gRPC each read is a list of all active rows; and whoever writes to the disk meanwhile waits for this many at most.
+const READS_AT_ONCE: usize = 4;
 
 /// How long asks are worked on though others wait for their room.
 const TURN: Duration = Duration::from_secs(600);
@@ -54,6 +58,7 @@ pub struct Replay {
     /// The time.
     pub clock: Clock,
     turns: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
 }
 
 /// Who made the asks.
@@ -108,7 +113,8 @@ impl Replay {
         backlog: Backlog,
         clock: Clock,
     ) -> Self {
-        Self { manager, disk, metrics, backlog, clock, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        let [turns, reads] = [AT_ONCE, READS_AT_ONCE].map(|at_once| Arc::new(Semaphore::new(at_once)));
+        Self { manager, disk, metrics, backlog, clock, turns, reads }
     }
 
     /// Settles one key's asks, for as long as that takes, at most until `until`. Answers how they were settled; `Queued` if out
@@ -333,10 +339,9 @@ impl Replay {
             let left = (from - self.clock.now().at).as_secs();
             progress(&format!("{}, watched for {left} s more", verdict.label()));
             self.pause(job, from).await;
-            // All that were acknowledged at one time are read at one time.
             let turn = tokio::select! {
                 biased;
-                turn = self.turns.acquire() => turn.ok(),
+                turn = self.reads.acquire() => turn.ok(),
                 () = self.pause(job, self.clock.now().at + ATTEMPT_LIMIT) => continue,
             };
             let asked = self.clock.now().at;

@@ -25,7 +25,7 @@ use crate::key::SchedulerKey;
 const LOOKED_AT: Duration = Duration::from_millis(5);
 
 /// How many asks of other keys one look takes: whoever writes one meanwhile waits for all of them.
-const AT_A_LOOK: usize = 512;
+const AT_A_LOOK: usize = 256;
 
 /// What was taken over, and what was found beside it.
 #[derive(Debug, Default)]

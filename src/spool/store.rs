@@ -65,6 +65,9 @@ impl Marks {
     }
 }
 
+/// How many files are opened to count them: thousands would keep others from the disk.
+const READ_TO_COUNT: usize = 256;
+
 /// How many files of each kind a spool has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
@@ -170,9 +173,10 @@ impl Spool {
         scan::scan_on(&self.files, &self.dir)
     }
 
-    /// Counts the files, other processes' included; opens only those that this process doesn't hold. Changes nothing.
+    /// Counts the files, other processes' included. Changes nothing, and opens only some of those that this process doesn't hold:
+    /// past [`READ_TO_COUNT`] a record's name tells what it is.
     pub fn count(&self) -> Result<Count, SpoolError> {
-        let mut count = Count::default();
+        let (mut count, mut read) = (Count::default(), 0);
         for name in scan::names(&self.files, &self.dir)? {
             let name = match name {
                 Name::Record(name) => name,
@@ -182,7 +186,8 @@ impl Spool {
                 }
                 Name::Misnamed(_) | Name::Temporary(_) => continue,
             };
-            let whole = self.held.contains_key(&name.id) || {
+            let whole = self.held.contains_key(&name.id) || read == READ_TO_COUNT || {
+                read += 1;
                 match scan::open(&self.files, &self.dir.join(name.to_string()), &name, Access::Look) {
                     Opened::Whole { .. } => true,
                     Opened::Newer(_) => {

@@ -32,13 +32,13 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def eventually(what, test, limit=60):
+def eventually(what, test, limit=60, every=0.02):
     end = time.monotonic() + limit
     while time.monotonic() < end:
         with contextlib.suppress(OSError, KeyError, ValueError):
             if found := test():
                 return found
-        time.sleep(0.02)
+        time.sleep(every)
     raise SystemExit(f"tests/bench/run: not seen within {limit} s: {what}")
 
 
@@ -65,19 +65,27 @@ def timed(*arguments):
 class World:
     """A mock manager, a mock scheduler and the agent beside it, in a directory of their own."""
 
-    def __init__(self, binary, rest, spool=None, prefix=()):
-        self.binary, self.rest, self.prefix = binary, rest, list(prefix)
+    def __init__(self, binary, rest, spool=None, prefix=(), asks=0):
+        self.binary, self.rest, self.prefix, self.asks = binary, rest, list(prefix), asks
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="signoff-bench-", dir=spool))
         self.started = []
 
     def __enter__(self):
         self.grpc, self.http, self.admin, self.health, self.listen = (free_port() for _ in range(5))
-        self.start(MOCKS, "mock-manager", "--grpc-listen", f"127.0.0.1:{self.grpc}", "--rest-listen", f"127.0.0.1:{self.http}",
-                   "--admin-listen", f"127.0.0.1:{self.admin}")
+        if self.asks:
+            # One that has their rows, and leaves them in the spool.
+            command = (ROOT / "target/release/examples/spool", f"127.0.0.1:{self.grpc}", f"127.0.0.1:{self.http}", self.dir / "spool", self.asks)
+            manager = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+            self.started.append(manager)
+            assert manager.stdout.readline() == "ready\n"
+        else:
+            self.start(MOCKS, "mock-manager", "--grpc-listen", f"127.0.0.1:{self.grpc}", "--rest-listen", f"127.0.0.1:{self.http}",
+                       "--admin-listen", f"127.0.0.1:{self.admin}")
         eventually("the mock manager", lambda: socket.create_connection(("127.0.0.1", self.grpc)))
         self.start(MOCKS, "mock-scheduler", "--hostname", "sched-0", "--listen", f"127.0.0.1:{self.health}",
                    "--manager", f"127.0.0.1:{self.grpc}", "--keep-alive-interval", "5s")
         (self.dir / "password").write_text("dragonfly\n")
+        self.began = time.time()
         managers = [f"127.0.0.1:{self.grpc}"] + ([f"http://127.0.0.1:{self.http}"] if self.rest else [])
         self.agent = self.start(*self.prefix, self.binary, "agent", "--hostname", "sched-0", "--ip", "127.0.0.1",
                                 "--scheduler-addr", f"127.0.0.1:{self.health}", "--spool", self.dir / "spool",
@@ -95,13 +103,16 @@ class World:
         return child
 
     def ask(self, request, **more):
+        return json.loads(self.answer(request, **more))
+
+    def answer(self, request, **more):
         with socket.socket(socket.AF_UNIX) as stream:
             stream.connect(str(self.dir / "run/agent.sock"))
             stream.sendall(json.dumps({"version": 1, "request": request, **more}).encode() + b"\n")
             answer = b""
             while part := stream.recv(1 << 20):
                 answer += part
-        return json.loads(answer)
+        return answer
 
     def status(self):
         return self.ask("status")["status"]
@@ -109,6 +120,10 @@ class World:
     def sign_off(self):
         answer = self.ask("pre-stop")["pre-stop"]
         assert answer["result"] == "confirmed", answer
+
+    def acknowledged(self):
+        """Waits until the manager has all that were left in the spool as inactive. Answers when, in seconds since the agent's start."""
+        return float(self.started[0].stdout.readline()) - self.began
 
     def scrape(self):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.listen}/metrics") as answer:
