@@ -19,8 +19,9 @@ use crate::{
 /// A bound for a machine that hangs, no verdict.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long the agent has watched when its scheduler stops.
-const WATCHED: Duration = Duration::from_millis(300);
+/// How long it has served, and was watched, when it stops: a connection that is lost sooner is taken for a peer that cuts at once,
+/// and one that has just started has its caches warm.
+const SERVED: Duration = Duration::from_millis(300);
 
 #[derive(Default, Serialize)]
 struct Stops {
@@ -51,11 +52,10 @@ pub(crate) async fn run(program: &Path, mocks: &Path, dir: &Path, times: usize) 
                         status["scheduler"]["state"] == "serving" && status["identity_known"] == true
                     };
                     beside.until(watches).await?;
-                    // One that is lost sooner is taken for a peer that cuts at once, and looked at less eagerly.
-                    tokio::time::sleep(WATCHED).await;
                 }
                 _ => {}
             }
+            tokio::time::sleep(SERVED).await;
             let began = terminate(&child)?;
             child.wait().await?;
             let gone = began.elapsed();
