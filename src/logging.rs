@@ -11,11 +11,16 @@ use std::{
     time::Duration,
 };
 
-use tracing::level_filters::LevelFilter;
+use tracing::{
+    Event, Metadata, Subscriber,
+    level_filters::LevelFilter,
+    span::{Attributes, Id, Record},
+};
 use tracing_subscriber::{
     filter::Targets,
     fmt::{MakeWriter, format::Writer, time::FormatTime},
     layer::SubscriberExt,
+    registry::{Extensions, ExtensionsMut, LookupSpan, SpanData},
     util::SubscriberInitExt,
 };
 
@@ -93,12 +98,58 @@ fn json_lines(queue: Queue, level: Level) -> impl SubscriberInitExt {
         .with_target(false)
         .with_timer(UtcMillis)
         .with_writer(queue);
-    tracing_subscriber::registry().with(targets(level)).with(layer)
+    NoSpans.with(targets(level)).with(layer)
 }
 
 fn text_lines(queue: Queue, level: Level) -> impl SubscriberInitExt {
     let layer = tracing_subscriber::fmt::layer().with_target(false).with_timer(UtcMillis).with_writer(queue);
-    tracing_subscriber::registry().with(targets(level)).with(layer)
+    NoSpans.with(targets(level)).with(layer)
+}
+
+/// What the lines are made on: events alone. The library's own keeps spans, in tables of 32 KiB and more, and there are none here:
+/// a dependency's is as good as disabled.
+struct NoSpans;
+
+impl Subscriber for NoSpans {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event()
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(u64::MAX)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &Event<'_>) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+impl<'a> LookupSpan<'a> for NoSpans {
+    type Data = NoSpan;
+    fn span_data(&'a self, _: &Id) -> Option<NoSpan> {
+        None
+    }
+}
+
+/// A span that can't be.
+enum NoSpan {}
+
+impl SpanData<'_> for NoSpan {
+    fn id(&self) -> Id {
+        match *self {}
+    }
+    fn metadata(&self) -> &'static Metadata<'static> {
+        match *self {}
+    }
+    fn parent(&self) -> Option<&Id> {
+        match *self {}
+    }
+    fn extensions(&self) -> Extensions<'_> {
+        match *self {}
+    }
+    fn extensions_mut(&self) -> ExtensionsMut<'_> {
+        match *self {}
+    }
 }
 
 /// RFC 3339 in UTC with milliseconds.

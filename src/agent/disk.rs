@@ -13,7 +13,7 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     time::Duration,
 };
@@ -90,7 +90,8 @@ type Job = Box<dyn FnOnce(Result<&mut Spool, SpoolError>) + Send>;
 
 /// Where operations are queued.
 enum Jobs {
-    Thread(SyncSender<Job>),
+    /// Counted here, since the library's bounded queue takes the room of a full one from the start: 24 KiB.
+    Thread { queue: Sender<Job>, waiting: Arc<AtomicUsize> },
     #[cfg(test)]
     Task(mpsc::Sender<Job>),
 }
@@ -128,7 +129,7 @@ impl Disk {
         reopen: Duration,
         open: impl Fn() -> Result<Spool, SpoolError> + Send + 'static,
     ) -> (Self, mpsc::UnboundedReceiver<Report>) {
-        let (jobs, queue) = sync_channel(BACKLOG);
+        let (jobs, queue) = channel();
         let (reports, reported) = mpsc::unbounded_channel();
         let (said, state) = watch::channel(SpoolState::Opening);
         // Where no thread can be started the queue goes with the closure, and every operation is answered `Gone`.
@@ -142,7 +143,7 @@ impl Disk {
         };
         drop(std::thread::Builder::new().name("spool".to_owned()).spawn(thread));
         let overdue = Arc::new(AtomicUsize::new(0));
-        let jobs = Jobs::Thread(jobs);
+        let jobs = Jobs::Thread { queue: jobs, waiting: Arc::default() };
         let shared = Shared { dir, jobs, overdue, reports, state, durability, patience };
         (Self { shared: Arc::new(shared) }, reported)
     }
@@ -352,10 +353,18 @@ impl Disk {
     ) -> Result<(), DiskError> {
         let dir = || self.shared.dir.clone();
         match &self.shared.jobs {
-            Jobs::Thread(jobs) => jobs.try_send(Box::new(job)).map_err(|error| match error {
-                TrySendError::Full(_) => DiskError::Backlog { dir: dir(), bound: BACKLOG },
-                TrySendError::Disconnected(_) => DiskError::Gone { dir: dir() },
-            }),
+            Jobs::Thread { queue, waiting } => {
+                if waiting.fetch_add(1, Ordering::SeqCst) >= BACKLOG {
+                    waiting.fetch_sub(1, Ordering::SeqCst);
+                    return Err(DiskError::Backlog { dir: dir(), bound: BACKLOG });
+                }
+                let waiting = Arc::clone(waiting);
+                let begun: Job = Box::new(move |spool| {
+                    waiting.fetch_sub(1, Ordering::SeqCst);
+                    job(spool);
+                });
+                queue.send(begun).map_err(|_| DiskError::Gone { dir: dir() })
+            }
             #[cfg(test)]
             Jobs::Task(jobs) => jobs.try_send(Box::new(job)).map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => DiskError::Backlog { dir: dir(), bound: BACKLOG },

@@ -69,35 +69,41 @@ pub struct Added {
 
 impl Added {
     /// Adds to `args` what `env` gives for the flags of the (sub)command that `args` call, unless they give it themselves.
-    pub fn new(command: &Command, mut args: Vec<OsString>, env: Env<'_>) -> Self {
+    pub fn new(command: Command, mut args: Vec<OsString>, env: Env<'_>) -> Self {
         let mut variables = BTreeMap::new();
         let mut depth = 1;
-        let mut leaf = command;
+        let mut leaf = &command;
         while let Some(sub) = args.get(depth).and_then(|arg| leaf.find_subcommand(arg)) {
             depth += 1;
             leaf = sub;
         }
+        // The id and name of each flag, and whether it can be repeated.
+        let flags: Vec<(String, String, bool)> = leaf
+            .get_arguments()
+            .filter(|_| !WITHOUT.contains(&leaf.get_name()))
+            .filter_map(|arg| {
+                let repeatable = matches!(arg.get_action(), ArgAction::Append);
+                Some((arg.get_id().to_string(), arg.get_long()?.to_owned(), repeatable))
+            })
+            .collect();
         // Asked for help, or for nothing that exists: the environment has no say.
-        let given = command.clone().ignore_errors(true).try_get_matches_from(&args);
-        if let (Ok(given), false) = (given, WITHOUT.contains(&leaf.get_name())) {
+        if let Ok(given) = command.ignore_errors(true).try_get_matches_from(&args) {
             let mut given = &given;
             while let Some((_, deeper)) = given.subcommand() {
                 given = deeper;
             }
-            for arg in leaf.get_arguments() {
-                let Some(long) = arg.get_long() else { continue };
-                let is_given = given.try_contains_id(arg.get_id().as_str()).is_ok_and(|known| {
-                    known && given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
-                });
-                let variable = variable(long);
+            for (id, long, repeatable) in flags {
+                let is_given = given
+                    .try_contains_id(&id)
+                    .is_ok_and(|known| known && given.value_source(&id) == Some(ValueSource::CommandLine));
+                let variable = variable(&long);
                 let Some(value) = env(&variable).filter(|v| !is_given && !blank(v)) else { continue };
-                let repeatable = matches!(arg.get_action(), ArgAction::Append);
                 for value in if repeatable { list(&value) } else { vec![value] } {
                     let mut flag = OsString::from(format!("--{long}="));
                     flag.push(value);
                     args.insert(depth, flag);
                 }
-                variables.insert(long.to_owned(), variable);
+                variables.insert(long, variable);
             }
         }
         Self { args, variables }

@@ -62,10 +62,11 @@ pub fn main() -> ExitCode {
 
 /// Parses a command line, the program's name first, with what the environment adds to it.
 pub fn parse(args: Vec<OsString>, env: Env<'_>) -> Result<Cli, clap::Error> {
-    let command = command();
-    let added = Added::new(&command, args, env);
-    command
+    let added = Added::new(Cli::command(), args, env);
+    Cli::command()
         .try_get_matches_from(&added.args)
+        // Help is an error, too, and alone shows the variables.
+        .or_else(|_| command().try_get_matches_from(&added.args))
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|error| added.blame(error))
 }
@@ -127,7 +128,9 @@ pub fn exit_on_panic() {
 }
 
 fn on_runtime(command: Command) -> Exit {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    // Room for what becomes ready at once, which is a few sockets; the default's is for a thousand.
+    let runtime = match builder.enable_all().max_io_events_per_tick(64).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             error!(%error, "The runtime can't be started.");

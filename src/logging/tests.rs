@@ -148,3 +148,21 @@ fn a_broken_stderr_takes_lines_without_a_word() {
     queue.push(b"b\n".to_vec());
     assert!(queue.flush(LONG));
 }
+
+#[test]
+fn an_event_within_a_dependencys_span_is_a_line_like_any_other() {
+    for json in [true, false] {
+        let start = |queue: Queue| {
+            if json {
+                json_lines(queue, Level::Info).set_default()
+            } else {
+                text_lines(queue, Level::Info).set_default()
+            }
+        };
+        let text = logged(start, || {
+            tracing::error_span!("outer", peer = 1).in_scope(|| tracing::error!(attempt = 2, "Broken."));
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("Broken.") && !text.contains("outer"), "{text}");
+    }
+}

@@ -212,6 +212,13 @@ async fn g4_what_waits_for_a_hanging_disk_is_bounded() {
     assert!(said.contains(&BACKLOG.to_string()), "{said}");
     gate.open();
     until(&disk, |state| *state == SpoolState::Open).await;
+    // What has begun waits no longer.
+    within(async {
+        while disk.run("nothing", |_| Ok(())).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     ended(reports, disk).await;
 }
 
@@ -289,10 +296,10 @@ async fn g6_a_settled_ask_that_the_disk_did_not_let_go_of_goes_without_anybody_a
 async fn a_thread_that_is_gone_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, mut reports) = start(dir.path());
-    let (gone, _) = sync_channel(1);
+    let (gone, _) = channel();
     let shared = Arc::new(Shared {
         dir: dir.path().to_owned(),
-        jobs: Jobs::Thread(gone),
+        jobs: Jobs::Thread { queue: gone, waiting: Arc::default() },
         overdue: Arc::default(),
         reports: disk.shared.reports.clone(),
         state: disk.state(),
