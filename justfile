@@ -59,6 +59,11 @@ soak length="fast":
 bench *names:
     tests/bench/run --write {{ names }}
 
+# What an agent touches of its program, anew, into image/hot.ld (needs valgrind and what image/build needs).
+order:
+    cargo build --release --locked
+    image/order
+
 # The main job on an embedded mock manager, live.
 demo *args:
     cargo run --release -- demo {{ args }}

@@ -157,10 +157,10 @@ def thousands(number):
 
 
 def usage(pid):
-    """Resident and of it its own (written to), in KiB; threads. The rest is pages of the program's file."""
+    """Resident and of it its own (no file's), in KiB; threads. The rest is pages of the program's file."""
     rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
     field = lambda name: int(re.search(rf"^{name}:\s+(\d+)", rollup, re.M)[1])
-    return field("Rss"), field("Private_Dirty"), len(os.listdir(f"/proc/{pid}/task"))
+    return field("Rss"), field("Anonymous"), len(os.listdir(f"/proc/{pid}/task"))
 
 
 def wake_ups(pid):
