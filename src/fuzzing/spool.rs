@@ -24,7 +24,7 @@ const FRAME: (&str, &str) = ("{\"crc32\":\"", "\",");
 
 /// `body` behind the checksum that is right for it.
 fn framed(body: &[u8]) -> Vec<u8> {
-    let head = format!("{}{:08x}{}", FRAME.0, crc32fast::hash(body), FRAME.1);
+    let head = format!("{}{:08x}{}", FRAME.0, format::crc32(body), FRAME.1);
     [head.as_bytes(), body].concat()
 }
 

@@ -83,10 +83,17 @@ pub(crate) fn is_id(text: &str) -> bool {
     is_hex(text, 16)
 }
 
+/// CRC-32 as in Ethernet, gzip and PNG (IEEE 802.3).
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
+    // A byte at a time, by a table of 1 KiB: a record has some hundred.
+    static CRC_32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+    CRC_32.checksum(bytes)
+}
+
 /// CRC-32 of `<cluster id>/<hostname>/<ip>`, as 8 hexadecimal digits.
 pub(crate) fn key_hash(key: &SchedulerKey) -> String {
     let text = format!("{}/{}/{}", key.cluster_id, key.hostname, key.ip);
-    format!("{:08x}", crc32fast::hash(text.as_bytes()))
+    format!("{:08x}", crc32(text.as_bytes()))
 }
 
 /// What is wrong with a file's content, in words.
@@ -152,7 +159,7 @@ pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, SpoolError> {
         .map_err(|e| SpoolError::BadRecord { id: record.id.to_string(), why: e.to_string() })?;
     // The body without its opening brace follows the checksum, so that it covers the version too.
     let covered = format!("{}\n", body.strip_prefix('{').unwrap_or(&body));
-    let crc = crc32fast::hash(covered.as_bytes());
+    let crc = crc32(covered.as_bytes());
     Ok(format!("{PREFIX}{crc:08x}{SUFFIX}{covered}").into_bytes())
 }
 
@@ -173,7 +180,7 @@ pub(crate) fn decode(name: &FileName, bytes: &[u8]) -> Result<Content, Damage> {
     if bytes.get(COVERED_FROM - SUFFIX.len()..COVERED_FROM) != Some(SUFFIX.as_bytes()) {
         return Err(Damage::Frame);
     }
-    let computed = format!("{:08x}", crc32fast::hash(covered));
+    let computed = format!("{:08x}", crc32(covered));
     if computed != written {
         return Err(Damage::Checksum { written: written.escape_debug().to_string(), computed });
     }

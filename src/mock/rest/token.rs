@@ -16,7 +16,7 @@ pub(super) struct Claims {
 }
 
 fn seal(claims: &str) -> u32 {
-    crc32fast::hash(format!("mock {claims}").as_bytes())
+    crate::spool::format::crc32(format!("mock {claims}").as_bytes())
 }
 
 impl fmt::Display for Claims {
