@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use tracing::error;
 
 use self::{
@@ -65,8 +65,11 @@ pub fn parse(args: Vec<OsString>, env: Env<'_>) -> Result<Cli, clap::Error> {
     let added = Added::new(Cli::command(), args, env);
     Cli::command()
         .try_get_matches_from(&added.args)
-        // Help is an error, too, and alone shows the variables.
-        .or_else(|_| command().try_get_matches_from(&added.args))
+        // Help is an error, too, and shows the variables.
+        .or_else(|error| match error.kind() {
+            ErrorKind::DisplayVersion => Err(error),
+            _ => command().try_get_matches_from(&added.args),
+        })
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|error| added.blame(error))
 }
