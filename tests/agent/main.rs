@@ -19,6 +19,8 @@ mod linger;
 mod many;
 mod outage;
 mod reconcile;
+#[path = "../record/mod.rs"]
+mod record;
 #[path = "../secret/mod.rs"]
 mod secret;
 mod soak;

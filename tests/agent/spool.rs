@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
 use signoff::{
     key::SchedulerKey,
     manager::State,
@@ -17,7 +16,10 @@ use signoff::{
     },
 };
 
-use crate::harness::{LONG, Process, World, active_row, eventually, key, run};
+use crate::{
+    harness::{LONG, Process, World, active_row, eventually, key, run},
+    record,
+};
 
 /// A record's file, as every release reads it.
 fn write_record(dir: &Path, version: u64, key: &SchedulerKey, id: u64, port: u16) -> PathBuf {
@@ -26,21 +28,7 @@ fn write_record(dir: &Path, version: u64, key: &SchedulerKey, id: u64, port: u16
 
 /// One that says where its scheduler was.
 fn write_record_of(dir: &Path, version: u64, key: &SchedulerKey, id: u64, address: &str) -> PathBuf {
-    let what = json!({
-        "id": format!("{id:016x}"),
-        "key": key,
-        "what": "sign-off",
-        "cause": "sigterm",
-        "address": address,
-        "listed": true,
-        "at": 1_800_000_000_000_u64,
-    });
-    let covered = format!("\"version\":{version},\"record\":{what}}}\n");
-    let crc = crc32fast::hash(covered.as_bytes());
-    let hash = crc32fast::hash(format!("{}/{}/{}", key.cluster_id, key.hostname, key.ip).as_bytes());
-    let path = dir.join(format!("{hash:08x}.{id:016x}.ask.json"));
-    std::fs::write(&path, format!("{{\"crc32\":\"{crc:08x}\",{covered}")).unwrap();
-    path
+    record::write_ask(dir, version, key, id, address, 1_800_000_000_000).unwrap()
 }
 
 /// An active row of another scheduler.

@@ -5,7 +5,6 @@
 use std::{
     error::Error,
     fs,
-    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -17,6 +16,9 @@ use signoff::{
         table::Registration,
     },
 };
+
+#[path = "../record/mod.rs"]
+mod record;
 
 type Failed = Box<dyn Error>;
 
@@ -47,7 +49,8 @@ async fn serve() -> Result<(), Failed> {
         };
         manager.table().register(row)?;
         manager.table().set_by_hand(&key, State::Active)?;
-        leave(directory.as_ref(), &key, id)?;
+        let address = format!("{}:{PORT}", key.ip);
+        record::write_ask(directory.as_ref(), 1, &key, id, &address, 1_800_000_000_000 + id)?;
     }
     println!("ready");
     while manager.table().rows()?.iter().any(|row| row.port == i32::from(PORT) && row.state == State::Active)
@@ -56,23 +59,4 @@ async fn serve() -> Result<(), Failed> {
     }
     println!("{}", SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64());
     std::future::pending().await
-}
-
-/// Writes one ask, as every release reads it. Not by the spool: that fsyncs each and keeps it locked.
-fn leave(directory: &Path, key: &SchedulerKey, id: u64) -> Result<(), Failed> {
-    let record = serde_json::json!({
-        "id": format!("{id:016x}"),
-        "key": key,
-        "what": "sign-off",
-        "cause": "sigterm",
-        "address": format!("{}:{PORT}", key.ip),
-        "listed": true,
-        "at": 1_800_000_000_000_u64 + id,
-        "pod": "dragonfly-scheduler-0",
-    });
-    let covered = format!("\"version\":1,\"record\":{record}}}\n");
-    let crc = crc32fast::hash(covered.as_bytes());
-    let hash = crc32fast::hash(format!("{}/{}/{}", key.cluster_id, key.hostname, key.ip).as_bytes());
-    let path = directory.join(format!("{hash:08x}.{id:016x}.ask.json"));
-    Ok(fs::write(path, format!("{{\"crc32\":\"{crc:08x}\",{covered}"))?)
 }
