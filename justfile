@@ -61,7 +61,6 @@ bench *names:
 
 # What an agent touches of its program, anew, into image/hot.ld (needs valgrind and what image/build needs).
 order:
-    cargo build --release --locked
     image/order
 
 # The main job on an embedded mock manager, live.

@@ -71,6 +71,14 @@ class World:
         self.started = []
 
     def __enter__(self):
+        try:
+            self.begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def begin(self):
         self.grpc, self.http, self.admin, self.health, self.listen = (free_port() for _ in range(5))
         if self.asks:
             # One that has their rows, and leaves them in the spool.
@@ -93,7 +101,6 @@ class World:
                                 *[part for manager in managers for part in ("--manager", manager)],
                                 *(["--username", "root", "--password-file", self.dir / "password"] if self.rest else []))
         eventually("the agent", lambda: self.status()["scheduler"]["state"] == "serving")
-        return self
 
     def start(self, *command):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SIGNOFF_")}
