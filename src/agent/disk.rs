@@ -20,6 +20,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::arrivals::Arrivals;
 use crate::{
     key::SchedulerKey,
     spool::{
@@ -103,6 +104,7 @@ struct Shared {
     reports: mpsc::UnboundedSender<Report>,
     state: watch::Receiver<SpoolState>,
     durability: Arc<OnceLock<Durability>>,
+    arrivals: OnceLock<Arc<Arrivals>>,
     patience: Duration,
 }
 
@@ -144,7 +146,8 @@ impl Disk {
         drop(std::thread::Builder::new().name("spool".to_owned()).spawn(thread));
         let overdue = Arc::new(AtomicUsize::new(0));
         let jobs = Jobs::Thread { queue: jobs, waiting: Arc::default() };
-        let shared = Shared { dir, jobs, overdue, reports, state, durability, patience };
+        let arrivals = OnceLock::new();
+        let shared = Shared { dir, jobs, overdue, reports, state, durability, arrivals, patience };
         (Self { shared: Arc::new(shared) }, reported)
     }
 
@@ -271,9 +274,24 @@ impl Disk {
     }
 
     /// Takes what dead processes left for `own` and for other keys: see [`Spool::adopt`]. Waits for as long as that takes:
-    /// thousands of records are no sign of a bad disk, and what was taken must not be lost.
-    pub async fn adopt(&self, own: SchedulerKey) -> Result<Adopted, DiskError> {
-        self.run_patiently(move |spool| spool.adopt(&own)).await
+    /// thousands of records are no sign of a bad disk, and what was taken must not be lost. Answers too whether
+    /// [`Disk::something_came`] tells of what comes into the spool from that look on.
+    pub async fn adopt(&self, own: SchedulerKey) -> Result<(Adopted, bool), DiskError> {
+        let (dir, arrivals) = (self.shared.dir.clone(), Arc::clone(self.arrivals()));
+        self.run_patiently(move |spool| {
+            let told = arrivals.listen(&dir);
+            Ok((spool.adopt(&own)?, told))
+        })
+        .await
+    }
+
+    /// Waits until a file, its own or another process's, has come into the spool since the last [`Disk::adopt`].
+    pub async fn something_came(&self) {
+        self.arrivals().came().await;
+    }
+
+    fn arrivals(&self) -> &Arc<Arrivals> {
+        self.shared.arrivals.get_or_init(|| Arc::new(Arrivals::of_the_kernel()))
     }
 
     /// Takes what dead processes left for all keys: see [`Spool::adopt_foreign`]. Waits for as long as that takes.
@@ -448,6 +466,7 @@ impl Disk {
     /// `done` comes after it.
     pub(crate) fn start_on_a_task<T: Future<Output = ()> + Send>(
         dir: PathBuf,
+        arrivals: Arrivals,
         turn: impl Fn() -> T + Send + Sync + 'static,
         done: impl Fn() + Send + Sync + 'static,
         open: impl Fn() -> Result<Spool, SpoolError> + Send + 'static,
@@ -475,8 +494,8 @@ impl Disk {
             }
         });
         let (overdue, durability) = (Arc::default(), Arc::default());
-        let jobs = Jobs::Task(jobs);
-        let shared = Shared { dir, jobs, overdue, reports, state, durability, patience: PATIENCE };
+        let (jobs, arrivals) = (Jobs::Task(jobs), Arc::new(arrivals).into());
+        let shared = Shared { dir, jobs, overdue, reports, state, durability, arrivals, patience: PATIENCE };
         (Self { shared: Arc::new(shared) }, reported)
     }
 }

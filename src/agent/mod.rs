@@ -1,6 +1,7 @@
 //! The agent: a pure core that decides ([`lifecycle`]) and a thin shell that acts.
 
 pub mod alone;
+pub mod arrivals;
 pub mod attempts;
 pub mod backlog;
 pub mod check;

@@ -9,10 +9,11 @@ use std::{
     fs::TryLockError,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
 };
 
 use rustix::io::Errno;
+use tokio::sync::Notify;
 
 use super::{
     dice::Dice,
@@ -76,6 +77,8 @@ fn change(names: &mut BTreeMap<String, Inode>, change: &Change) {
 struct State {
     files: BTreeMap<Inode, Content>,
     directories: BTreeMap<PathBuf, Directory>,
+    /// Who hears of what comes to a directory.
+    listeners: BTreeMap<PathBuf, Vec<Weak<Notify>>>,
     /// Who has which file locked: the process, and the open file.
     locks: BTreeMap<Inode, Vec<(Pid, u64, bool)>>,
     last: u64,
@@ -100,6 +103,7 @@ impl Disk {
         let state = State {
             files: BTreeMap::new(),
             directories: BTreeMap::new(),
+            listeners: BTreeMap::new(),
             locks: BTreeMap::new(),
             last: 0,
             health: Health::Well,
@@ -114,6 +118,16 @@ impl Disk {
     /// The disk as a process sees it.
     pub(super) fn seen_by(&self, pid: Pid) -> Files {
         Files::Other(Arc::new(View { disk: self.clone(), pid }))
+    }
+
+    /// Hears of each file that comes into a directory.
+    pub(super) fn tells_of_what_comes_to(&self, dir: &Path) -> Arc<Notify> {
+        let listener = Arc::new(Notify::new());
+        let mut state = self.state.lock().unwrap();
+        let listeners = state.listeners.entry(dir.to_owned()).or_default();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Arc::downgrade(&listener));
+        listener
     }
 
     pub(super) fn set(&self, health: Health) {
@@ -258,7 +272,11 @@ impl State {
     fn make(&mut self, dir: &Path, made: Change) -> io::Result<()> {
         let directory = self.directory(dir)?;
         change(&mut directory.now, &made);
-        directory.unsynced.push(made);
+        if !matches!(made, Change::Unlink(_)) {
+            let listeners = self.listeners.get(dir).into_iter().flatten();
+            listeners.filter_map(Weak::upgrade).for_each(|listener| listener.notify_one());
+        }
+        self.directory(dir)?.unsynced.push(made);
         Ok(())
     }
 }

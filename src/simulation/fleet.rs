@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     agent::{
+        arrivals::Arrivals,
         command::{Command, Commands},
         disk::Disk,
         lifecycle,
@@ -149,6 +150,7 @@ impl Fleet {
             let mut world = self.world.lock();
             (world.disks[node].clone(), world.paces[node].subscribe(), world.dice.clone())
         };
+        let arrivals = Arrivals::Test(disk.tells_of_what_comes_to(&dir));
         let files = disk.seen_by(pid);
         let (at, dead) = (dir.clone(), disk.clone());
         let turn = move || {
@@ -174,7 +176,7 @@ impl Fleet {
             }
         };
         let open = move || Spool::open_on(files.clone(), at.clone(), Limits::default());
-        Disk::start_on_a_task(dir, turn, done, open)
+        Disk::start_on_a_task(dir, arrivals, turn, done, open)
     }
 
     /// What an agent sees of its scheduler.

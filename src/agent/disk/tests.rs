@@ -304,6 +304,7 @@ async fn a_thread_that_is_gone_is_said() {
         reports: disk.shared.reports.clone(),
         state: disk.state(),
         durability: Arc::default(),
+        arrivals: OnceLock::new(),
         patience: BOUND,
     });
     let broken = Disk { shared };

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::{
+    agent::arrivals::Arrivals,
     manager::{Contact, Failure, Filter, HoldStart, Row, RowRead},
     net::Probe,
     spool::{Limits, Spool, drop_record, record::Kind, scan},
@@ -112,7 +113,8 @@ async fn settled_in(
 ) -> (Verdict, usize) {
     let (manager, at) = (Arc::new(manager), dir.to_owned());
     let open = move || Spool::open(&at, Limits::default());
-    let (disk, _reports) = Disk::start_on_a_task(dir.to_owned(), || async {}, || (), open);
+    let (disk, _reports) =
+        Disk::start_on_a_task(dir.to_owned(), Arrivals::of_the_kernel(), || async {}, || (), open);
     for ask in &asks {
         disk.write_ask(ask.clone()).await.unwrap();
     }

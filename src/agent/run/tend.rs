@@ -33,7 +33,7 @@ use crate::{
 
 /// How often the spool is looked through for what dead processes left, as long as there is something to be found.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// The same where there was nothing at all, and nobody else: what a process leaves that came since waits so long at the most.
+/// The same where there was nothing at all, and nobody else, and the kernel tells of what comes: for what it may not tell of.
 const LOOK_ALONE_EVERY: Duration = Duration::from_secs(600);
 /// The same where more wait than there is room for, and some of those that have it were settled.
 const LOOK_FOR_MORE_EVERY: Duration = Duration::from_secs(2);
@@ -136,13 +136,17 @@ impl Agent {
             let crowded = watch::Sender::new(false);
             let mut failed = false;
             loop {
-                let adopted = disk.adopt(key.clone()).await;
+                let (adopted, told) = match disk.adopt(key.clone()).await {
+                    Ok((adopted, told)) => (Ok(adopted), told),
+                    Err(error) => (Err(error), false),
+                };
                 let looked = Instant::now();
                 if adopted.is_ok() {
                     // Opened for this look, perhaps.
                     state.mark_unchanged();
                 }
-                let every = pause(adopted.as_ref().ok());
+                let alone = told && adopted.as_ref().is_ok_and(Adopted::is_nothing);
+                let every = if alone { LOOK_ALONE_EVERY } else { LOOK_EVERY };
                 // What was taken is held from now on, whatever became of the other.
                 let others = match adopted {
                     Ok(adopted) => {
@@ -176,12 +180,20 @@ impl Agent {
                     continue;
                 }
                 crowded.send_replace(taken.more);
-                let pause = tokio::time::sleep_until(looked + every.mul_f64(0.9 + 0.1 * fastrand::f64()));
+                let jitter = 0.9 + 0.1 * fastrand::f64();
+                let pause = tokio::time::sleep_until(looked + every.mul_f64(jitter));
                 tokio::pin!(pause);
+                let mut came = false;
                 loop {
                     tokio::select! {
                         biased;
                         () = &mut pause => break,
+                        // Whoever wrote it may leave it. It is at it now: nobody is to wait for the disk.
+                        () = disk.something_came(), if alone && !came => {
+                            came = true;
+                            let soon = pause.deadline().min(Instant::now() + LOOK_EVERY.mul_f64(jitter));
+                            pause.as_mut().reset(soon);
+                        }
                         // It was opened, at last.
                         Ok(()) = state.changed() => {
                             if *state.borrow_and_update() == SpoolState::Open {
@@ -200,11 +212,6 @@ impl Agent {
             }
         });
     }
-}
-
-/// How long it is to the next look: what nobody is there to leave need not be looked for often.
-fn pause(adopted: Option<&Adopted>) -> Duration {
-    if adopted.is_some_and(Adopted::is_nothing) { LOOK_ALONE_EVERY } else { LOOK_EVERY }
 }
 
 /// Starts to watch the scheduler of these settings.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::{
-    agent::{clock::Clock, degraded::Degraded, http::Readiness, metrics::Metrics},
+    agent::{arrivals::Arrivals, clock::Clock, degraded::Degraded, http::Readiness, metrics::Metrics},
     manager::{
         AttemptOptions, Contact, Failure, Filter, Freshness, HoldStart, Outcome, Row, RowRead, RowState,
     },
@@ -71,8 +71,8 @@ fn tend(dir: &Path, limits: Limits, manager: Unwilling) -> (Arc<Mutex<Vec<Instan
             std::future::ready(())
         }
     };
-    let (disk, reports) =
-        Disk::start_on_a_task(dir.to_owned(), turn, || (), move || Spool::open(&at, limits));
+    let open = move || Spool::open(&at, limits);
+    let (disk, reports) = Disk::start_on_a_task(dir.to_owned(), Arrivals::of_the_kernel(), turn, || (), open);
     let clock = Clock::start();
     let (commands, inbox) = Commands::new(clock);
     let metrics = Metrics::new();
@@ -111,10 +111,16 @@ async fn a_spool_without_anybody_else_is_looked_through_rarely_and_one_with_each
     assert!((6..=7).contains(&alone.len()), "{}", alone.len());
     assert!(pauses(&alone).0 <= LOOK_ALONE_EVERY, "{alone:?}");
 
-    // Somebody comes, lives beside it, and dies with an ask.
+    // Somebody comes, and is gone at once; the next one lives beside it for a while. Each dies with an ask.
+    let mut other = Spool::open(dir.path(), Limits::default()).unwrap();
+    other.write_ask(&ask(2)).unwrap();
+    drop(other);
+    tokio::time::sleep(LOOK_EVERY * 2 + Duration::from_secs(5)).await;
+    assert_eq!(scan(dir.path()).unwrap().asks, []);
+    tokio::time::sleep(LOOK_ALONE_EVERY).await;
     let mut other = Spool::open(dir.path(), Limits::default()).unwrap();
     other.write_mark(&record(1, What::Seen)).unwrap();
-    tokio::time::sleep(LOOK_ALONE_EVERY).await;
+    tokio::time::sleep(LOOK_EVERY).await;
     so_far();
     tokio::time::sleep(HOUR).await;
     let beside = so_far();
