@@ -362,7 +362,8 @@ impl<'a> Case<'a> {
                 // What the disk refused for as long as that process lived, no record tells of.
                 let told =
                     [Some(made.began.1), killed].into_iter().flatten().any(|at| self.disk_is_blameless(at));
-                same && told && made.pid != pid && made.key == *key && made.closed(killed) > *started
+                let open = made.began.1 < *started && made.closed(killed) > *started;
+                same && told && made.pid != pid && made.key == *key && open
             })
     }
 
