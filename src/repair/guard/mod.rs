@@ -22,32 +22,33 @@ use crate::manager::State;
 mod tests;
 
 /// `--max-share`: how many rows one run may sign off.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxShare {
-    /// In percent of the active rows in the scope; at least one row.
-    Percent(f64),
+    /// In thousandths of a percent of the active rows in the scope; at least one row.
+    Share(usize),
     /// So many.
     Count(usize),
 }
 
 impl Default for MaxShare {
     fn default() -> Self {
-        Self::Percent(15.0)
+        Self::percent(15)
     }
 }
 
 impl MaxShare {
+    const ALL: usize = 100_000;
+
+    /// So many percent.
+    pub const fn percent(percent: usize) -> Self {
+        Self::Share(percent * (Self::ALL / 100))
+    }
+
     /// How many of `active` rows.
     pub fn of(self, active: usize) -> usize {
         match self {
             Self::Count(count) => count,
-            #[allow(
-                clippy::cast_precision_loss,
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a share of a table's rows: far below 2^52, and between 0 and all of them"
-            )]
-            Self::Percent(percent) => ((active as f64 * percent / 100.0 + 1e-9).floor() as usize).max(1),
+            Self::Share(share) => (active.saturating_mul(share) / Self::ALL).max(1),
         }
     }
 }
@@ -63,8 +64,8 @@ impl FromStr for MaxShare {
         let text = text.trim();
         match text.strip_suffix('%') {
             Some(percent) => {
-                let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
-                if percent > 0.0 && percent <= 100.0 { Ok(Self::Percent(percent)) } else { Err(wrong()) }
+                let share = thousandths(percent.trim()).filter(|share| (1..=Self::ALL).contains(share));
+                share.map(Self::Share).ok_or_else(wrong)
             }
             None => match text.parse() {
                 Ok(0) | Err(_) => Err(wrong()),
@@ -74,10 +75,26 @@ impl FromStr for MaxShare {
     }
 }
 
+/// A decimal number in thousandths; what is beyond them is cut. By whole numbers: a parser of floats is 16 KB of program.
+fn thousandths(number: &str) -> Option<usize> {
+    let (whole, rest) = number.split_once('.').unwrap_or((number, ""));
+    let digits = [whole, rest].concat();
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let shown = whole.bytes().chain(rest.bytes().chain(std::iter::repeat(b'0')).take(3));
+    shown.fold(Some(0), |so_far: Option<usize>, digit| {
+        so_far?.checked_mul(10)?.checked_add(usize::from(digit - b'0'))
+    })
+}
+
 impl fmt::Display for MaxShare {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Percent(percent) => write!(f, "{percent}%"),
+            Self::Share(share) => {
+                let number = format!("{}.{:03}", share / 1000, share % 1000);
+                write!(f, "{}%", number.trim_end_matches('0').trim_end_matches('.'))
+            }
             Self::Count(count) => write!(f, "{count}"),
         }
     }

@@ -18,7 +18,7 @@ fn live(id: u64, ip: &str) -> Seen {
     row(id, &format!("live-{id}"), ip).heard().probed(Probed::Answers)
 }
 
-const ALL: MaxShare = MaxShare::Percent(100.0);
+const ALL: MaxShare = MaxShare::percent(100);
 
 #[test]
 fn the_dead_are_signed_off_and_the_living_are_not() {
@@ -104,7 +104,7 @@ fn g7_where_most_of_the_living_do_not_answer_the_prober_is_not_believed() {
 fn g7_rows_that_nobody_had_room_to_look_at_count_for_the_share() {
     let mut rows = vec![dead(1, "10.0.0.1"), live(2, "10.0.0.2")];
     rows.extend((3..13).map(|id| row(id, &format!("s-{id}"), &format!("10.0.1.{id}")).silent()));
-    let held = planned(&rows, MaxShare::Percent(50.0)).held;
+    let held = planned(&rows, MaxShare::percent(50)).held;
     assert_eq!(held, [Held::Share { wanted: 11, allowed: 6, active: 12 }]);
     assert_eq!(planned(&rows, ALL).sign_off, [0]);
 }
@@ -137,7 +137,7 @@ fn a_purge_obeys_the_guards_and_deletes_a_share_at_most_the_oldest_first() {
 fn only_wanted_rows_are_written_and_counted() {
     let rows = [dead(1, "10.0.0.1"), live(2, "10.0.0.2"), dead(3, "10.0.0.3"), live(4, "10.0.0.4")];
     let judged = judge(&rows, &GIVEN);
-    let of_one = plan(&rows, &judged, MaxShare::Percent(15.0), |row| row.now.id == 3, &[]);
+    let of_one = plan(&rows, &judged, MaxShare::percent(15), |row| row.now.id == 3, &[]);
     assert_eq!(of_one, Plan { sign_off: vec![2], purge: vec![], held: vec![] });
 }
 
@@ -150,13 +150,37 @@ fn a_share_is_a_share_or_a_count_and_nothing_else() {
         (" 0.5 % ", 1000, 5),
         ("3", 100, 3),
         ("29%", 100, 29),
+        (".5%", 1000, 5),
+        ("12.3456%", 100_000, 12_345),
+        ("100.000%", 7, 7),
     ] {
         assert_eq!(text.parse::<MaxShare>().unwrap().of(of), wanted, "{text}");
     }
-    for wrong in ["", "0", "0%", "101%", "-1", "-5%", "x", "1.5", "NaN%", "inf%", "%"] {
+    for wrong in [
+        "",
+        "0",
+        "0%",
+        "101%",
+        "-1",
+        "-5%",
+        "x",
+        "1.5",
+        "NaN%",
+        "inf%",
+        "%",
+        ".%",
+        "1.2.3%",
+        "+5%",
+        "1e1%",
+        "100.001%",
+        "0.0001%",
+        "99999999999999999999%",
+    ] {
         assert!(wrong.parse::<MaxShare>().unwrap_err().contains("15%"), "{wrong}");
     }
-    assert_eq!("15%".parse::<MaxShare>().unwrap().to_string(), "15%");
+    for text in ["15%", "100%", "0.5%", "12.345%", "10%", "3"] {
+        assert_eq!(text.parse::<MaxShare>().unwrap().to_string(), text);
+    }
 }
 
 proptest! {
@@ -165,7 +189,7 @@ proptest! {
     #[test]
     fn g7_no_plan_can_make_an_outage(
         (rows, given) in any_table(),
-        max_share in prop_oneof![Just(MaxShare::Count(1)), Just(MaxShare::Count(3)), Just(MaxShare::Percent(40.0)), Just(ALL)],
+        max_share in prop_oneof![Just(MaxShare::Count(1)), Just(MaxShare::Count(3)), Just(MaxShare::percent(40)), Just(ALL)],
     ) {
         let judged = judge(&rows, &given);
         let plan = plan(&rows, &judged, max_share, |_| true, &[]);

@@ -97,7 +97,7 @@ fn policy(look: Options) -> Policy {
     Policy {
         look,
         pattern: None,
-        max_share: MaxShare::Percent(100.0),
+        max_share: MaxShare::percent(100),
         apply: true,
         deadline: Duration::from_secs(60),
     }
