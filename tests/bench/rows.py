@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.request
 
-from world import MOCKS, ROOT, Missing, eventually, free_port, run, table, thousands
+from world import MOCKS, ROOT, Missing, as_in_the_image, eventually, free_port, run, table, thousands
 
 SIZES = (1_000, 10_000, 100_000)
 RUNS = 5
@@ -179,9 +179,8 @@ def reconcile(server, binary, rows, prefix=()):
     """A dry run: its seconds but for the wait, and its peak in MiB. Every row must have been judged as it is."""
     peak = server.dir / "peak"
     command = ["/usr/bin/time", "-f", "%M", "-o", peak, *prefix, binary, "reconcile", *server.arguments(), "--recheck-after", f"{APART}s", "-o", "json"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SIGNOFF_")}
     began = time.perf_counter()
-    with subprocess.Popen([str(part) for part in command], env=environment, text=True, stdout=subprocess.PIPE) as child:
+    with subprocess.Popen([str(part) for part in command], env=as_in_the_image(), text=True, stdout=subprocess.PIPE) as child:
         between_the_looks(child.pid)
         server.move()
         told = child.stdout.read()

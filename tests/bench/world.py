@@ -16,10 +16,17 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = ROOT / "target/bench"
 MOCKS = ROOT / "target/release/signoff"
+# What the image has in its environment for the C library.
+TUNABLES = dict(re.findall(r"^ENV (GLIBC_TUNABLES)=(\S+)$", (ROOT / "Dockerfile").read_text(), re.M))
 
 
 class Missing(Exception):
     """What a measure needs and this machine has not, in words: it is left out, and the others go on."""
+
+
+def as_in_the_image():
+    """The environment for the program: nothing of ours, and what the image has."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SIGNOFF_")} | TUNABLES
 
 
 def run(*command, **more):
@@ -59,7 +66,7 @@ def example():
 
 def timed(*arguments):
     """What it tells, as it comes."""
-    return json.loads(run(example(), *arguments))
+    return json.loads(run(example(), *arguments, env=as_in_the_image()))
 
 
 class World:
@@ -103,9 +110,8 @@ class World:
         eventually("the agent", lambda: self.status()["scheduler"]["state"] == "serving")
 
     def start(self, *command):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SIGNOFF_")}
         with open(self.dir / "log", "ab") as log:
-            child = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+            child = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=as_in_the_image())
         self.started.append(child)
         return child
 

@@ -186,6 +186,8 @@ def the_image_is_configured_for_a_cluster(podman):
     config = image["Config"]
     assert config["User"] == "65532:65532", config
     assert config["Entrypoint"] == ["/usr/local/bin/signoff"], config
+    # A misspelt tunable is ignored without a word.
+    assert any(pair.startswith("GLIBC_TUNABLES=glibc.malloc.arena_max=1:") for pair in config["Env"]), config
     labels = config["Labels"]
     version = next(line for line in (ROOT / "Cargo.toml").read_text().splitlines() if line.startswith("version = "))
     assert f'"{labels["org.opencontainers.image.version"]}"' in version, (labels, version)
