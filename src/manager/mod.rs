@@ -12,6 +12,7 @@ use crate::key::{ClusterId, Hostname, SchedulerKey};
 
 pub mod backoff;
 pub mod client;
+pub(crate) mod date;
 pub mod endpoints;
 pub mod grpc;
 pub mod outcome;

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
-use jiff::{Timestamp, civil::DateTime, tz::Offset};
-
 use crate::{
     key::{KeyError, SchedulerIp, SchedulerKey},
-    manager::{Row, State},
+    manager::{
+        Row, State,
+        date::{self, Date, MINUTE},
+    },
 };
 
 /// A time as the table has it. MySQL's and MariaDB's have no zone, and over REST the same value carries that of whichever
@@ -24,43 +25,37 @@ pub struct Stamp(NonZeroU64);
 
 const ZERO_MOMENT: i64 = 1 << 48;
 const ZERO_OFFSET: i64 = 1 << 11;
-const MINUTE: i64 = 60_000;
 
 impl Stamp {
     /// Of the value as the source writes it: RFC 3339 (REST), or `2026-11-23 20:54:32.734` (a database).
     pub fn of(verbatim: &str) -> Self {
-        let text = verbatim.trim();
-        // A date has hyphens too: an offset can only stand behind the time of day.
-        let begins = |byte| matches!(byte, b'Z' | b'z' | b'+' | b'-');
-        let offset = text.bytes().skip(11).position(begins).map(|at| 11 + at);
-        let digits = &text[..offset.unwrap_or(text.len())];
-        let shown = digits.parse::<DateTime>().ok().and_then(|at| Offset::UTC.to_timestamp(at).ok());
-        let moment = if offset.is_some() { text.parse::<Timestamp>().ok() } else { shown };
-        let time = moment.zip(shown);
-        time.and_then(|(moment, shown)| Self::packed(moment.as_millisecond(), shown.as_millisecond()))
-            .unwrap_or_else(|| Self::hashed(digits))
+        Self::read(verbatim.as_bytes())
     }
 
-    /// Of a moment, and of what is shown of it, in milliseconds as if that were UTC. None where it doesn't fit.
-    fn packed(moment: i64, shown: i64) -> Option<Self> {
-        let offset = shown.checked_sub(moment).filter(|offset| offset % MINUTE == 0)? / MINUTE;
+    /// The same of what may be no UTF-8.
+    pub(super) fn read(verbatim: &[u8]) -> Self {
+        let parts = date::split(verbatim.trim_ascii());
+        Date::of(parts).and_then(Self::packed).unwrap_or_else(|| Self::hashed(parts.0))
+    }
+
+    /// None where it doesn't fit.
+    fn packed(date: Date) -> Option<Self> {
         let unsigned = |number: i64, zero: i64| {
             u64::try_from(number.checked_add(zero)?)
                 .ok()
                 .filter(|unsigned| *unsigned < 2 * zero.unsigned_abs())
         };
-        let bits = unsigned(moment, ZERO_MOMENT)? << 13 | unsigned(offset, ZERO_OFFSET)? << 1 | 1;
+        let offset = unsigned(date.offset, ZERO_OFFSET)?;
+        let bits = unsigned(date.moment(), ZERO_MOMENT)? << 13 | offset << 1 | 1;
         NonZeroU64::new(bits).map(Self)
     }
 
-    fn hashed(text: &str) -> Self {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        Self(NonZeroU64::new(hasher.finish() & !1).unwrap_or(NonZeroU64::MIN.saturating_add(1)))
+    fn hashed(text: &[u8]) -> Self {
+        let hash = hash(text.iter().copied());
+        Self(NonZeroU64::new(hash & !1).unwrap_or(NonZeroU64::MIN.saturating_add(1)))
     }
 
-    /// The moment, and what is shown of it, as [`Stamp::packed`] takes them; none where it is no time.
+    /// The moment, and what is shown of it, in milliseconds; none where it is no time.
     fn time(self) -> Option<(i64, i64)> {
         let bits = self.0.get();
         if bits & 1 == 0 {
@@ -85,6 +80,12 @@ impl Stamp {
         let millis = self.time()?.0.checked_sub(earlier.time()?.0)?;
         u64::try_from(millis).ok().map(Duration::from_millis)
     }
+}
+
+/// FNV-1a: quick. Names that were chosen to collide cost the sort of a few more, and no more than that.
+pub(super) fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 /// One row, as one look saw it.
@@ -161,6 +162,7 @@ impl From<&Row> for Sighting {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;

@@ -16,7 +16,13 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{Rest, joined};
-use crate::{manager::Failure, secret::Secret};
+use crate::{
+    manager::{
+        Failure,
+        date::{Date, split},
+    },
+    secret::Secret,
+};
 
 /// A refusal that lasted longer than this is no fault of the manager's memory (30 s).
 const FALSE_REFUSAL: Duration = Duration::from_secs(35);
@@ -134,10 +140,10 @@ struct Given {
 impl Given {
     /// Until `expire` by our own clock; where the two clocks plainly disagree, a careful guess.
     fn life(&self) -> Duration {
-        let at = self.expire.as_deref().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+        let at = self.expire.as_deref().and_then(|at| Date::of(split(at.as_bytes())));
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        at.and_then(|at| u64::try_from(at.as_second()).ok())
-            .map(|at| Duration::from_secs(at).saturating_sub(now))
+        at.and_then(|at| u64::try_from(at.moment()).ok())
+            .map(|at| Duration::from_millis(at).saturating_sub(now))
             .filter(|life| *life > Duration::from_secs(60))
             .unwrap_or(UNSURE_LIFE)
     }
