@@ -4,14 +4,17 @@ use std::{path::PathBuf, time::Duration};
 
 use futures_util::TryStreamExt;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Row, ValueRef,
+    AssertSqlSafe, ConnectOptions, Either, Row, ValueRef,
     mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlSslMode},
     postgres::{PgConnectOptions, PgConnection, PgSslMode},
     raw_sql,
 };
 use tokio::time::timeout;
 
-use super::url::{Kind, Place, TlsMode};
+use super::{
+    table::WIDEST,
+    url::{Kind, Place, TlsMode},
+};
 use crate::{
     net::{Tls, TlsFiles, chain},
     secret::Secret,
@@ -23,7 +26,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
 
 /// A row's values as text, whatever they are in the table; none for NULL.
-pub(super) type Cells<'r> = Vec<Option<&'r [u8]>>;
+pub(super) type Cells<'r> = [Option<&'r [u8]>];
 
 /// Why the database gave no rows.
 #[derive(Debug)]
@@ -70,9 +73,11 @@ impl Connection {
         let read = async {
             match self {
                 Self::MySql(connection) => {
-                    let mut rows = sql.fetch(connection);
-                    while let Some(row) = rows.try_next().await.map_err(unread)? {
-                        each(&mysql_cells(&row).map_err(unread)?)?;
+                    let mut rows = sql.fetch_many(connection);
+                    while let Some(got) = rows.try_next().await.map_err(unread)? {
+                        if let Either::Right(row) = got {
+                            each(&mysql_cells(&row).map_err(unread)?)?;
+                        }
                     }
                 }
                 Self::Postgres(connection) => {
@@ -167,23 +172,23 @@ async fn postgres(
     Ok(connection)
 }
 
-fn mysql_cells(row: &sqlx::mysql::MySqlRow) -> Result<Cells<'_>, sqlx::Error> {
-    let mut cells = Vec::with_capacity(row.len());
-    for i in 0..row.len() {
-        cells.push(row.try_get_unchecked(i)?);
+fn mysql_cells(row: &sqlx::mysql::MySqlRow) -> Result<[Option<&[u8]>; WIDEST], sqlx::Error> {
+    let mut cells = [None; WIDEST];
+    for (i, cell) in cells.iter_mut().enumerate().take(row.len()) {
+        *cell = row.try_get_unchecked(i)?;
     }
     Ok(cells)
 }
 
-fn postgres_cells(row: &sqlx::postgres::PgRow) -> Result<Cells<'_>, sqlx::Error> {
-    let cell = |i| {
+fn postgres_cells(row: &sqlx::postgres::PgRow) -> Result<[Option<&[u8]>; WIDEST], sqlx::Error> {
+    let mut cells = [None; WIDEST];
+    for (i, cell) in cells.iter_mut().enumerate().take(row.len()) {
         let value = row.try_get_raw(i)?;
-        if value.is_null() {
-            return Ok(None);
+        if !value.is_null() {
+            *cell = Some(value.as_bytes().map_err(sqlx::Error::Decode)?);
         }
-        value.as_bytes().map(Some).map_err(sqlx::Error::Decode)
-    };
-    (0..row.len()).map(cell).collect()
+    }
+    Ok(cells)
 }
 
 /// sqlx's words on one line. It knows the URL in parts alone, and none of its words quotes a password.

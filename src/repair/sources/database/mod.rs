@@ -37,7 +37,7 @@ use tokio::sync::Mutex;
 
 use self::{
     connection::{Cells, Connection, Trouble},
-    table::{Columns, Found, PAGE, Unreadable},
+    table::{Columns, Found, Interval, PAGE, Unreadable},
     url::{Kind, Place},
 };
 use super::{Names, Scope, Source};
@@ -97,7 +97,7 @@ impl DatabaseSource {
         let statement = session.columns.one(self.place.kind, id);
         let mut found = None;
         let each = &mut |cells: &Cells<'_>| {
-            found = Some(sighting(cells)?);
+            found = Some(sighting(cells, &mut Interval::default())?);
             Ok(())
         };
         session.connection.each(statement, each).await.map_err(|e| self.failure(e))?;
@@ -131,8 +131,8 @@ impl DatabaseSource {
     }
 }
 
-fn sighting(cells: &Cells<'_>) -> Result<Sighting, Trouble> {
-    table::sighting(cells).ok_or_else(|| Trouble::Other("a row's id is no number".to_owned()))
+fn sighting(cells: &Cells<'_>, interval: &mut Interval) -> Result<Sighting, Trouble> {
+    table::sighting(cells, interval).ok_or_else(|| Trouble::Other("a row's id is no number".to_owned()))
 }
 
 #[async_trait]
@@ -157,12 +157,12 @@ impl Source for DatabaseSource {
         // The one before goes first: there is never more than one.
         *kept = None;
         let mut session = self.session().await?;
-        let mut after = 0;
+        let (mut after, mut interval) = (0, Interval::default());
         loop {
             let statement = session.columns.page(self.place.kind, scope, after);
             let mut rows = 0;
             let each = &mut |cells: &Cells<'_>| {
-                let row = sighting(cells)?;
+                let row = sighting(cells, &mut interval)?;
                 rows += 1;
                 after = after.max(row.id);
                 each(row);

@@ -5,7 +5,7 @@ use super::{
     url::{Kind, Place},
 };
 use crate::{
-    manager::{State, rest::row::interval_in},
+    manager::{State, date::number, rest::row::interval_in},
     repair::{
         sighting::{Sighting, Stamp, canonical, interval_ms},
         sources::Scope,
@@ -15,8 +15,10 @@ use crate::{
 /// Rows a page: each is a statement of its own, whose rows are taken as they come.
 pub(super) const PAGE: usize = 10_000;
 
+/// No statement here selects more values.
+pub(super) const WIDEST: usize = 9;
 /// What is read of each row, in this order.
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; WIDEST] = [
     "id",
     "host_name",
     "ip",
@@ -162,19 +164,38 @@ fn text<'r>(cells: &Cells<'r>, column: usize) -> std::borrow::Cow<'r, str> {
     str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Into::into)
 }
 
+/// The keep-alive interval of the config before: those of a fleet are alike, and to parse one takes as long as all else of a row.
+#[derive(Default)]
+pub(super) struct Interval {
+    config: Vec<u8>,
+    ms: Option<u32>,
+}
+
+impl Interval {
+    fn of(&mut self, config: &[u8]) -> Option<u32> {
+        if self.config != config {
+            self.config.clear();
+            self.config.extend_from_slice(config);
+            self.ms = interval_in(config).and_then(interval_ms);
+        }
+        self.ms
+    }
+}
+
 /// A row; none if its id is no number. Whatever else is odd in it counts as absent.
-pub(super) fn sighting(cells: &Cells<'_>) -> Option<Sighting> {
-    let time = |column| Some(text(cells, column)).filter(|text| !text.is_empty());
+pub(super) fn sighting(cells: &Cells<'_>, interval: &mut Interval) -> Option<Sighting> {
+    let number = |column| bytes(cells, column).and_then(number);
+    let time = |column| bytes(cells, column).filter(|text| !text.is_empty()).map(Stamp::read);
     Some(Sighting {
-        id: text(cells, 0).parse().ok()?,
+        id: number(0)?,
         hostname: text(cells, 1).into(),
         ip: canonical(&text(cells, 2)),
-        port: text(cells, 3).parse().unwrap_or(0),
-        state: if text(cells, 4) == "active" { State::Active } else { State::Inactive },
-        cluster_id: text(cells, 5).parse().unwrap_or(0),
-        updated: time(6).map(|at| Stamp::of(&at)),
-        interval_ms: bytes(cells, 7).and_then(interval_in).and_then(interval_ms),
-        keep_alive: time(8).map(|at| Stamp::of(&at)),
+        port: number(3).and_then(|port| port.try_into().ok()).unwrap_or(0),
+        state: if bytes(cells, 4) == Some(b"active") { State::Active } else { State::Inactive },
+        cluster_id: number(5).unwrap_or(0),
+        updated: time(6),
+        interval_ms: bytes(cells, 7).and_then(|config| interval.of(config)),
+        keep_alive: time(8),
     })
 }
 

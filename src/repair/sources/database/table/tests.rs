@@ -1,12 +1,16 @@
 use super::*;
 use crate::repair::sighting::Stamp;
 
-fn cells<'r>(values: &[Option<&'r str>]) -> Cells<'r> {
+fn cells<'r>(values: &[Option<&'r str>]) -> Vec<Option<&'r [u8]>> {
     values.iter().map(|value| value.map(str::as_bytes)).collect()
 }
 
+fn of(cells: &Cells<'_>) -> Option<Sighting> {
+    sighting(cells, &mut Interval::default())
+}
+
 fn column(name: &str, readable: &str) -> Found {
-    Found::from(&cells(&[Some(name), Some(readable)]))
+    Found::from(&*cells(&[Some(name), Some(readable)]))
 }
 
 fn columns(names: &[&str]) -> Vec<Found> {
@@ -39,7 +43,7 @@ fn what_can_not_be_read_is_named() {
 
 #[test]
 fn odd_values_cost_a_row_nothing_but_themselves() {
-    let row = sighting(&cells(&[Some("7"), None, None, None, None, None, None, None, None])).unwrap();
+    let row = of(&cells(&[Some("7"), None, None, None, None, None, None, None, None])).unwrap();
     assert_eq!((row.id, &*row.hostname, row.ip, row.port, row.cluster_id), (7, "", None, 0, 0));
     assert_eq!(
         (row.state, row.updated, row.interval_ms, row.keep_alive),
@@ -47,13 +51,30 @@ fn odd_values_cost_a_row_nothing_but_themselves() {
     );
     for config in ["", "null", "x", "[]", "{\"manager_keep_alive_interval\":\"5s\"}"] {
         let odd = [Some("7"), Some("h"), Some("fd00:0::1"), Some("70000"), Some("on"), Some("-1"), Some("")];
-        let row = sighting(&cells(&[&odd[..], &[Some(config), Some("never")]].concat())).unwrap();
+        let row = of(&cells(&[&odd[..], &[Some(config), Some("never")]].concat())).unwrap();
         assert_eq!((row.ip, row.port, row.state, row.cluster_id), (None, 0, State::Inactive, 0));
         assert_eq!((row.updated, row.interval_ms), (None, None));
         assert_eq!(row.keep_alive, Some(Stamp::of("never")));
     }
-    assert_eq!(sighting(&cells(&[None])), None);
-    assert_eq!(sighting(&Vec::new()), None);
+    assert_eq!(of(&cells(&[None])), None);
+    assert_eq!(of(&[]), None);
+}
+
+#[test]
+fn a_config_is_read_anew_wherever_it_is_another() {
+    let mut interval = Interval::default();
+    let configs = [
+        "",
+        "{\"manager_keep_alive_interval\":3000000000}",
+        "{\"manager_keep_alive_interval\":5000000000}",
+        "x",
+    ];
+    let read = [0, 1, 1, 2, 1, 3, 3, 2, 0].map(|at: usize| interval.of(configs[at].as_bytes()));
+    assert_eq!(
+        read,
+        [None, Some(3), Some(3), Some(5), Some(3), None, None, Some(5), None]
+            .map(|s: Option<u32>| s.map(|s| s * 1_000))
+    );
 }
 
 #[test]
