@@ -103,9 +103,14 @@ pub async fn survey(
 
     let apart = looked.elapsed();
     let mut rows: Vec<Seen> = Vec::with_capacity(first.len());
+    let mut next = 0;
     source
         .look(&options.scope, &mut |now| {
-            let before = first.binary_search_by_key(&now.id, |(id, _)| *id).ok().map(|at| first[at].1);
+            // Mostly the one behind the last one's: most sources go by id.
+            let expected = first.get(next).is_some_and(|(id, _)| *id == now.id);
+            let found = if expected { Ok(next) } else { first.binary_search_by_key(&now.id, |(id, _)| *id) };
+            next = found.map_or_else(|at| at, |at| at + 1);
+            let before = found.ok().map(|at| first[at].1);
             rows.push(Seen { ours: ours.contains(&now.id), now, before, probe: Probed::NotMade });
             progress.read(2, rows.len());
         })

@@ -24,18 +24,10 @@
 //! Silence counts only where something else was heard: a table in which nothing moves is a manager, or a replica, that
 //! stands still. No clock is read, and no time of the table is compared with any but its own row's.
 
-use std::{
-    cmp::Ordering,
-    collections::BTreeSet,
-    fmt,
-    hash::{DefaultHasher, Hash, Hasher},
-    net::IpAddr,
-    num::NonZeroU64,
-    time::Duration,
-};
+use std::{cmp::Ordering, collections::BTreeSet, fmt, net::IpAddr, num::NonZeroU64, time::Duration};
 
 use super::{
-    sighting::{Sighting, Stamp},
+    sighting::{Sighting, Stamp, hash},
     sources::Names,
 };
 use crate::manager::State;
@@ -356,9 +348,13 @@ impl Likeness for Address {
     }
 
     fn hash(&self, row: &Sighting) -> u32 {
-        let mut state = DefaultHasher::new();
-        address(row).hash(&mut state);
-        half(state.finish())
+        let ip = match row.ip {
+            Some(IpAddr::V4(ip)) => ip.to_bits().into(),
+            Some(IpAddr::V6(ip)) => ip.to_bits(),
+            None => 0,
+        };
+        let port = row.port.to_ne_bytes();
+        half(hash(row.cluster_id.to_ne_bytes().into_iter().chain(ip.to_ne_bytes()).chain(port)))
     }
 }
 
@@ -380,10 +376,7 @@ impl Likeness for Names {
     }
 
     fn hash(&self, row: &Sighting) -> u32 {
-        // FNV-1a.
-        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        let cluster = row.cluster_id.to_ne_bytes().into_iter();
-        half(cluster.chain(self.folded(&row.hostname)).fold(0xcbf2_9ce4_8422_2325, step))
+        half(hash(row.cluster_id.to_ne_bytes().into_iter().chain(self.folded(&row.hostname))))
     }
 }
 
@@ -397,21 +390,23 @@ struct Groups {
 }
 
 impl Groups {
-    fn of(rows: &[Seen], likeness: &impl Likeness, counts: impl Fn(&Seen) -> bool) -> Self {
-        // By a hash first: few names of a fleet differ before their last letters.
+    fn of(rows: &[Seen], likeness: &dyn Likeness, counts: impl Fn(&Seen) -> bool) -> Self {
         let compare = |a: &(u32, u32), b: &(u32, u32)| {
-            let rows = || likeness.compare(&rows[a.1 as usize].now, &rows[b.1 as usize].now);
-            a.0.cmp(&b.0).then_with(rows)
+            likeness.compare(&rows[a.1 as usize].now, &rows[b.1 as usize].now)
         };
         let mut order: Vec<(u32, u32)> = (0u32..)
             .zip(rows)
             .filter(|(_, row)| counts(row))
             .map(|(at, row)| (likeness.hash(&row.now), at))
             .collect();
-        order.sort_unstable_by(|a, b| compare(a, b).then(a.1.cmp(&b.1)));
+        // By the hash alone first: few names of a fleet differ before their last letters, and few rows have one hash.
+        order.sort_unstable();
+        for one in order.chunk_by_mut(|a, b| a.0 == b.0).filter(|one| one.len() > 1) {
+            one.sort_unstable_by(|a, b| compare(a, b).then(a.1.cmp(&b.1)));
+        }
         let mut ends: Vec<u32> = (1u32..)
             .zip(order.windows(2))
-            .filter(|(_, pair)| compare(&pair[0], &pair[1]) != Ordering::Equal)
+            .filter(|(_, pair)| pair[0].0 != pair[1].0 || compare(&pair[0], &pair[1]) != Ordering::Equal)
             .map(|(end, _)| end)
             .collect();
         ends.extend(u32::try_from(order.len()).ok().filter(|end| *end > 0));
@@ -425,6 +420,9 @@ impl Groups {
         for end in &self.ends {
             let group = &self.order[start..*end as usize];
             start = *end as usize;
+            if group.len() == 1 {
+                continue;
+            }
             // The second one is for the first itself.
             let mut found = group.iter().map(|(_, at)| *at).filter(|at| wanted(*at as usize));
             let (first, second) = (found.next(), found.next());
