@@ -29,6 +29,15 @@ struct Scripted {
     back_after: usize,
     /// What happens with each sign-off.
     meanwhile: Box<dyn Fn() + Send + Sync>,
+    reads: Reads,
+}
+
+/// Reads, each of which takes so long.
+#[derive(Default)]
+struct Reads {
+    take: Duration,
+    under_way: AtomicUsize,
+    most: AtomicUsize,
 }
 
 #[async_trait]
@@ -44,6 +53,10 @@ impl Manager for Scripted {
         Ok(HoldStart::Absent)
     }
     async fn read_row(&self, _: &SchedulerKey) -> Result<RowRead, Failure> {
+        let now = self.reads.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        self.reads.most.fetch_max(now, Ordering::SeqCst);
+        tokio::time::sleep(self.reads.take).await;
+        self.reads.under_way.fetch_sub(1, Ordering::SeqCst);
         let inactive = self.attempts.load(Ordering::SeqCst) >= self.inactive_after;
         let state = if inactive { RowState::Inactive } else { RowState::Active };
         Ok(RowRead { state, freshness: Freshness::Fresh, port: None })
@@ -83,6 +96,7 @@ async fn settled(
         takes: Duration::ZERO,
         back_after: usize::MAX,
         meanwhile: Box::new(|| ()),
+        reads: Reads::default(),
     };
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::start();
@@ -170,6 +184,7 @@ async fn g1_nothing_is_signed_off_that_was_dropped_by_hand_meanwhile() {
             takes: Duration::ZERO,
             back_after: usize::MAX,
             meanwhile: Box::new(move || drop(drop_record(&at, &ask(1, Cause::Down).id.0))),
+            reads: Reads::default(),
         };
         let asks = (1..=asks).map(|id| ask(id, Cause::Down)).collect();
         let settled = settled_in(dir.path(), manager, asks, Origin::Own, Clock::start()).await;
@@ -188,6 +203,7 @@ async fn g2_another_that_lives_is_left_a_mark_that_it_may_have_been_signed_off()
         takes: Duration::ZERO,
         back_after: usize::MAX,
         meanwhile: Box::new(|| ()),
+        reads: Reads::default(),
     };
     let asks = vec![ask(1, Cause::Predecessor)];
     let (verdict, _) = settled_in(dir.path(), manager, asks.clone(), Origin::Spool, Clock::start()).await;
@@ -206,10 +222,37 @@ async fn g7_hedges_that_follow_each_other_need_a_look_as_a_first_attempt_does() 
         takes: ATTEMPT_LIMIT,
         back_after: 1,
         meanwhile: Box::new(|| ()),
+        reads: Reads::default(),
     };
     let dir = tempfile::tempdir().unwrap();
     let asks = vec![ask(1, Cause::Down)];
     let settled = settled_in(dir.path(), manager, asks, Origin::Own, Clock::start()).await;
     // One, its hedge, and the look that finds who came back with the first.
     assert_eq!(settled, (Verdict::Superseded, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_that_are_due_at_one_time_are_read_a_few_at_a_time() {
+    let manager = Arc::new(Scripted {
+        answers: Mutex::new(vec![Outcome::Confirmed]),
+        attempts: AtomicUsize::new(0),
+        inactive_after: 0,
+        takes: Duration::ZERO,
+        back_after: usize::MAX,
+        meanwhile: Box::new(|| ()),
+        reads: Reads { take: Duration::from_millis(10), ..Reads::default() },
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, _reports) = Disk::start(dir.path(), Limits::default());
+    let (metrics, clock) = (Metrics::new(), Clock::start());
+    let replay = Replay::new(manager.clone(), disk.clone(), metrics.clone(), Backlog::new(metrics), clock);
+    let settled = (1..=u64::try_from(READS_AT_ONCE).unwrap() * 5).map(|n| {
+        let mut ask = ask(n, Cause::Sigterm);
+        ask.key.hostname = format!("s-{n}").parse().unwrap();
+        let replay = replay.clone();
+        async move { replay.settle(ask.key.clone(), vec![ask], Origin::Spool, None, &|_| ()).await }
+    });
+    let verdicts = futures_util::future::join_all(settled).await;
+    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Confirmed), "{verdicts:?}");
+    assert_eq!(manager.reads.most.load(Ordering::SeqCst), READS_AT_ONCE);
 }
