@@ -82,10 +82,8 @@ fn thousandths(number: &str) -> Option<usize> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let shown = whole.bytes().chain(rest.bytes().chain(std::iter::repeat(b'0')).take(3));
-    shown.fold(Some(0), |so_far: Option<usize>, digit| {
-        so_far?.checked_mul(10)?.checked_add(usize::from(digit - b'0'))
-    })
+    let mut shown = whole.bytes().chain(rest.bytes().chain(std::iter::repeat(b'0')).take(3));
+    shown.try_fold(0, |so_far: usize, digit| so_far.checked_mul(10)?.checked_add(usize::from(digit - b'0')))
 }
 
 impl fmt::Display for MaxShare {
