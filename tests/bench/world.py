@@ -72,8 +72,8 @@ def timed(*arguments):
 class World:
     """A mock manager, a mock scheduler and the agent beside it, in a directory of their own."""
 
-    def __init__(self, binary, rest, spool=None, prefix=(), asks=0):
-        self.binary, self.rest, self.prefix, self.asks = binary, rest, list(prefix), asks
+    def __init__(self, binary, rest, spool=None, prefix=(), asks=0, interval="5s"):
+        self.binary, self.rest, self.prefix, self.asks, self.interval = binary, rest, list(prefix), asks, interval
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="signoff-bench-", dir=spool))
         self.started = []
 
@@ -98,7 +98,7 @@ class World:
                        "--admin-listen", f"127.0.0.1:{self.admin}")
         eventually("the mock manager", lambda: socket.create_connection(("127.0.0.1", self.grpc)))
         self.start(MOCKS, "mock-scheduler", "--hostname", "sched-0", "--listen", f"127.0.0.1:{self.health}",
-                   "--manager", f"127.0.0.1:{self.grpc}", "--keep-alive-interval", "5s")
+                   "--manager", f"127.0.0.1:{self.grpc}", "--keep-alive-interval", self.interval)
         (self.dir / "password").write_text("dragonfly\n")
         self.began = time.time()
         managers = [f"127.0.0.1:{self.grpc}"] + ([f"http://127.0.0.1:{self.http}"] if self.rest else [])
