@@ -16,8 +16,11 @@ def herd(_):
 
 def simulated():
     told = run("cargo", "test", "--lib", "herd", "--", "--nocapture", cwd=ROOT)
-    found = re.findall(r"^(.+): Told \{ peak: (\d+), last: (.+?), most: (\d+), refused: (\d+)", told, re.M)
-    rows = {name: (name, thousands(int(peak)), last, most, refused) for name, peak, last, most, refused in found}
+    found = re.findall(r"^(.+): Told \{ peak: (\d+), last: ([\d.]+)(m?)s, most: (\d+), refused: (\d+)", told, re.M)
+    rows = {
+        name: (name, thousands(int(peak)), f"{float(last) / (1000 if milli else 1):.3f} s", most, refused)
+        for name, peak, last, milli, most, refused in found
+    }
     return rows.values()
 
 
