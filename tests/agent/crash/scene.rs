@@ -2,13 +2,7 @@
 
 use std::path::PathBuf;
 
-use signoff::{
-    key::SchedulerKey,
-    spool::{
-        self,
-        record::{Cause, Record, RecordId, What},
-    },
-};
+use signoff::{key::SchedulerKey, spool};
 
 /// One run's surroundings.
 pub(super) struct Scene {
@@ -45,16 +39,4 @@ impl Scene {
 /// In memory where that is possible: no fault is the machine's own then, by a disk that others keep busy.
 pub(super) fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
-
-pub(super) fn record(key: &SchedulerKey) -> Record {
-    Record {
-        id: RecordId::random(),
-        key: key.clone(),
-        what: What::SignOff { cause: Cause::Sigterm, drain_until: None },
-        address: Some(Scene::silent().parse().unwrap()),
-        listed: true,
-        at: 1_800_000_000_000,
-        pod: None,
-    }
 }

@@ -11,7 +11,10 @@ use signoff::{
         scheduler::{MockScheduler, SchedulerConfig},
         table::{By, Database},
     },
-    spool::{self, Limits, Spool, record::What},
+    spool::{
+        self, Limits, Spool,
+        record::{RecordId, What},
+    },
 };
 
 use tokio::sync::oneshot;
@@ -19,12 +22,13 @@ use tokio::sync::oneshot;
 use super::{
     judge::{Asked, End, Left, Recovered},
     point::{Case, Fault, Met, Operation, Place, Since, cases, met},
-    scene::{Scene, directory, record},
+    scene::{Scene, directory},
     subject::{Subject, Tracing},
 };
 use crate::{
     clock::FastClock,
     harness::{LONG, active_row, eventually, key},
+    record,
 };
 
 /// How much faster the clocks are of what has to wait a minute for its sign-off to be safe.
@@ -96,11 +100,14 @@ impl World {
         let own = self.row(&format!("own-{name}"));
         let mut scene = Scene { dir: directory(), own, others: Vec::new(), before: Vec::new() };
         if matches!(operation, Operation::Replay | Operation::Flush) {
-            let mut spool = Spool::open(scene.path("spool"), Limits::default()).unwrap();
+            let spool = scene.path("spool");
+            drop(Spool::open(&spool, Limits::default()).unwrap());
             for (number, asks) in [(1, 1), (2, 2)] {
                 let key = self.row(&format!("other-{number}-{name}"));
                 for _ in 0..asks {
-                    spool.write_ask(&record(&key)).unwrap();
+                    // Not by the spool: a process that is started meanwhile would hold the record's lock too.
+                    let id = u64::from_str_radix(&RecordId::random().0, 16).unwrap();
+                    record::write_ask(&spool, 1, &key, id, &Scene::silent(), 1_800_000_000_000).unwrap();
                     scene.before.push(key.clone());
                 }
                 scene.others.push(key);
