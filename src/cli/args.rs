@@ -14,6 +14,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::{
+    called::Called,
     groups::{
         GraceArgs, IdentityArgs, LogArgs, ManagerArgs, OutputArgs, OutputFormat, RunDirArgs, SpoolArgs,
         TlsArgs,
@@ -25,6 +26,7 @@ use crate::{
     logging::{Format, Level},
 };
 
+mod called;
 mod groups;
 mod reconcile;
 
@@ -41,30 +43,30 @@ pub struct Cli {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Keep a scheduler's row in the manager true: the sidecar
-    Agent(Box<AgentArgs>),
+    Agent(Called<AgentArgs>),
     /// Sign the scheduler off before it is told to stop: for a preStop hook
-    PreStop(Box<PreStopArgs>),
+    PreStop(Called<PreStopArgs>),
     /// Show what the agent sees and does
-    Status(StatusArgs),
+    Status(Called<StatusArgs>),
     /// Look at, or settle, the pending sign-offs of a spool
-    Queue(QueueArgs),
+    Queue(Called<QueueArgs>),
     /// Check identity, manager, scheduler, spool and permissions, and say what to do
-    Check(Box<CheckArgs>),
+    Check(Called<CheckArgs>),
     /// Find the rows of schedulers that are gone, and repair them
-    Reconcile(Box<ReconcileArgs>),
+    Reconcile(Called<ReconcileArgs>),
     /// Run a mock Dragonfly manager: both APIs, faults on demand, a live page
     #[cfg(feature = "mock")]
-    MockManager(Box<crate::mock::MockManagerArgs>),
+    MockManager(Called<crate::mock::MockManagerArgs>),
     /// Run a mock Dragonfly scheduler
     #[cfg(feature = "mock")]
-    MockScheduler(Box<crate::mock::MockSchedulerArgs>),
+    MockScheduler(Called<crate::mock::MockSchedulerArgs>),
     /// Play the main job on an embedded mock manager, live
     #[cfg(feature = "mock")]
-    Demo(crate::demo::DemoArgs),
+    Demo(Called<crate::demo::DemoArgs>),
     /// Copy this program to a place where another container's hook finds it
-    Install(InstallArgs),
+    Install(Called<InstallArgs>),
     /// Print a shell's completions
-    Completions(CompletionsArgs),
+    Completions(Called<CompletionsArgs>),
 }
 
 /// Below the help of the commands that run beside an agent.
@@ -186,13 +188,13 @@ pub struct QueueArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum QueueCommand {
     /// List what a spool holds
-    List(QueueListArgs),
+    List(Called<QueueListArgs>),
     /// Show records in full
-    Show(QueueShowArgs),
+    Show(Called<QueueShowArgs>),
     /// Drop pending sign-offs: they are then not made
-    Drop(QueueDropArgs),
+    Drop(Called<QueueDropArgs>),
     /// Settle everything that is pending
-    Flush(Box<FlushArgs>),
+    Flush(Called<FlushArgs>),
 }
 
 /// `signoff queue list`.
@@ -352,7 +354,10 @@ impl Command {
         let (log, usual) = match self {
             Command::Agent(args) => (args.log, Level::Info),
             Command::PreStop(args) => (args.log, Level::Warn),
-            Command::Queue(QueueArgs { command: QueueCommand::Flush(args) }) => (args.log, Level::Warn),
+            Command::Queue(args) => match &args.command {
+                QueueCommand::Flush(args) => (args.log, Level::Warn),
+                _ => (LogArgs::default(), Level::Warn),
+            },
             Command::Reconcile(args) => match &args.command {
                 Some(ReconcileCommand::Explain(args)) => (args.look.log, Level::Warn),
                 // What it does to rows is for the log of a job.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{
-    ArgAction, Command,
+    Arg, ArgAction, Command,
     error::{ContextKind, ContextValue},
     parser::ValueSource,
 };
@@ -24,13 +24,13 @@ pub fn variable(long: &str) -> String {
     format!("SIGNOFF_{}", long.to_ascii_uppercase().replace('-', "_"))
 }
 
-/// Says in each flag's help which variable stands for it.
+/// Says in each flag's help which variable stands for it. `command` is built: it knows the flags of all its subcommands.
 pub fn documented(command: Command) -> Command {
     if WITHOUT.contains(&command.get_name()) {
         return command;
     }
     let command = command.mut_args(|arg| match (arg.get_long().map(variable), arg.get_help()) {
-        (Some(variable), Some(help)) => {
+        (Some(variable), Some(help)) if !is_claps(&arg) => {
             // A no-break space keeps the variable in one piece until the lines are broken.
             let help = wrapped(&format!("{help} [env:\u{a0}{variable}]")).replace('\u{a0}', " ");
             arg.help(help)
@@ -38,6 +38,14 @@ pub fn documented(command: Command) -> Command {
         _ => arg,
     });
     command.mut_subcommands(documented)
+}
+
+/// `--help` and `--version`: clap adds them to a command that it builds.
+pub(super) fn is_claps(arg: &Arg) -> bool {
+    matches!(
+        arg.get_action(),
+        ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version
+    )
 }
 
 /// Lines of at most [`WIDTH`] characters, broken at spaces.
@@ -71,40 +79,38 @@ impl Added {
     /// Adds to `args` what `env` gives for the flags of the (sub)command that `args` call, unless they give it themselves.
     pub fn new(command: Command, mut args: Vec<OsString>, env: Env<'_>) -> Self {
         let mut variables = BTreeMap::new();
+        let mut command = command.ignore_errors(true);
+        // Asked for help, or for nothing that exists: the environment has no say.
+        let Ok(given) = command.try_get_matches_from_mut(&args) else { return Self { args, variables } };
+        let mut given = &given;
+        while let Some((_, deeper)) = given.subcommand() {
+            given = deeper;
+        }
+        // Only what was called knows its flags, and only since it was parsed.
         let mut depth = 1;
         let mut leaf = &command;
         while let Some(sub) = args.get(depth).and_then(|arg| leaf.find_subcommand(arg)) {
             depth += 1;
             leaf = sub;
         }
-        // The id and name of each flag, and whether it can be repeated.
-        let flags: Vec<(String, String, bool)> = leaf
-            .get_arguments()
-            .filter(|_| !WITHOUT.contains(&leaf.get_name()))
-            .filter_map(|arg| {
-                let repeatable = matches!(arg.get_action(), ArgAction::Append);
-                Some((arg.get_id().to_string(), arg.get_long()?.to_owned(), repeatable))
-            })
-            .collect();
-        // Asked for help, or for nothing that exists: the environment has no say.
-        if let Ok(given) = command.ignore_errors(true).try_get_matches_from(&args) {
-            let mut given = &given;
-            while let Some((_, deeper)) = given.subcommand() {
-                given = deeper;
+        if WITHOUT.contains(&leaf.get_name()) {
+            return Self { args, variables };
+        }
+        for arg in leaf.get_arguments().filter(|arg| !is_claps(arg)) {
+            let Some(long) = arg.get_long() else { continue };
+            let id = arg.get_id().as_str();
+            let is_given = given
+                .try_contains_id(id)
+                .is_ok_and(|known| known && given.value_source(id) == Some(ValueSource::CommandLine));
+            let variable = variable(long);
+            let Some(value) = env(&variable).filter(|v| !is_given && !blank(v)) else { continue };
+            let is_repeatable = matches!(arg.get_action(), ArgAction::Append);
+            for value in if is_repeatable { list(&value) } else { vec![value] } {
+                let mut flag = OsString::from(format!("--{long}="));
+                flag.push(value);
+                args.insert(depth, flag);
             }
-            for (id, long, repeatable) in flags {
-                let is_given = given
-                    .try_contains_id(&id)
-                    .is_ok_and(|known| known && given.value_source(&id) == Some(ValueSource::CommandLine));
-                let variable = variable(&long);
-                let Some(value) = env(&variable).filter(|v| !is_given && !blank(v)) else { continue };
-                for value in if repeatable { list(&value) } else { vec![value] } {
-                    let mut flag = OsString::from(format!("--{long}="));
-                    flag.push(value);
-                    args.insert(depth, flag);
-                }
-                variables.insert(long, variable);
-            }
+            variables.insert(long.to_owned(), variable);
         }
         Self { args, variables }
     }

@@ -11,7 +11,7 @@ use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use tracing::error;
 
 use self::{
-    args::{Cli, Command, CompletionsArgs, QueueArgs, QueueCommand, Shell},
+    args::{Cli, Command, CompletionsArgs, QueueCommand, Shell},
     environment::{Added, Env},
 };
 use crate::{
@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
     logging::init(format, level);
     exit_on_panic();
     let exit = match cli.command {
-        Command::Completions(args) => completions(args),
+        Command::Completions(args) => completions(&args),
         Command::Install(args) => install::run(&args),
         command => on_runtime(command),
     };
@@ -76,7 +76,9 @@ pub fn parse(args: Vec<OsString>, env: Env<'_>) -> Result<Cli, clap::Error> {
 
 /// The command line's definition, each flag's variable named in its help.
 pub fn command() -> clap::Command {
-    environment::documented(Cli::command())
+    let mut command = Cli::command();
+    command.build();
+    environment::documented(command)
 }
 
 /// Prints `text` and a newline on stdout. A reader that has gone away is no error (`signoff queue list | head -1`).
@@ -148,21 +150,27 @@ fn on_runtime(command: Command) -> Exit {
 
 async fn dispatch(command: Command) -> Exit {
     match command {
-        Command::Agent(args) => agent::run(*args).await,
-        Command::PreStop(args) => pre_stop::run(*args).await,
-        Command::Status(args) => status::run(args).await,
-        Command::Check(args) => check::run(*args).await,
-        Command::Reconcile(args) => reconcile::run(*args).await,
-        Command::Queue(QueueArgs { command: QueueCommand::Flush(args) }) => flush::run(*args).await,
-        Command::Queue(QueueArgs { command }) => queue(command).await,
+        Command::Agent(args) => agent::run(args.into_inner()).await,
+        Command::PreStop(args) => pre_stop::run(args.into_inner()).await,
+        Command::Status(args) => status::run(args.into_inner()).await,
+        Command::Check(args) => check::run(args.into_inner()).await,
+        Command::Reconcile(args) => reconcile::run(args.into_inner()).await,
+        Command::Queue(args) => match args.into_inner().command {
+            QueueCommand::Flush(args) => flush::run(args.into_inner()).await,
+            command => queue(command).await,
+        },
         #[cfg(feature = "mock")]
-        Command::MockManager(args) => ended(crate::mock::run_manager(*args, told_to_stop()).await),
+        Command::MockManager(args) => {
+            ended(crate::mock::run_manager(args.into_inner(), told_to_stop()).await)
+        }
         #[cfg(feature = "mock")]
-        Command::MockScheduler(args) => ended(crate::mock::run_scheduler(*args, told_to_stop()).await),
+        Command::MockScheduler(args) => {
+            ended(crate::mock::run_scheduler(args.into_inner(), told_to_stop()).await)
+        }
         #[cfg(feature = "mock")]
-        Command::Demo(args) => crate::demo::run(args).await,
+        Command::Demo(args) => crate::demo::run(args.into_inner()).await,
         Command::Install(args) => install::run(&args),
-        Command::Completions(args) => completions(args),
+        Command::Completions(args) => completions(&args),
     }
 }
 
@@ -216,7 +224,7 @@ fn ended(result: Result<(), impl std::fmt::Display>) -> Exit {
     }
 }
 
-fn completions(args: CompletionsArgs) -> Exit {
+fn completions(args: &CompletionsArgs) -> Exit {
     use clap_complete::aot;
     let mut script = Vec::new();
     let mut command = command().mut_subcommands(without_hidden);
@@ -235,8 +243,11 @@ fn without_hidden(command: clap::Command) -> clap::Command {
     if command.get_name() != DEMO {
         return command;
     }
-    let shown = command.get_arguments().filter(|arg| !arg.is_hide_set()).cloned();
-    clap::Command::new(DEMO).about(command.get_about().cloned().unwrap_or_default()).args(shown)
+    let shown =
+        command.get_arguments().filter(|arg| !arg.is_hide_set() && !environment::is_claps(arg)).cloned();
+    let bin_name = command.get_bin_name().unwrap_or(DEMO).to_owned();
+    let about = command.get_about().cloned().unwrap_or_default();
+    clap::Command::new(DEMO).bin_name(bin_name).about(about).args(shown)
 }
 
 #[cfg(test)]

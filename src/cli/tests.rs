@@ -51,8 +51,8 @@ const AGENT_FLAGS: [(&str, &str, &str, Set); 20] = [
 /// The long names of a subcommand's flags, `help` left out, by heading.
 fn flags(command: &clap::Command) -> BTreeMap<String, BTreeSet<String>> {
     let mut by_heading: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for arg in command.get_arguments() {
-        let Some(long) = arg.get_long().filter(|l| !["help", "version"].contains(l)) else { continue };
+    for arg in command.get_arguments().filter(|arg| !environment::is_claps(arg)) {
+        let Some(long) = arg.get_long() else { continue };
         let heading = arg.get_help_heading().unwrap_or("none").to_owned();
         by_heading.entry(heading).or_default().insert(long.to_owned());
     }
@@ -115,7 +115,7 @@ fn every_flag_of_every_command_is_read_from_its_variable_and_says_so() {
         if environment::WITHOUT.contains(&path.as_str()) {
             continue;
         }
-        for arg in leaf.get_arguments() {
+        for arg in leaf.get_arguments().filter(|arg| !environment::is_claps(arg)) {
             let Some(long) = arg.get_long() else { continue };
             let variable = environment::variable(long);
             let help = arg.get_help().unwrap().to_string().replace('\n', " ");

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{LogArgs, ManagerArgs, OutputArgs, RunDirArgs, TlsArgs, listen};
+use super::{Called, LogArgs, ManagerArgs, OutputArgs, RunDirArgs, TlsArgs, listen};
 use crate::{
     identity::duration,
     key::ClusterId,
@@ -59,7 +59,7 @@ pub struct ReconcileArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum ReconcileCommand {
     /// Say what one row is, and why; changes nothing
-    Explain(Box<ExplainArgs>),
+    Explain(Called<ExplainArgs>),
 }
 
 /// `signoff reconcile explain`.
