@@ -47,8 +47,8 @@ COPY --from=build --chown=65532:65532 /signoff-root/own/ /run/signoff/
 COPY --from=build --chown=65532:65532 /signoff-root/own/ /var/lib/signoff/
 # Set, since not every runtime has a default, and hooks and probes say just `signoff`.
 ENV PATH=/usr/local/bin
-# The C library's, and this program's only: one heap for its few threads, nothing hoarded for the next request, and what is free given back.
-ENV GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.tcache_max=64:glibc.malloc.mmap_threshold=8192:glibc.malloc.trim_threshold=16384:glibc.malloc.top_pad=4096
+# The C library's, and this program's only: one heap for its few threads, and only small pieces kept for the next request.
+ENV GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.tcache_max=64
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/signoff"]
 CMD ["--help"]

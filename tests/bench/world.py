@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -16,6 +17,8 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = ROOT / "target/bench"
 MOCKS = ROOT / "target/release/signoff"
+# What .ci/run installed, behind everything else.
+os.environ["PATH"] += f":{ROOT}/target/ci-tools/bin"
 # What the image has in its environment for the C library.
 TUNABLES = dict(re.findall(r"^ENV (GLIBC_TUNABLES)=(\S+)$", (ROOT / "Dockerfile").read_text(), re.M))
 
@@ -30,7 +33,11 @@ def as_in_the_image():
 
 
 def run(*command, **more):
-    return subprocess.run([str(part) for part in command], check=True, text=True, capture_output=True, **more).stdout
+    try:
+        return subprocess.run([str(part) for part in command], check=True, text=True, capture_output=True, **more).stdout
+    except subprocess.CalledProcessError as failed:
+        sys.stderr.write(failed.stderr)
+        raise
 
 
 def free_port():
