@@ -351,19 +351,20 @@ impl FlushArgs {
 impl Command {
     /// How the command logs: the agent from info on, the others from warn on, unless told.
     pub fn log(&self) -> (Format, Level) {
+        let none = (LogArgs::default(), Level::Warn);
         let (log, usual) = match self {
             Command::Agent(args) => (args.log, Level::Info),
             Command::PreStop(args) => (args.log, Level::Warn),
             Command::Queue(args) => match &args.command {
                 QueueCommand::Flush(args) => (args.log, Level::Warn),
-                _ => (LogArgs::default(), Level::Warn),
+                _ => none,
             },
             Command::Reconcile(args) => match &args.command {
                 Some(ReconcileCommand::Explain(args)) => (args.look.log, Level::Warn),
                 // What it does to rows is for the log of a job.
                 None => (args.look.log, Level::Info),
             },
-            _ => (LogArgs::default(), Level::Warn),
+            _ => none,
         };
         (log.log_format.unwrap_or_default(), log.log_level.unwrap_or(usual))
     }

@@ -56,9 +56,9 @@ def peers(binary, minutes=3):
         for _ in range(REQUESTS):
             get(port, "healthz")
             get(world.listen, "livez")
-        used = {name: usage(pid) for name, (_, pid) in both.items()}
         # After the reads that follow a start.
         time.sleep(60)
+        used = {name: usage(pid) for name, (_, pid) in both.items()}
         before = {name: wake_ups(pid) for name, (_, pid) in both.items()}
         time.sleep(60 * minutes)
         rows = []

@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.request
 
-from world import ROOT, World, eventually, percentile, run, table, thousands
+from world import World, eventually, percentile, table, thousands, timed
 
 COUNTS = (1_000, 10_000)
 LIMIT = 1200
@@ -46,8 +46,7 @@ def peak(pid):
 
 
 def spool(binary):
-    """A full spool: sign-offs that a dead agent left, from the start of the next; the mock manager answers after 2 ms."""
-    run("cargo", "build", "--release", "--locked", "--example", "spool", cwd=ROOT)
+    """A full spool: sign-offs that a dead agent left, from the start of the next; beside a client that makes the same calls."""
     rows = []
     for count in COUNTS:
         with World(binary, rest=True, asks=count) as world:
@@ -60,7 +59,8 @@ def spool(binary):
             looked = since("all of them found", lambda: metric(world, "signoff_inherited_total") >= count)
             acknowledged = world.acknowledged()
             settled = since("all of them settled", lambda: left() == 0)
-            rows.append((thousands(count), f"{looked:.1f}", f"{acknowledged:.1f}", f"{settled:.1f}", f"{peak(world.pid()) / 1024:.1f}",
+            client = timed("calls", f"127.0.0.1:{world.grpc}", count)["seconds"]
+            rows.append((thousands(count), f"{client:.1f}", f"{looked:.1f}", f"{acknowledged:.1f}", f"{settled:.1f}", f"{peak(world.pid()) / 1024:.1f}",
                          *(figure for thread in meanwhile for figure in thread.end())))
-    return table(("sign-offs", "all found, s", "all acknowledged, s", "all settled, s", "memory at most, MiB",
+    return table(("sign-offs", "client, s", "all found, s", "all acknowledged, s", "all settled, s", "memory at most, MiB",
                   "`pre-stop` p50, ms", "at most, ms", "`status` p50, ms", "at most, ms"), rows), {}

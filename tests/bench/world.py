@@ -96,7 +96,7 @@ class World:
         self.grpc, self.http, self.admin, self.health, self.listen = (free_port() for _ in range(5))
         if self.asks:
             # One that has their rows, and leaves them in the spool.
-            command = (ROOT / "target/release/examples/spool", f"127.0.0.1:{self.grpc}", f"127.0.0.1:{self.http}", self.dir / "spool", self.asks)
+            command = (example(), "spool", f"127.0.0.1:{self.grpc}", f"127.0.0.1:{self.http}", self.dir / "spool", self.asks)
             manager = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
             self.started.append(manager)
             assert manager.stdout.readline() == "ready\n"

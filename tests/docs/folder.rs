@@ -183,7 +183,6 @@ fn every_flag_and_variable_in_the_documents_is_one() {
         commands.extend(command.get_subcommands().cloned());
     }
     assert!(variables.len() > 20, "{variables:?}");
-    known.extend(["--help", "--version"].map(str::to_owned));
     for document in documents() {
         let text = read(&document);
         for span in prose(&text).flat_map(spans).filter(|span| !span.contains("kubectl ")) {

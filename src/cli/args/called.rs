@@ -4,8 +4,8 @@ use std::ops::Deref;
 
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Id};
 
-/// `T`, whose flags clap is told of only once it parses them, or once [`Command::build`] asks for all: the flags of all
-/// subcommands are some three hundred, and a hook or `--version` needs few of them or none.
+/// `T`, whose flags clap is told of only where it parses them, or where [`Command::build`] asks for all: those of all
+/// subcommands are some hundred and fifty, and a hook needs few of them, `--version` none.
 #[derive(Debug, Clone)]
 pub struct Called<T>(Box<T>);
 
@@ -24,7 +24,8 @@ impl<T> Deref for Called<T> {
     }
 }
 
-/// What the enum says a subcommand does goes before what the flags' own type says of itself, as it does without [`Called`].
+/// What the enum says in one line that a subcommand does goes before what the flags' own type says of itself, as it does
+/// without [`Called`].
 fn named(with: fn(Command) -> Command, command: Command) -> Command {
     let about = command.get_about().cloned().unwrap_or_default();
     with(command).about(about).long_about(None)

@@ -10,11 +10,14 @@ use signoff::{
     mock::{Database, Registration},
 };
 
+mod backlog;
 mod bare;
 mod crowd;
 mod exit;
 mod hook;
 mod process;
+#[path = "../../record/mod.rs"]
+mod record;
 mod served;
 mod sigterm;
 
@@ -40,6 +43,10 @@ enum Measure {
     Exit { agent: PathBuf, mocks: PathBuf, dir: PathBuf, times: usize },
     /// Many agents whose manager comes back
     Crowd { agents: usize, limit: u32, outage: humantime::Duration },
+    /// The manager of a full spool
+    Spool { grpc: SocketAddr, rest: SocketAddr, dir: PathBuf, count: u64 },
+    /// That spool's sign-offs, by a bare client
+    Calls { manager: SocketAddr, count: u64 },
 }
 
 /// A row as that of a scheduler that serves.
@@ -65,6 +72,8 @@ async fn main() -> Result<(), Failed> {
         Measure::Sigterm { agent, dir, times } => sigterm::run(&agent, &dir, times).await?,
         Measure::Exit { agent, mocks, dir, times } => exit::run(&agent, &mocks, &dir, times).await?,
         Measure::Crowd { agents, limit, outage } => crowd::run(agents, limit, *outage).await?,
+        Measure::Spool { grpc, rest, dir, count } => backlog::serve(grpc, rest, &dir, count).await?,
+        Measure::Calls { manager, count } => backlog::calls(manager, count).await?,
     };
     println!("{told}");
     Ok(())
