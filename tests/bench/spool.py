@@ -62,5 +62,5 @@ def spool(binary):
             client = timed("calls", f"127.0.0.1:{world.grpc}", count)["seconds"]
             rows.append((thousands(count), f"{client:.1f}", f"{looked:.1f}", f"{acknowledged:.1f}", f"{settled:.1f}", f"{peak(world.pid()) / 1024:.1f}",
                          *(figure for thread in meanwhile for figure in thread.end())))
-    return table(("sign-offs", "client, s", "all found, s", "all acknowledged, s", "all settled, s", "memory at most, MiB",
+    return table(("sign-offs", "client, s", "found, s", "acknowledged, s", "settled, s", "memory at most, MiB",
                   "`pre-stop` p50, ms", "at most, ms", "`status` p50, ms", "at most, ms"), rows), {}
