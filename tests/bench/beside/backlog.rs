@@ -11,13 +11,10 @@ use serde_json::{Value, json};
 use signoff::{
     key::SchedulerKey,
     manager::State,
-    mock::{
-        manager::{Config, MockManager},
-        table::Registration,
-    },
+    mock::manager::{Config, MockManager},
 };
 
-use crate::{Failed, LATENCY, bare, record};
+use crate::{Failed, LATENCY, active_row, bare, record};
 
 /// Where nobody listens.
 const PORT: u16 = 1;
@@ -40,15 +37,7 @@ pub(crate) async fn serve(
     fs::create_dir_all(spool)?;
     for id in 0..count {
         let key = key(id)?;
-        let row = Registration {
-            hostname: key.hostname.to_string(),
-            ip: key.ip.to_string(),
-            port: PORT.into(),
-            cluster_id: key.cluster_id.get(),
-            ..Registration::default()
-        };
-        manager.table().register(row)?;
-        manager.table().set_by_hand(&key, State::Active)?;
+        active_row(manager.table(), &key, PORT)?;
         let address = format!("{}:{PORT}", key.ip);
         record::write_ask(spool, 1, &key, id, &address, 1_800_000_000_000 + id)?;
     }

@@ -85,7 +85,7 @@ pub(crate) async fn run(agents: usize, limit: u32, outage: Duration) -> Result<V
     let table = Database::in_memory(Collation::default());
     let keys = (0..agents).map(key).collect::<Result<Vec<SchedulerKey>, Failed>>()?;
     for key in &keys {
-        active_row(&table, key)?;
+        active_row(&table, key, 8002)?;
     }
     let config =
         Config { database: Some(table.clone()), latency: LATENCY, limit: Some(limit), ..Config::default() };

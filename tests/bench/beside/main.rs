@@ -49,12 +49,12 @@ enum Measure {
     Calls { manager: SocketAddr, count: u64 },
 }
 
-/// A row as that of a scheduler that serves.
-fn active_row(table: &Database, key: &SchedulerKey) -> Result<(), Failed> {
+/// A row as that of a scheduler that serves, at `port`.
+fn active_row(table: &Database, key: &SchedulerKey, port: u16) -> Result<(), Failed> {
     table.register(Registration {
         hostname: key.hostname.to_string(),
         ip: key.ip.to_string(),
-        port: 8002,
+        port: port.into(),
         cluster_id: key.cluster_id.get(),
         ..Registration::default()
     })?;

@@ -40,11 +40,11 @@ pub(crate) async fn run(program: &Path, dir: &Path, times: usize) -> Result<Valu
         let times_of = told.entry(name).or_default();
         for turn in 0..times {
             let of_the_client = key(&format!("client-{name}"), turn)?;
-            active_row(&table, &of_the_client)?;
+            active_row(&table, &of_the_client, 8002)?;
             times_of.client.push(client(&table, manager.grpc, warm.as_ref(), &of_the_client).await?);
 
             let of_the_agent = key(&format!("agent-{name}"), turn)?;
-            active_row(&table, &of_the_agent)?;
+            active_row(&table, &of_the_agent, 8002)?;
             if !is_warm {
                 manager.stop().await?;
             }
