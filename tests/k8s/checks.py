@@ -32,6 +32,7 @@ STATIC = [
     manifests.the_version_is_that_of_the_program,
     manifests.the_names_that_others_go_by_are_there,
     manifests.every_variable_is_one_that_the_program_reads,
+    manifests.each_dragonfly_has_a_directory_of_its_own_on_the_node,
     manifests.what_a_pod_mounts_is_there,
     budget.the_grace_budget_adds_up,
     budget.a_run_of_reconcile_fits_into_its_period,

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -116,6 +117,25 @@ def the_script_warns_of_the_examples_image_and_of_a_grace_the_pod_has_not(tree):
         require(done.returncode == 0, f"{given}: {done.stderr}")
         require(("SIGNOFF_GRACE counts on" in done.stderr) == warned, f"{given}: {done.stderr!r}")
         require("still the example's" in done.stderr, f"{given}: nothing of the image: {done.stderr!r}")
+
+
+def the_script_says_where_the_scheduler_has_no_manager(tree):
+    if not tool("helm"):
+        skip("helm is missing")
+    text = helm_template("df")
+    config = re.search(r"^( +)addr: \S+:65003$", text, re.M)
+    require(config, "the chart's scheduler.yaml names no manager")
+    for given, said in (
+        (config[0], None),
+        (f"{config[1]}addr: null", "names no manager"),
+        (f"{config[1]}addr: ~", "names no manager"),
+        ("", "names no manager"),
+        (f"{config[1]}addr: :65003", "without a host"),
+    ):
+        done = post_render(tree, text.replace(config[0], given))
+        require(done.returncode == 0, f"{given!r}: {done.stderr}")
+        words = [line for line in done.stderr.splitlines() if "scheduler.yaml names" in line]
+        require(len(words) == (said is not None) and (said or "") in "".join(words), f"{given!r}: {done.stderr!r}")
 
 
 def helm_3_takes_the_script(tree):

@@ -4,14 +4,17 @@ life.py PROMISE SIGNOFF K8S   runs that one, with that binary and those manifest
 """
 
 import concurrent.futures
+import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 
 from container import BOUND, enter_a_world, eventually
 from pod import Cluster, Manager, Pod, answers
@@ -258,7 +261,7 @@ def the_http_hook_drains_for_the_node_alone(tree, new):
     ended_well(world, made, made.stop(before_sigterm=lambda: drained(world, made)))
 
 
-def replays(tree, new, example, durability):
+def replays(tree, new, example, durability, meanwhile=lambda volume: None):
     """A sign-off that the manager could not be told outlives the pod on that volume, and the next pod's agent tells it."""
     world = new(tree.render(f"examples/{example}"))
     made = world.scheduler()
@@ -273,11 +276,12 @@ def replays(tree, new, example, durability):
     for container in (world.manager, made.containers["scheduler"]):
         container.signal(signal.SIGKILL)
         container.wait()
-    eventually("the ask is on the volume", lambda: list(spool.glob("*.ask.json")))
+    eventually("the ask is on the volume", lambda: list(spool.rglob("*.ask.json")))
     assert f'"spool.durability":"{durability}"' in agent.log(), f"it takes the volume for another: {agent.log()}"
     agent.signal(signal.SIGKILL)
     agent.wait()
     world.cluster.network.remove(POD_IP)
+    meanwhile(spool)
     world.start_manager("manager-1", "10.244.0.6")
     assert world.state() == "active", "the row is inactive already: there is nothing left to do"
     after = Pod(world.cluster, world.set, world.name, NEXT_IP)
@@ -291,6 +295,24 @@ def replays(tree, new, example, durability):
 
 def a_sign_off_outlives_the_pod_on_a_hostpath(tree, new):
     replays(tree, new, "spool-hostpath", "node")
+
+
+def as_the_release_before_left_it(volume):
+    """In one directory for all, and its records don't say which manager they are for."""
+    for path in list(volume.rglob("*.json")):
+        record = json.loads(path.read_text())["record"]
+        assert record.pop("managers"), f"{path} doesn't name its manager"
+        covered = f'"version":1,"record":{json.dumps(record)}}}\n'
+        (volume / path.name).write_text(f'{{"crc32":"{zlib.crc32(covered.encode()):08x}",{covered}')
+        os.chown(volume / path.name, 65532, 65532)
+    (volume / "spool.lock").touch()
+    os.chown(volume / "spool.lock", 65532, 65532)
+    for directory in [path.parent for path in volume.rglob("spool.*.lock")]:
+        shutil.rmtree(directory)
+
+
+def what_lies_where_all_dragonflies_had_their_spool_is_taken_over(tree, new):
+    replays(tree, new, "spool-hostpath", "node", as_the_release_before_left_it)
 
 
 def a_sign_off_outlives_the_pod_on_a_claim(tree, new):
@@ -363,6 +385,7 @@ PROMISES = [
     the_hook_out_of_an_image_volume_drains,
     the_http_hook_drains_for_the_node_alone,
     a_sign_off_outlives_the_pod_on_a_hostpath,
+    what_lies_where_all_dragonflies_had_their_spool_is_taken_over,
     a_sign_off_outlives_the_pod_on_a_claim,
     the_cronjob_reads_the_rows_with_its_secret,
     the_cronjob_repairs_the_row_of_one_that_was_scaled_down,

@@ -4,6 +4,7 @@ import json
 import re
 
 import yaml
+from container import expand
 from render import (
     RELEASES,
     ROOT,
@@ -288,14 +289,46 @@ def the_names_that_others_go_by_are_there(tree):
 
 
 def every_variable_is_one_that_the_program_reads(tree):
-    """A misspelt one is silent. README's tables, which are the program's own, have them all."""
+    """A misspelt one is silent. README's tables, which are the program's own, have them all; the kubelet reads some for others."""
     known = set(re.findall(r"`(SIGNOFF_[A-Z_]+|POD_NAME|POD_IP|HOST_IP)`", (ROOT / "README.md").read_text()))
     for example in tree.examples():
         for doc in tree.render(f"examples/{example}"):
             for container in containers(pod_spec(doc) or {}):
                 if container["name"].startswith("signoff"):
-                    unknown = {one["name"] for one in container.get("env") or []} - known
+                    put_in = set(re.findall(r"\$\((\w+)\)", " ".join(filter(None, variables(container).values()))))
+                    unknown = {one["name"] for one in container.get("env") or []} - known - put_in
                     require(not unknown, f"{example}: {name_of(doc)}: nothing reads {unknown}")
+
+
+def each_dragonfly_has_a_directory_of_its_own_on_the_node(tree):
+    """Whatever the namespace and the release; and with no label at all, one of its namespace's."""
+    if not tool("helm"):
+        skip("the chart needs helm")
+    components = ["components/sidecar", "components/spool-hostpath"]
+    found = {}
+    for release in (*RELEASES, None):
+        text = helm_template(release) if release else tree.text("base")
+        stateful = scheduler_set(load(tree.compose(components, text)))
+        spec = pod_spec(stateful)
+        container = signoff_container(spec)
+        for namespace in ("one", "two"):
+            # As the kubelet does it: in the list's order, a label that isn't there is empty, and a variable that isn't stays.
+            given = {}
+            for one in container["env"]:
+                field = one.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+                labels = stateful["spec"]["template"]["metadata"]["labels"]
+                label = re.fullmatch(r"metadata\.labels\['(.+)'\]", field or "")
+                value = labels.get(label[1], "") if label else {"metadata.namespace": namespace}.get(field, field)
+                given[one["name"]] = expand(one["value"], given) if field is None else value
+            spool = given["SIGNOFF_SPOOL"]
+            mount = next(one for one in container["volumeMounts"] if one["name"] == "signoff-spool")["mountPath"]
+            above, _, name = spool.rpartition("/")
+            # Directly below: what lies in the directory that all used is looked for there.
+            require(above == mount and name and "$" not in name, f"{release} in {namespace}: its spool is {spool}")
+            require(spool not in found, f"{release} in {namespace} and {found.get(spool)} share {spool}")
+            found[spool] = f"{release} in {namespace}"
+        volume = next(one for one in spec["volumes"] if one["name"] == "signoff-spool")
+        require(volume["hostPath"]["path"] == "/var/lib/signoff", f"{release}: it lies at {volume}, not where it lay before")
 
 
 def what_a_pod_mounts_is_there(tree):

@@ -20,6 +20,7 @@ from render import ROOT, Failed, Tree
 SIDECAR = "components/sidecar/statefulset.yaml"
 PLAIN = "components/plain-sidecar/statefulset.yaml"
 DRAIN = "components/drain/statefulset.yaml"
+HOSTPATH = "components/spool-hostpath/statefulset.yaml"
 PROBE = "[signoff, status, --started]"
 
 MUTATIONS = [
@@ -109,6 +110,11 @@ MUTATIONS = [
     (manifests.the_names_that_others_go_by_are_there, "components/network-policy/scheduler.yaml", "port: 9802", "port: 9803"),
     (manifests.the_names_that_others_go_by_are_there, "components/network-policy/reconcile.yaml", "port: 65003", "port: 65002"),
     (manifests.every_variable_is_one_that_the_program_reads, SIDECAR, "SIGNOFF_SPOOL", "SIGNOFF_SPOOL_DIR"),
+    (manifests.each_dragonfly_has_a_directory_of_its_own_on_the_node, HOSTPATH, "$(POD_NAMESPACE).", ""),
+    (manifests.each_dragonfly_has_a_directory_of_its_own_on_the_node, HOSTPATH, "$(POD_APP)", "$(POD_INSTANCE)"),
+    (manifests.each_dragonfly_has_a_directory_of_its_own_on_the_node, HOSTPATH, "- name: POD_NAMESPACE", "- name: NAMESPACE"),
+    (manifests.each_dragonfly_has_a_directory_of_its_own_on_the_node, HOSTPATH, "$(POD_NAMESPACE).", "$(POD_NAMESPACE)/"),
+    (manifests.each_dragonfly_has_a_directory_of_its_own_on_the_node, HOSTPATH, "path: /var/lib/signoff\n", "path: /var/lib/spools\n"),
     (manifests.what_a_pod_mounts_is_there, "secrets/rest.yaml", "  password:", "  pass:"),
     (manifests.what_a_pod_mounts_is_there, "secrets/database.yaml", "  url:", "  uri:"),
     (manifests.what_a_pod_mounts_is_there, "components/scheduler-tls/statefulset.yaml", "/etc/dragonfly-tls", "/etc/tls"),
@@ -158,7 +164,7 @@ MUTATIONS = [
     (helm.argo_cd_renders_the_chart_with_the_sidecar, "helm/argocd/kustomization.yaml", "  - ../../components/grace\n", ""),
     (helm.the_scripts_pass_shellcheck, "helm/post-render", 'cat >"$dir', 'cat >$dir"'),
     (life.the_default_variant_signs_its_scheduler_off, SIDECAR, PROBE, "[signoff, status, --begun]"),
-    (life.the_plain_sidecar_waits_for_its_scheduler_and_signs_it_off, PLAIN, 'value: "30"', 'value: "4"'),
+    (life.the_plain_sidecar_waits_for_its_scheduler_and_signs_it_off, PLAIN, "mountPath: /etc/dragonfly\n", "mountPath: /etc/x\n"),
     (life.the_default_variant_signs_its_scheduler_off, SIDECAR, "mountPath: /etc/dragonfly\n", "mountPath: /etc/x\n"),
     (life.the_default_variant_signs_its_scheduler_off, SIDECAR, "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
     (life.the_default_variant_signs_its_scheduler_off, SIDECAR, "subPath: no-token", "subPath: spool"),
@@ -189,6 +195,12 @@ MUTATIONS = [
         "components/spool-owner/statefulset.yaml",
         "&& chown 65532:65532 /var/lib/signoff",
         "",
+    ),
+    (
+        life.what_lies_where_all_dragonflies_had_their_spool_is_taken_over,
+        HOSTPATH,
+        "value: /var/lib/signoff/",
+        "value: /var/lib/signoff/spools/",
     ),
     (
         life.a_sign_off_outlives_the_pod_on_a_claim,

@@ -10,6 +10,7 @@ is no DNS. Needs root.
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -119,6 +120,10 @@ class Pod:
             "status.hostIP": NODE_IP,
             "status.hostIPs": NODE_IP,
         }
+        label = re.fullmatch(r"metadata\.labels\['(.+)'\]", path)
+        if label:
+            # As the kubelet: empty where there is no such label.
+            return self.template["metadata"].get("labels", {}).get(label[1], "")
         return fields[path]
 
     def environment(self, container):
