@@ -47,6 +47,10 @@ model steps="4":
 crash cases="all":
     SIGNOFF_CRASH={{ cases }} cargo test --test agent crash -- --nocapture
 
+# So many made scheduler.yamls, read by signoff and by the scheduler's own decoders (needs go).
+oracle files="100000":
+    SIGNOFF_ORACLE={{ files }} cargo test --lib what_a_scheduler_reads -- --nocapture
+
 # Bytes that nobody sane would send, for so many seconds in all (needs a C++ compiler).
 fuzz seconds="300" target="all":
     fuzz/run {{ target }} {{ seconds }}

@@ -14,7 +14,7 @@ pub enum Exit {
     HeldBack = 3,
     /// Wrong usage or configuration.
     Usage = 64,
-    /// No agent, or no endpoint answered.
+    /// No agent or no endpoint answered, or the disk failed.
     Unavailable = 69,
     /// An internal error, panics included.
     Internal = 70,

@@ -11,6 +11,7 @@ pub mod cli;
 #[cfg(feature = "mock")]
 pub mod demo;
 pub mod exit;
+pub mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod identity;

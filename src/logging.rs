@@ -24,7 +24,13 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+#[cfg(test)]
+mod captured;
 pub mod pid1;
+pub mod seldom;
+
+#[cfg(test)]
+pub(crate) use captured::Log;
 
 /// How many lines may wait for stderr.
 pub const QUEUE: usize = 1024;
@@ -49,6 +55,7 @@ pub enum Level {
     /// Something is lost, or a person is needed.
     Error,
     /// It will be retried.
+    #[value(alias = "warning")]
     Warn,
     /// What happens.
     #[default]

@@ -14,9 +14,16 @@ const FILE_CAP: usize = 4096;
 pub(crate) struct Secret(String);
 
 /// Why a file gives no password. Names the file, never what is in it.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("password file {0}: {1}")]
 pub(crate) struct FileError(String, String);
+
+impl FileError {
+    /// What is wrong with this file.
+    pub(crate) fn new(path: &Path, why: &dyn fmt::Display) -> Self {
+        Self(path.display().to_string(), why.to_string())
+    }
+}
 
 impl Secret {
     /// What is to be kept secret.
@@ -24,9 +31,10 @@ impl Secret {
         Self(text.into())
     }
 
-    /// What a file holds, without the newline at its end. Refused: an empty file, and one over 4096 bytes.
+    /// What a file holds, without the newline at its end. Refused: an empty file, and one over 4096 bytes. Blocks for as long
+    /// as the file doesn't answer.
     pub(crate) fn from_file(path: &Path) -> Result<Self, FileError> {
-        let wrong = |why: String| FileError(path.display().to_string(), why);
+        let wrong = |why: String| FileError::new(path, &why);
         let mut bytes = Vec::new();
         std::fs::File::open(path)
             .and_then(|file| file.take(FILE_CAP as u64 + 1).read_to_end(&mut bytes))

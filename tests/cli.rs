@@ -29,15 +29,14 @@ fn wrong_usage_exits_64_and_says_why_on_stderr() {
         (&[][..], "Usage: signoff"),
         (&["frobnicate"], "unrecognized subcommand 'frobnicate'"),
         (&["queue"], "Usage: signoff queue"),
-        (&["agent", "--frobnicate"], "unexpected argument '--frobnicate'"),
-        (&["agent", "extra"], "unexpected argument 'extra'"),
-        (&["agent", "--hostname", ""], "hostname \"\" is not a hostname: it is empty"),
-        (&["agent", "--cluster-id", "0"], "use a whole number of at least 1"),
-        (&["agent", "--grace", "4.9s"], "for '--grace <DURATION>'"),
-        (&["agent", "--grace", "4s"], "it must be at least 5s"),
-        (&["agent", "--manager", "m"], "it has no port"),
+        (&["check", "--frobnicate"], "unexpected argument '--frobnicate'"),
+        (&["check", "extra"], "unexpected argument 'extra'"),
+        (&["check", "--hostname", ""], "hostname \"\" is not a hostname: it is empty"),
+        (&["check", "--cluster-id", "0"], "use a whole number of at least 1"),
+        (&["check", "--grace", "soon"], "for '--grace <DURATION>'"),
+        (&["check", "--manager", "m"], "it has no port"),
         (
-            &["agent", "--ip", "0.0.0.0"],
+            &["check", "--ip", "0.0.0.0"],
             "ip \"0.0.0.0\" is not an address that a scheduler can be reached at",
         ),
         (&["status", "-o", "yaml"], "invalid value 'yaml'"),
@@ -60,7 +59,7 @@ fn wrong_usage_exits_64_and_says_why_on_stderr() {
 
 #[test]
 fn a_wrong_variable_exits_64_and_is_named() {
-    let got = signoff(&["agent"]).env("SIGNOFF_CLUSTER_ID", "0").output().unwrap();
+    let got = signoff(&["check"]).env("SIGNOFF_CLUSTER_ID", "0").output().unwrap();
     assert_eq!(got.status.code(), Some(64));
     let stderr = text(&got.stderr);
     assert!(stderr.starts_with("error: invalid value '0' for 'SIGNOFF_CLUSTER_ID'"), "{stderr}");

@@ -17,6 +17,7 @@ mod server;
 
 #[path = "database/hang.rs"]
 mod hang;
+#[cfg(feature = "mock")]
 #[path = "database/judged.rs"]
 mod judged;
 #[path = "database/rights.rs"]

@@ -24,6 +24,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(200);
 const URGENT_CAP: Duration = Duration::from_secs(1);
 const EXHAUSTED_CAP: Duration = Duration::from_secs(5);
 const BACKGROUND_CAP: Duration = Duration::from_secs(30);
+/// However long a manager wishes to be left alone, an attempt is made so long before the deadline.
+const LAST_CHANCE: Duration = Duration::from_secs(3);
 /// An attempt is made within this once the manager answers again.
 const SOON: Duration = Duration::from_secs(1);
 /// The same in the background: ten thousand agents stay under the manager's limit by that (`herd`).
@@ -36,6 +38,7 @@ pub type AttemptId = u64;
 #[derive(Debug, Clone)]
 struct Open {
     id: AttemptId,
+    /// When it began, and later by the time in which nothing could be heard of it.
     began: Moment,
     /// The asks that existed when it began: all that its confirmation can settle.
     covers: Vec<RecordId>,
@@ -95,8 +98,10 @@ pub struct Attempts {
     backoff: Backoff,
     urgent_cap: Duration,
     not_before: Moment,
-    /// The manager's own wish, which urgency does not shorten.
+    /// The manager's own wish.
     floor_until: Moment,
+    /// The wait for the next attempt was cut short since the manager is back.
+    cut_short: bool,
     last_ended: Option<Moment>,
     /// When the first attempt since the last settlement began, and how many there were.
     count: u32,
@@ -118,6 +123,7 @@ impl Attempts {
             urgent_cap: URGENT_CAP,
             not_before: now,
             floor_until: now,
+            cut_short: false,
             last_ended: None,
             count: 0,
             last_failure: None,
@@ -204,6 +210,14 @@ impl Attempts {
         self.last_id
     }
 
+    /// For this time, until now, the shell waited for the disk: it could neither begin an attempt nor hear of one. That is no
+    /// silence of the manager's.
+    pub fn was_deaf(&mut self, time: Duration, now: Moment) {
+        for open in &mut self.open {
+            open.began = (open.began + time).min(now);
+        }
+    }
+
     /// An attempt ended.
     pub fn ended(&mut self, id: AttemptId, outcome: &Outcome, urgency: Urgency, now: Now) -> Ended {
         let Some(at) = self.open.iter().position(|open| open.id == id) else { return Ended::Again };
@@ -215,7 +229,9 @@ impl Attempts {
         }
         match outcome {
             Outcome::Confirmed | Outcome::Absent => {
-                self.relent();
+                if *outcome == Outcome::Confirmed {
+                    self.reset_backoff();
+                }
                 let absent = *outcome == Outcome::Absent;
                 let covers = ended.covers;
                 if !ended.overlapped {
@@ -253,6 +269,11 @@ impl Attempts {
         self.delay(&Failure::new(why), URGENT_CAP, urgency, now);
     }
 
+    /// The next attempt is no use before this moment.
+    pub fn put_off(&mut self, until: Moment) {
+        self.not_before = self.not_before.max(until);
+    }
+
     /// Something that may still be applied ended without an answer: a hold was lost.
     pub fn linger(&mut self, now: Moment) {
         self.lingers_until = Some(now + LINGER);
@@ -271,22 +292,30 @@ impl Attempts {
         self.before_us_until = None;
     }
 
-    /// Somebody waits now: the next attempt needn't wait for a delay of the background, only for the manager's own wish.
-    pub fn urge(&mut self, now: Moment) {
-        self.relent();
-        self.not_before = self.floor_until.max(now);
+    /// Somebody waits now: the next attempt needn't wait for a delay of the background, only for the manager's own wish, and not
+    /// so long that none is made in the time that is left.
+    pub fn urge(&mut self, urgency: Urgency, now: Moment) {
+        self.reset_backoff();
+        self.not_before = match urgency {
+            Urgency::Urgent(left) => self.floor_until.min(now + last_chance(left)),
+            Urgency::Background => self.floor_until,
+        }
+        .max(now);
     }
 
-    /// The manager answers again: the next attempt needn't wait for a delay of the background, but all agents hear of this at
-    /// about the same time, so it is drawn from the next seconds.
+    /// The manager is healthy again: the next attempt needn't wait for a delay of the background, nor for a wish that was heard
+    /// before. All agents hear of this at about the same time, so that attempt is drawn from the next seconds. The backoff goes on
+    /// where it was, and one wait is cut short once: a manager that comes and goes is not asked at each coming.
     pub fn manager_is_back(&mut self, urgency: Urgency, now: Now) {
-        self.relent();
+        self.floor_until = now.at;
+        if std::mem::replace(&mut self.cut_short, true) {
+            return;
+        }
         let soon = match urgency {
             Urgency::Urgent(_) => SOON,
             Urgency::Background => BACKGROUND_SOON,
         };
-        let soon = now.at + soon.mul_f64(now.fraction());
-        self.not_before = self.not_before.min(soon).max(self.floor_until);
+        self.not_before = self.not_before.min(now.at + soon.mul_f64(now.fraction()));
     }
 
     /// All attempts are closed and a read that began after that has said what the row is. Answers what is settled by it, if a
@@ -321,7 +350,7 @@ impl Attempts {
         at
     }
 
-    fn relent(&mut self) {
+    fn reset_backoff(&mut self) {
         self.backoff.reset();
         self.urgent_cap = URGENT_CAP;
     }
@@ -334,15 +363,28 @@ impl Attempts {
             Urgency::Urgent(left) => (self.urgent_cap, Some(left)),
             Urgency::Background => (BACKGROUND_CAP, None),
         };
-        let floor = failure.floor.max((!at_least.is_zero()).then_some(at_least));
+        // While somebody waits, one more attempt is made however late the manager wishes it; after that its wish is done.
+        let chance =
+            left.map_or(BACKGROUND_CAP, |left| if left > LAST_CHANCE { left - LAST_CHANCE } else { left });
+        let wished = failure.floor.map(|floor| floor.min(chance));
+        let floor = wished.max((!at_least.is_zero()).then_some(at_least));
         let delay = self.backoff.next(cap, now.fraction(), floor, left);
-        if let Some(floor) = failure.floor {
-            self.floor_until = now.at + left.map_or(floor, |left| floor.min(left));
+        if let Some(floor) = wished {
+            self.floor_until = now.at + floor;
         }
+        self.cut_short = false;
         // A hedge's failure must not put off what its still open twin will lead to, nor the other way round.
         self.not_before = now.at + delay;
     }
 }
 
+/// How long a manager's wish may put off the first attempt where so much time is left until the deadline: some seconds remain for
+/// the attempt itself, and for the disk and the log.
+fn last_chance(left: Duration) -> Duration {
+    if left > LAST_CHANCE * 2 { left - LAST_CHANCE } else { left / 2 }
+}
+
 #[cfg(test)]
 mod herd;
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,11 @@ use std::{
 };
 
 use super::{attempts::Attempts, metrics::Metrics, socket::status::PendingStatus};
-use crate::spool::record::{Record, RecordId, What};
+use crate::spool::record::{Record, RecordId, WallMillis, What};
+
+/// Why nobody works on an ask of an older release.
+const UNSAID: &str = "its record doesn't say which manager it is for (an older release wrote it), and this one doesn't show its \
+                      row: signoff queue flush --manager ITS-MANAGER, or signoff queue drop";
 
 /// All asks that this process knows of, its own key's and the replayed ones: what the metrics and `signoff status` show.
 #[derive(Clone)]
@@ -21,6 +25,8 @@ struct Asks {
     own: (usize, Option<u64>),
     /// The oldest first.
     others: BTreeMap<(u64, RecordId), PendingStatus>,
+    /// Those that nobody works on, since they don't say which manager they are for.
+    unsaid: BTreeMap<(u64, RecordId), PendingStatus>,
 }
 
 impl Backlog {
@@ -36,7 +42,23 @@ impl Backlog {
 
     /// The asks of other keys.
     pub fn others(&self) -> Vec<PendingStatus> {
-        self.asks().others.values().cloned().collect()
+        let asks = self.asks();
+        asks.others.values().chain(asks.unsaid()).cloned().collect()
+    }
+
+    /// What the last look through the spool found there that is not known to be for this manager: counted as pending where it
+    /// says nothing, and it is this process's to tell (`tells`); by itself where it is for another manager.
+    pub(super) fn strangers(&self, found: &[Record], tells: bool) {
+        let (unsaid, for_others): (Vec<_>, Vec<_>) =
+            found.iter().partition(|record| record.managers.is_empty());
+        self.metrics.set_pending_for_others(for_others.len());
+        self.change(|asks| {
+            asks.unsaid = unsaid
+                .into_iter()
+                .filter(|_| tells)
+                .filter_map(|ask| Some(((ask.at, ask.id.clone()), unsaid_status(ask)?)))
+                .collect();
+        });
     }
 
     /// How it stands with another key's asks.
@@ -60,6 +82,17 @@ impl Backlog {
         });
     }
 
+    /// The manager acknowledged them; they are kept until then (Unix time in milliseconds).
+    pub(super) fn watched(&self, replayed: &[Record], until: WallMillis) {
+        self.change(|asks| {
+            for ask in replayed {
+                if let Some(status) = asks.others.get_mut(&(ask.at, ask.id.clone())) {
+                    status.watched_until = Some(until);
+                }
+            }
+        });
+    }
+
     /// These are settled, or somebody else's from now on.
     pub(super) fn replayed(&self, replayed: &[Record]) {
         self.change(|asks| {
@@ -73,13 +106,34 @@ impl Backlog {
         let mut asks = self.asks();
         change(&mut asks);
         let (own, oldest) = asks.own;
-        let oldest = oldest.into_iter().chain(asks.others.keys().next().map(|(at, _)| *at)).min();
-        self.metrics.set_pending(own + asks.others.len(), oldest);
+        let first = |asks: &BTreeMap<(u64, RecordId), _>| asks.keys().next().map(|(at, _)| *at);
+        let oldest = oldest.into_iter().chain(first(&asks.others)).chain(first(&asks.unsaid)).min();
+        self.metrics.set_pending(own + asks.others.len() + asks.unsaid().count(), oldest);
     }
 
     fn asks(&self) -> MutexGuard<'_, Asks> {
         self.asks.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Asks {
+    /// Those that say nothing and are not being worked on after all.
+    fn unsaid(&self) -> impl Iterator<Item = &PendingStatus> {
+        self.unsaid.iter().filter(|(at, _)| !self.others.contains_key(at)).map(|(_, status)| status)
+    }
+}
+
+fn unsaid_status(ask: &Record) -> Option<PendingStatus> {
+    let What::SignOff { cause, .. } = ask.what else { return None };
+    Some(PendingStatus {
+        id: ask.id.to_string(),
+        key: ask.key.to_string(),
+        cause: cause.label().to_owned(),
+        at: ask.at,
+        last_error: Some(UNSAID.to_owned()),
+        inherited: true,
+        ..PendingStatus::default()
+    })
 }
 
 #[cfg(test)]
@@ -99,8 +153,10 @@ mod tests {
             what: What::SignOff { cause: Cause::Down, drain_until: None },
             address: None,
             listed: true,
+            row_updated: None,
             at,
             pod: None,
+            managers: Default::default(),
         };
         let (asks, attempts) = ([ask(3000), ask(2000)], Attempts::new(Moment::default()));
         let shown = |count: &str, oldest: &str| {
@@ -115,6 +171,12 @@ mod tests {
         backlog.replaying(&asks, &attempts, true);
         shown("3", "2.0");
         assert_eq!(backlog.others().len(), 2);
+        backlog.watched(&asks[..1], 9000);
+        let watched =
+            |backlog: &Backlog| backlog.others().iter().map(|ask| ask.watched_until).collect::<Vec<_>>();
+        assert_eq!(watched(&backlog), [None, Some(9000)]);
+        backlog.replaying(&asks, &attempts, true);
+        assert_eq!(watched(&backlog), [None, None], "it is pending again");
         backlog.own(0, None);
         shown("2", "2.0");
         backlog.replayed(&asks);

@@ -13,15 +13,23 @@ use crate::{
         },
         succession::standing::Mode,
     },
+    identity::CONFIGURATION,
     spool::record::WallMillis,
 };
 
-/// What is degraded without endangering a sign-off: `/metrics`, and settings that only commands beside the agent read.
-const HARMLESS: [&str; 4] = ["listen", "settings", "environment", "manager"];
+/// What is degraded without endangering a sign-off of the own row: `/metrics`, settings that only commands beside the agent read,
+/// and looks at others.
+const HARMLESS: [&str; 5] = ["listen", "settings", "environment", "manager", "probes"];
 
 /// A row's state counts only if it was read so long after the last change: a list over gRPC may be that old, and a
 /// scheduler's own first keep-alive comes an interval after its start.
 const SETTLED: WallMillis = 31_000;
+
+/// Beside a scheduler without a manager.
+pub const WITHOUT_MANAGER: &str =
+    "the scheduler's configuration names no manager: there is nothing to sign off";
+/// A disk that was silent for less long is slow, and may be well: see `HANGS_AFTER` of the agent.
+const HANGS_AFTER: WallMillis = 5_000;
 
 /// A check that came out well.
 pub fn ok(name: impl Into<String>, found: impl Into<String>) -> Finding {
@@ -41,6 +49,11 @@ pub fn failed(name: impl Into<String>, found: impl Into<String>, todo: impl Into
 
 /// The agent's own findings, each named `agent: …`.
 pub fn of_status(status: &Status) -> Vec<Finding> {
+    if status.manager.none {
+        let mut findings = vec![started(status), ok("agent: manager", WITHOUT_MANAGER)];
+        findings.extend(status.degraded.iter().map(degraded));
+        return findings;
+    }
     let mut findings = vec![
         started(status),
         identity(status),
@@ -48,11 +61,28 @@ pub fn of_status(status: &Status) -> Vec<Finding> {
         row(status),
         drain(status),
         succession(status),
+        manager(status),
         queue(status),
         spool(status),
     ];
+    findings.extend(hold(status));
     findings.extend(status.degraded.iter().map(degraded));
     findings
+}
+
+/// A hold is no fault, but the row depends on the agent for as long as there is one.
+fn hold(status: &Status) -> Option<Finding> {
+    let since = status.hold_since?;
+    let why = status.hold_reason.as_deref().unwrap_or("the agent does not say why");
+    Some(warning(
+        "agent: hold",
+        format!(
+            "a stream of the agent's own has kept the row active for {} s: {why}; if the agent ends, the row is inactive until the \
+             next agent has started",
+            age(status, since)
+        ),
+        "nothing now; a restart of the scheduler's container ends it, since the scheduler then sets its row active itself",
+    ))
 }
 
 fn started(status: &Status) -> Finding {
@@ -109,12 +139,12 @@ fn scheduler(status: &Status) -> Finding {
 
 fn row(status: &Status) -> Finding {
     const NAME: &str = "agent: row";
-    let Some(row) = &status.row else {
+    let Some((state, at, how)) = known(status) else {
+        let why = status.manager.last_error.as_ref().map(|why| format!("; the last call failed: {why}"));
         let todo = "wait a moment; if it stays so, see the manager's checks";
-        return warning(NAME, "the agent has not read the row yet", todo);
+        return warning(NAME, format!("the agent has not read the row yet{}", why.unwrap_or_default()), todo);
     };
-    let read = format!("read {} s ago", age(status, row.at));
-    let inactive = match row.state {
+    let inactive = match state {
         RowWord::Active => false,
         RowWord::Inactive | RowWord::Absent | RowWord::NotActive => true,
         RowWord::Unknown => {
@@ -128,26 +158,40 @@ fn row(status: &Status) -> Finding {
     let draining = status.drain_until.is_some();
     match status.scheduler.state {
         // It says nothing of what came after it.
-        _ if row.at < changed(status) + SETTLED => {}
+        _ if at < changed(status) + SETTLED => {}
         SchedulerState::Serving if inactive && !draining => {
             return warning(
                 NAME,
-                format!("not active though the scheduler serves ({read})"),
+                format!("not active though the scheduler serves ({how})"),
                 "nothing where it was signed off just now: with --repair on the agent gives the row back within two \
                  keep-alive intervals of seeing it; if it stays so, see the agent's log",
             );
         }
-        SchedulerState::Serving if !inactive && draining => return going(NAME, &read),
-        SchedulerState::Down if !inactive => return going(NAME, &read),
+        SchedulerState::Serving if !inactive && draining => return going(NAME, &how),
+        SchedulerState::Down if !inactive => return going(NAME, &how),
         _ => {}
     }
-    ok(NAME, format!("{} ({read})", if inactive { "not active" } else { "active" }))
+    ok(NAME, format!("{} ({how})", if inactive { "not active" } else { "active" }))
 }
 
-fn going(name: &str, read: &str) -> Finding {
+/// What is known best of the row, since or at when, and how.
+fn known(status: &Status) -> Option<(RowWord, WallMillis, String)> {
+    if let Some(known) = &status.row_known {
+        let ago = age(status, known.at);
+        match known.by.as_str() {
+            "hold" => return Some((known.state, known.at, format!("held by the agent for {ago} s"))),
+            "sign-off" => return Some((known.state, known.at, format!("signed off {ago} s ago"))),
+            _ => {}
+        }
+    }
+    let row = status.row.as_ref()?;
+    Some((row.state, row.at, format!("read {} s ago", age(status, row.at))))
+}
+
+fn going(name: &str, how: &str) -> Finding {
     warning(
         name,
-        format!("active though the scheduler is going or gone ({read})"),
+        format!("active though the scheduler is going or gone ({how})"),
         "nothing, the agent signs it off; if it stays so, see `agent: queue` and the manager's checks",
     )
 }
@@ -184,8 +228,9 @@ fn succession(status: &Status) -> Finding {
                 "another scheduler seems to live under this hostname: {}",
                 succession.contested.join(", ")
             ),
-            "give each Kubernetes cluster a manager.schedulerClusterID of its own, or other hostnames; see that a \
-             force-deleted pod ends; if nobody is there, that row is still to be signed off",
+            "signoff reconcile explain ID says what is known of that row. If a scheduler lives there, give each Kubernetes cluster \
+             a manager.schedulerClusterID of its own, or other hostnames, or see that a force-deleted pod ends; if nobody does, \
+             signoff reconcile --apply signs the row off",
         );
     }
     let why = succession.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
@@ -194,6 +239,27 @@ fn succession(status: &Status) -> Finding {
         Mode::Report => ok(NAME, "reports rows that earlier incarnations left active, and leaves them"),
         Mode::Off => ok(NAME, format!("off{why}")),
     }
+}
+
+/// How the agent itself gets on with the manager; the endpoints are looked at from here too.
+fn manager(status: &Status) -> Finding {
+    const NAME: &str = "agent: manager";
+    let manager = &status.manager;
+    let last = manager.last_error.as_ref().map(|why| format!("; the last call failed: {why}"));
+    let last = last.unwrap_or_default();
+    if !manager.answered {
+        return warning(NAME, format!("has not answered the agent yet{last}"), "see the manager's checks");
+    }
+    if let Some(why) = &manager.rest_error {
+        return warning(
+            NAME,
+            format!(
+                "rows can't be read over REST, and are read over gRPC, where they may be 30 s old: {why}{last}"
+            ),
+            "see the checks of the REST endpoints and `sign-in`",
+        );
+    }
+    ok(NAME, format!("has answered the agent{last}"))
 }
 
 fn queue(status: &Status) -> Finding {
@@ -231,25 +297,44 @@ fn queue(status: &Status) -> Finding {
 fn spool(status: &Status) -> Finding {
     const NAME: &str = "agent: spool";
     let spool = &status.spool;
-    if spool.corrupt > 0 {
-        return warning(
+    if let Some(unknown) = spool.unknown(status.now) {
+        let found = format!("what is in {} is {unknown}", spool.dir);
+        // One that is only slow says so by the next time.
+        if spool.silent_since.is_some_and(|since| status.now.saturating_sub(since) < HANGS_AFTER) {
+            return warning(NAME, found, "run this again; if the disk is often so slow, find a faster one");
+        }
+        return failed(
             NAME,
-            format!("{} damaged file(s) were set aside in {}", spool.corrupt, spool.dir),
-            "look at the files named .corrupt: a sign-off in them was lost; see that the manager's rows are right, and remove them",
+            found,
+            "see what is wrong with that volume (its disk, its server, its node), and the check `spool`: while it doesn't \
+             answer, a sign-off that the manager doesn't acknowledge is lost with the agent",
         );
     }
-    if spool.newer > 0 {
+    if let Some(corrupt @ 1..) = spool.corrupt {
         return warning(
             NAME,
-            format!("{} record(s) of a newer version are left alone in {}", spool.newer, spool.dir),
+            format!("{corrupt} damaged file(s) were set aside in {}", spool.dir),
+            "a pending sign-off may have been in one: signoff reconcile shows whether a row is wrong; once none is, the files \
+             named .corrupt may be removed",
+        );
+    }
+    if let Some(newer @ 1..) = spool.newer {
+        return warning(
+            NAME,
+            format!("{newer} record(s) of a newer version are left alone in {}", spool.dir),
             "run the newer signoff, which settles them",
         );
     }
-    ok(NAME, format!("{} ask(s) and {} mark(s) in {}", spool.asks, spool.marks, spool.dir))
+    let count = |number: Option<u64>| number.unwrap_or_default();
+    ok(NAME, format!("{} ask(s) and {} mark(s) in {}", count(spool.asks), count(spool.marks), spool.dir))
 }
 
 fn degraded(degradation: &Degradation) -> Finding {
     let Degradation { reason, why } = degradation;
+    if reason == CONFIGURATION {
+        let todo = "mend the flags or variables that are named: the agent takes them at its next start";
+        return failed("agent: configuration", why, todo);
+    }
     let name = format!("agent: without {reason}");
     let todo =
         "mend that; the agent tries again by itself (scheduler.yaml, spool, ports) or at its next start";

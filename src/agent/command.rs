@@ -10,6 +10,7 @@ use super::{
     moment::Moment,
     socket::{PreStopAnswer, Status},
 };
+use crate::identity::Settings;
 
 /// What others ask of the shell.
 pub enum Command {
@@ -22,8 +23,21 @@ pub enum Command {
         /// Where the answer goes.
         answer: oneshot::Sender<PreStopAnswer>,
     },
+    /// The scheduler registers another key, or is watched elsewhere, than this shell knows.
+    TakeUp(Box<TakeUp>),
     /// What is known.
     Status(oneshot::Sender<Box<Status>>),
+}
+
+/// What an agent is to go on with.
+#[derive(Debug, Clone)]
+pub struct TakeUp {
+    /// The settings from now on.
+    pub settings: Settings,
+    /// The row of the key that was answered for so far is inactive: nothing is left to be signed off.
+    pub is_signed_off: bool,
+    /// Else when that row was last written (`updated_at`), as the look shows that proved the other key.
+    pub old_updated: Option<String>,
 }
 
 /// The shell has ended.

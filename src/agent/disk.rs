@@ -3,7 +3,8 @@
 //! [`Disk`] always exists: the spool is opened on its thread, and opened again for as long as that fails. Operations run one after
 //! the other, in the order they were given. Whoever asks for one waits for it at most the patience (500 ms), then hears
 //! [`DiskError::Slow`]; the operation still runs when the disk wakes. While one is overdue, new ones are still queued, but answered
-//! `Slow` at once. What nobody waits for any more is told through the channel of [`Report`]s that [`Disk::start`] returns.
+//! `Slow` at once. What nobody waits for any more is told through the channel of [`Report`]s that [`Disk::start`] returns; that the
+//! thread hangs, whoever waits for it or nobody, through [`Disk::silence`].
 //!
 //! The patience is the runtime's time: with tokio's time paused it is over as soon as nothing else is to be done.
 
@@ -11,27 +12,42 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
+use self::silence::Silence;
 use super::arrivals::Arrivals;
 use crate::{
+    files,
     key::SchedulerKey,
     spool::{
-        Adopted, Count, Limits, Marks, Settled, Spool, SpoolError, Taken,
+        Adopted, Count, Holder, Limits, Marks, Settled, Spool, SpoolError, Taken, Unheld,
         record::{Kind, Record, RecordId},
         volume::{self, Durability},
     },
 };
 
+mod silence;
+
+pub use silence::Overdue;
+
 /// How long an operation is waited for.
 pub const PATIENCE: Duration = Duration::from_millis(500);
+/// An operation that nobody waits for, or somebody for as long as it takes, is overdue after this: thousands of records take seconds.
+const LONG: Duration = Duration::from_secs(10);
+/// How long a command waits for all of a spool: a full one takes a slow disk seconds.
+pub const WHOLE_SPOOL: Duration = Duration::from_secs(15);
+/// How long the spool's opening waits for what tells how long its volume lives.
+const FOUND_WITHIN: Duration = Duration::from_millis(100);
 /// How many operations may wait for the disk.
 const BACKLOG: usize = 1024;
 /// How soon a spool that could not be opened is opened again, and what it owes is tried again, without any operation that asks for it.
@@ -100,13 +116,17 @@ enum Jobs {
 struct Shared {
     dir: PathBuf,
     jobs: Jobs,
-    overdue: Arc<AtomicUsize>,
+    silence: Arc<Silence>,
     reports: mpsc::UnboundedSender<Report>,
     state: watch::Receiver<SpoolState>,
     durability: Arc<OnceLock<Durability>>,
     arrivals: OnceLock<Arc<Arrivals>>,
+    holder: OnBehalf,
     patience: Duration,
 }
+
+/// On whose behalf the spool is used, however often it is opened; `None` before that was said.
+type OnBehalf = Arc<Mutex<Option<Holder>>>;
 
 /// A handle on the disk's thread. The thread ends, and lets go of the spool, once all handles are gone and what they queued is done.
 #[derive(Clone)]
@@ -125,6 +145,16 @@ impl Disk {
         Self::start_with(dir, PATIENCE, REOPEN, open)
     }
 
+    /// As [`Disk::start`], of a spool that is there: its directory is not made.
+    pub fn start_in(dir: impl Into<PathBuf>, limits: Limits) -> (Self, mpsc::UnboundedReceiver<Report>) {
+        let dir = dir.into();
+        let open = {
+            let dir = dir.clone();
+            move || Spool::open_existing(&dir, limits)
+        };
+        Self::start_with(dir, PATIENCE, REOPEN, open)
+    }
+
     fn start_with(
         dir: PathBuf,
         patience: Duration,
@@ -136,19 +166,28 @@ impl Disk {
         let (said, state) = watch::channel(SpoolState::Opening);
         // Where no thread can be started the queue goes with the closure, and every operation is answered `Gone`.
         let durability = Arc::new(OnceLock::new());
+        let holder = OnBehalf::default();
         let thread = {
-            let (dir, durability) = (dir.clone(), Arc::clone(&durability));
+            let (dir, durability, holder) = (dir.clone(), Arc::clone(&durability), Arc::clone(&holder));
             move || {
-                durability.get_or_init(|| volume::durability(&dir, Path::new(volume::MOUNTINFO)));
-                serve(&queue, Server { open, said, spool: None }, reopen);
+                find_out(&durability, move || volume::durability(&dir, Path::new(volume::MOUNTINFO)));
+                serve(&queue, Server { open, said, holder, spool: None }, reopen);
             }
         };
         drop(std::thread::Builder::new().name("spool".to_owned()).spawn(thread));
-        let overdue = Arc::new(AtomicUsize::new(0));
         let jobs = Jobs::Thread { queue: jobs, waiting: Arc::default() };
-        let arrivals = OnceLock::new();
-        let shared = Shared { dir, jobs, overdue, reports, state, durability, arrivals, patience };
+        let (arrivals, silence) = (OnceLock::new(), Arc::default());
+        let shared = Shared { dir, jobs, silence, reports, state, durability, arrivals, holder, patience };
         (Self { shared: Arc::new(shared) }, reported)
+    }
+
+    /// From now on the spool is used on this one's behalf, without waiting.
+    pub fn hold_for(&self, holder: Holder) {
+        *self.shared.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(holder.clone());
+        self.send("hold-for", move |spool| {
+            spool.hold_for(holder.completed_by_the_resolver());
+            Ok(())
+        });
     }
 
     /// The spool's directory.
@@ -190,6 +229,7 @@ impl Disk {
     ) -> Result<T, DiskError> {
         let shared = &self.shared;
         let (answer, mut answered) = oneshot::channel();
+        let asked = Instant::now();
         self.queue(move |spool| {
             let result = spool.and_then(operation);
             if let Err(unheard) = answer.send(result) {
@@ -197,7 +237,7 @@ impl Disk {
             }
         })?;
         let slow = || DiskError::Slow { dir: shared.dir.clone(), waited: shared.patience };
-        if shared.overdue.load(Ordering::SeqCst) > 0 {
+        if shared.silence.is() {
             return Err(slow());
         }
         match tokio::time::timeout(shared.patience, &mut answered).await {
@@ -209,18 +249,29 @@ impl Disk {
                 if let Ok(result) = answered.try_recv() {
                     return Ok(result?);
                 }
-                // Overdue until the thread has come past everything that is queued now.
-                shared.overdue.fetch_add(1, Ordering::SeqCst);
-                let overdue = Arc::clone(&shared.overdue);
-                let queued = self.queue(move |_| {
-                    overdue.fetch_sub(1, Ordering::SeqCst);
-                });
-                if queued.is_err() {
-                    shared.overdue.fetch_sub(1, Ordering::SeqCst);
-                }
+                self.overdue(asked);
                 Err(slow())
             }
         }
+    }
+
+    /// What was asked then is overdue, until the thread has come past everything that is queued now.
+    fn overdue(&self, asked: Instant) {
+        self.shared.silence.begins(asked);
+        let silence = Arc::clone(&self.shared.silence);
+        if self.queue(move |_| silence.ends()).is_err() {
+            self.shared.silence.ends();
+        }
+    }
+
+    /// Since when the disk has not answered; changes are seen on the receiver.
+    pub fn silence(&self) -> watch::Receiver<Overdue> {
+        self.shared.silence.watch()
+    }
+
+    /// For how long the disk has not answered; `None` where it does.
+    pub fn silent_for(&self) -> Option<Duration> {
+        Some(self.shared.silence.watch().borrow().since()?.elapsed())
     }
 
     /// Writes an ask. May be repeated after any error, with the same record.
@@ -259,9 +310,14 @@ impl Disk {
         self.run("look-for-dropped", move |spool| Ok(spool.vanished(&asks))).await.unwrap_or_default()
     }
 
-    /// How many files of each kind there are: see [`Spool::count`].
-    pub async fn count(&self) -> Result<Count, DiskError> {
-        self.run_or_late(|spool| spool.count(), |_| ()).await
+    /// How many files of each kind there are (see [`Spool::count`]), and this key's marks that this process holds.
+    pub async fn survey(&self, key: SchedulerKey) -> Result<(Count, Vec<Record>), DiskError> {
+        let survey = move |spool: &mut Spool| {
+            let marks = spool.held().filter(|(kind, record)| *kind == Kind::Mark && record.key == key);
+            let marks = marks.map(|(_, record)| record.clone()).collect();
+            Ok((spool.count()?, marks))
+        };
+        self.run_or_late(survey, |_| ()).await
     }
 
     /// Takes what dead processes left for `key`: see [`Spool::take_own`]. `late` gets it where the disk was slow.
@@ -294,18 +350,34 @@ impl Disk {
         self.shared.arrivals.get_or_init(|| Arc::new(Arrivals::of_the_kernel()))
     }
 
-    /// Takes what dead processes left for all keys: see [`Spool::adopt_foreign`]. Waits for as long as that takes.
-    pub async fn adopt_all(&self) -> Result<Option<Taken>, DiskError> {
-        self.run_patiently(|spool| spool.adopt_foreign(None)).await
+    /// Takes all that nobody holds for this process's manager: see [`Spool::take_unheld`]. Waits for as long as that takes,
+    /// at most `limit`.
+    pub async fn take_unheld(&self, limit: Duration) -> Result<Unheld, DiskError> {
+        self.in_time(limit, self.run_patiently(Spool::take_unheld)).await
     }
 
-    /// The keys whose asks this process holds. Waits for as long as that takes, for what was queued before it too.
-    pub async fn asking(&self) -> Result<BTreeSet<SchedulerKey>, DiskError> {
-        self.run_patiently(|spool| {
+    /// Takes these asks, whoever they are for: see [`Spool::take_these`]. Waits for as long as that takes, at most `limit`.
+    pub async fn take_these(&self, ids: Vec<RecordId>, limit: Duration) -> Result<Taken, DiskError> {
+        self.in_time(limit, self.run_patiently(move |spool| spool.take_these(&ids))).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        limit: Duration,
+        operation: impl Future<Output = Result<T, DiskError>>,
+    ) -> Result<T, DiskError> {
+        let slow = |_| DiskError::Slow { dir: self.shared.dir.clone(), waited: limit };
+        tokio::time::timeout(limit, operation).await.map_err(slow)?
+    }
+
+    /// The keys whose asks this process holds. Waits for as long as that takes, at most `limit`, for what was queued before it
+    /// too.
+    pub async fn asking(&self, limit: Duration) -> Result<BTreeSet<SchedulerKey>, DiskError> {
+        let asking = self.run_patiently(|spool| {
             let asks = spool.held().filter(|(kind, _)| *kind == Kind::Ask);
             Ok(asks.map(|(_, record)| record.key.clone()).collect())
-        })
-        .await
+        });
+        self.in_time(limit, asking).await
     }
 
     /// As [`Disk::run`], without any patience that could end.
@@ -313,13 +385,21 @@ impl Disk {
         &self,
         operation: impl FnOnce(&mut Spool) -> Result<T, SpoolError> + Send + 'static,
     ) -> Result<T, DiskError> {
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
+        let asked = Instant::now();
         self.queue(move |spool| {
             // Only a process that is ending does not listen.
             let _ = answer.send(spool.and_then(operation));
         })?;
         let gone = |_| DiskError::Gone { dir: self.shared.dir.clone() };
-        Ok(answered.await.map_err(gone)??)
+        let answer = match tokio::time::timeout(LONG, &mut answered).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.overdue(asked);
+                answered.await
+            }
+        };
+        Ok(answer.map_err(gone)??)
     }
 
     /// Lets go of records, and of all marks of their key, without waiting.
@@ -344,19 +424,32 @@ impl Disk {
         let _ = self.run_or_late(|_| Ok(()), |_| ()).await;
     }
 
-    /// Queues an operation that nobody waits for.
+    /// Queues an operation that nobody waits for. Needs to be called within a tokio runtime.
     fn send(
         &self,
         name: &'static str,
         operation: impl FnOnce(&mut Spool) -> Result<(), SpoolError> + Send + 'static,
     ) {
-        let reports = self.shared.reports.clone();
+        let (reports, asked) = (self.shared.reports.clone(), Instant::now());
+        let (done, ended) = oneshot::channel::<()>();
         let queued = self.queue(move |spool| {
             if let Err(error) = spool.and_then(operation) {
                 // Nobody may listen.
                 let _ = reports.send(Report { operation: name, result: Err(error) });
             }
+            drop(done);
         });
+        if queued.is_ok() && !self.shared.silence.is() {
+            // Keeps the thread no longer than its handles do.
+            let shared = Arc::downgrade(&self.shared);
+            tokio::spawn(async move {
+                if tokio::time::timeout(LONG, ended).await.is_err()
+                    && let Some(shared) = shared.upgrade()
+                {
+                    Self { shared }.overdue(asked);
+                }
+            });
+        }
         if let Err(error) = queued {
             let source = std::io::Error::other(error.to_string());
             let refused = SpoolError::Io { doing: name, path: self.shared.dir.clone(), source };
@@ -392,10 +485,18 @@ impl Disk {
     }
 }
 
+/// Has `find` say how long the spool's volume lives. That is known before the first operation is answered, unless what tells it
+/// hangs: that must not keep the spool closed.
+fn find_out(durability: &Arc<OnceLock<Durability>>, find: impl FnOnce() -> Durability + Send + 'static) {
+    let durability = Arc::clone(durability);
+    drop(files::within_blocking(FOUND_WITHIN, move || _ = durability.set(find())));
+}
+
 /// What runs the operations: opens, and opens again.
 struct Server<F> {
     open: F,
     said: watch::Sender<SpoolState>,
+    holder: OnBehalf,
     spool: Option<Spool>,
 }
 
@@ -406,7 +507,12 @@ impl<F: Fn() -> Result<Spool, SpoolError>> Server<F> {
             Ok(_) => SpoolState::Open,
             Err(error) => SpoolState::Refused(error.to_string().into()),
         });
-        Ok(self.spool.insert(opened?))
+        let mut spool = opened?;
+        let holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(holder) = holder {
+            spool.hold_for(holder.completed_by_the_resolver());
+        }
+        Ok(self.spool.insert(spool))
     }
 
     fn run(&mut self, job: Job) {
@@ -474,8 +580,10 @@ impl Disk {
         let (jobs, mut queue) = mpsc::channel::<Job>(BACKLOG);
         let (reports, reported) = mpsc::unbounded_channel();
         let (said, state) = watch::channel(SpoolState::Opening);
+        let holder = OnBehalf::default();
+        let for_server = Arc::clone(&holder);
         tokio::spawn(async move {
-            let mut server = Server { open, said, spool: None };
+            let mut server = Server { open, said, holder: for_server, spool: None };
             turn().await;
             server.tend();
             loop {
@@ -493,9 +601,10 @@ impl Disk {
                 }
             }
         });
-        let (overdue, durability) = (Arc::default(), Arc::default());
+        let (silence, durability) = (Arc::default(), Arc::default());
         let (jobs, arrivals) = (Jobs::Task(jobs), Arc::new(arrivals).into());
-        let shared = Shared { dir, jobs, overdue, reports, state, durability, arrivals, patience: PATIENCE };
+        let patience = PATIENCE;
+        let shared = Shared { dir, jobs, silence, reports, state, durability, arrivals, holder, patience };
         (Self { shared: Arc::new(shared) }, reported)
     }
 }

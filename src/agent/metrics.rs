@@ -21,17 +21,25 @@ use crate::{manager::Outcome, spool::record::Cause};
 /// The `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Upper bounds in seconds: a healthy sign-off takes 3 ms, one through a manager without Redis 5 to 7 s.
+/// Upper bounds in seconds: a healthy sign-off takes 3 ms on loopback and some 20 ms in a cluster, one through a manager without
+/// Redis 5 to 7 s.
 const ATTEMPT_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// How an ask can be settled.
-const SETTLED: [Verdict; 4] = [Verdict::Confirmed, Verdict::Absent, Verdict::Superseded, Verdict::Dropped];
+const SETTLED: [Verdict; 6] = [
+    Verdict::Confirmed,
+    Verdict::Absent,
+    Verdict::NeverRegistered,
+    Verdict::Superseded,
+    Verdict::Dropped,
+    Verdict::Contested,
+];
 
 const CAUSES: [Cause; 5] = [Cause::PreStop, Cause::Sigterm, Cause::Down, Cause::Revived, Cause::Predecessor];
 
 /// What can come of a predecessor: see the module `succession`.
-const PREDECESSORS: [&str; 3] = ["signed-off", "contested", "reported"];
+const PREDECESSORS: [&str; 4] = ["signed-off", "contested", "reported", "undecided"];
 
 /// The labels of `Outcome::label`.
 const OUTCOMES: [&str; 5] = ["confirmed", "absent", "rejected", "failed", "unknown"];
@@ -86,6 +94,7 @@ pub struct Metrics {
     scheduler_up: Known,
     degraded: Family<Reason, Gauge>,
     pending: Gauge,
+    pending_for_others: Gauge,
     oldest_pending: Gauge<f64, AtomicU64>,
     inherited: Counter,
     predecessors: Family<PredecessorLabels, Counter>,
@@ -114,6 +123,7 @@ impl Metrics {
             scheduler_up: Known::default(),
             degraded: Family::default(),
             pending: Gauge::default(),
+            pending_for_others: Gauge::default(),
             oldest_pending: Gauge::default(),
             inherited: Counter::default(),
             predecessors: Family::default(),
@@ -169,6 +179,11 @@ impl Metrics {
             self.degraded.clone(),
         );
         registry.register("pending_signoffs", "Sign-offs asked and not yet settled", self.pending.clone());
+        registry.register(
+            "pending_for_others",
+            "Pending sign-offs on the spool that are for another Dragonfly's manager: its own agent, or queue flush, settles them",
+            self.pending_for_others.clone(),
+        );
         registry.register_with_unit(
             "oldest_pending_timestamp",
             "When the oldest pending sign-off was asked, as Unix time (0: none is pending)",
@@ -182,7 +197,7 @@ impl Metrics {
         );
         registry.register(
             "predecessors",
-            "Active rows of this hostname with another IP, by what came of them: signed-off, contested, reported",
+            "Active rows of this hostname with another IP, by verdict: signed-off, contested, reported, undecided",
             self.predecessors.clone(),
         );
         registry.register(
@@ -234,6 +249,11 @@ impl Metrics {
         self.pending.set(i64::try_from(count).unwrap_or(i64::MAX));
         let seconds = oldest.map_or(0.0, |millis| Duration::from_millis(millis).as_secs_f64());
         self.oldest_pending.set(seconds);
+    }
+
+    /// Sets how many asks on the spool are for another manager.
+    pub fn set_pending_for_others(&self, count: usize) {
+        self.pending_for_others.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Counts pending sign-offs found on the spool.
@@ -314,6 +334,7 @@ mod tests {
                 "signoff_identity_known",
                 "signoff_inherited_total",
                 "signoff_oldest_pending_timestamp_seconds",
+                "signoff_pending_for_others",
                 "signoff_pending_signoffs",
                 "signoff_predecessors_total",
                 "signoff_restored_total",

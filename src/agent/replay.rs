@@ -2,30 +2,43 @@
 //! forgotten.
 //!
 //! The key is looked at before each attempt: if something answers at its ip:port and no other row has that ip:port, it lives
-//! and the ask is superseded; if another row has it, the address was reused and the sign-off goes on. An ask for a predecessor
-//! alone is acknowledged at most once: a row that is active again after that lives, and the ask is superseded. One that was
-//! dropped by hand meanwhile is not signed off.
+//! and the ask is superseded; if another row has it, the address was reused and the sign-off goes on. Where a connection tells
+//! nothing, the keep-alive times do, if the manager shows them. An ask for a predecessor alone is tried at most once: see
+//! [`once`]. One that was dropped by hand meanwhile is not signed off.
+//!
+//! `record not found` settles an ask only if its row was seen in this manager. One whose scheduler never served and whose row the
+//! manager never had is settled as [`Verdict::NeverRegistered`] once the manager has said so twice, a minute apart, with nobody at
+//! its address: whatever its scheduler may still have sent has been applied by then, and would have made an inactive row.
+//!
+//! What is not known to be for this manager ([`Origin::Stranger`]) was seen in it, and only a confirmation settles it: whatever
+//! else becomes of it, it is let go of as it was.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tracing::{debug, info, warn};
 
+use self::once::Before;
 use super::{
-    attempts::{ATTEMPT_LIMIT, AttemptId, Attempts, Ended, Urgency},
+    attempts::{ATTEMPT_LIMIT, AttemptId, Attempts, Ended, LINGER, Urgency},
     backlog::Backlog,
     clock::Clock,
     disk::Disk,
+    hearing::Hearing,
     lifecycle::Verdict,
     look::{self, Look},
     metrics::Metrics,
     moment::Moment,
+    say,
 };
 use crate::{
     key::SchedulerKey,
     manager::{AttemptOptions, Freshness, LIST_AGE, Manager, Outcome, RowState},
+    net::Prober,
     spool::record::{Cause, Record, RecordId, What},
 };
+
+mod once;
 
 /// How soon a read or a look that could not be made is made again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -41,6 +54,12 @@ const AT_ONCE: usize = 32;
 /// time. Over gRPC each read is a list of all active rows; and whoever writes to the disk meanwhile waits for this many at most.
 const READS_AT_ONCE: usize = 4;
 
+/// How far apart the manager is asked twice for a row that it never had: nothing is applied later than this.
+const NEVER_REGISTERED_AFTER: Duration = LINGER;
+
+/// How long asks that were found are held while no look tells anything: their own agent may start meanwhile, and know.
+const UNCLEAR_FOR: Duration = Duration::from_secs(60);
+
 /// How long asks are worked on though others wait for their room.
 const TURN: Duration = Duration::from_secs(600);
 
@@ -49,6 +68,8 @@ const TURN: Duration = Duration::from_secs(600);
 pub struct Replay {
     /// The manager.
     pub manager: Arc<dyn Manager>,
+    /// Looks at addresses.
+    pub prober: Arc<Prober>,
     /// The spool's thread.
     pub disk: Disk,
     /// Counters.
@@ -61,13 +82,47 @@ pub struct Replay {
     reads: Arc<Semaphore>,
 }
 
+/// Writes an ask of another key before anything is done for it. Answers whether it is on disk; where not, that is counted and said.
+pub async fn write_ask(disk: &Disk, metrics: &Metrics, ask: &Record) -> bool {
+    let written = disk.write_ask(ask.clone()).await;
+    if let Err(error) = &written {
+        metrics.spool_error();
+        // There are few of these in an agent's life.
+        say::not_persisted(&ask.key, error, &say::Said::default());
+    }
+    written.is_ok()
+}
+
 /// Who made the asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// A process that is dead, and may have left attempts that are still applied.
-    Spool,
+    Spool {
+        /// The scheduler was seen serving.
+        served: bool,
+    },
+    /// The same, of a process that may have been another manager's: this one shows such a row.
+    Stranger {
+        /// It is held while the manager can't be reached, and so kept from its own manager's agent.
+        patient: bool,
+    },
     /// This process, just now.
     Own,
+}
+
+impl Origin {
+    fn is_inherited(self) -> bool {
+        self != Self::Own
+    }
+
+    fn is_stranger(self) -> bool {
+        matches!(self, Self::Stranger { .. })
+    }
+
+    /// Held any longer it would be kept from its own manager's agent.
+    fn gives_up(self) -> bool {
+        self == Self::Stranger { patient: false }
+    }
 }
 
 /// One key's asks on their way to being settled.
@@ -77,12 +132,33 @@ struct Job {
     origin: Origin,
     attempts: Attempts,
     listed: bool,
+    /// When the manager first said that there is no such row, which it never showed.
+    not_found: Option<Moment>,
     until: Option<Moment>,
     said_unknown: bool,
     said_failure: bool,
+    /// An attempt was begun of which it isn't known that it was not applied: of a predecessor there is no other then.
+    maybe_applied: bool,
+    /// Nothing but its row's times says that it is gone: to be read right before an attempt.
+    by_its_times: bool,
+    /// What the manager's lists say of the key.
+    hearing: Hearing,
+    /// They show no times: none is asked for until then.
+    untold_until: Option<Moment>,
+    /// Since when no look told whether its scheduler lives.
+    unclear_since: Option<Moment>,
+    /// It was found, and gives way.
+    in_turn: bool,
 }
 
 impl Job {
+    /// The manager says that there is no such row, which it never showed. Answers when that is known for good: there never was
+    /// one. A scheduler that was seen serving has registered somewhere; its key is wrong, then, and a person is needed.
+    fn never_registered_at(&mut self, now: Moment) -> Option<Moment> {
+        let first = *self.not_found.get_or_insert(now);
+        (self.origin == Origin::Spool { served: false }).then(|| first + NEVER_REGISTERED_AFTER)
+    }
+
     fn urgency(&self, now: Moment) -> Urgency {
         self.until.map_or(Urgency::Background, |until| Urgency::Urgent(until - now))
     }
@@ -104,17 +180,42 @@ enum Step {
     LookAgain,
 }
 
+/// A job, until it ends or is given up.
+struct Held<'a> {
+    replay: &'a Replay,
+    job: Job,
+    is_settled: bool,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.replay.backlog.replayed(&self.job.asks);
+        if !self.is_settled {
+            // Whoever adopts next may have them.
+            let ids = self.job.asks.iter().map(|ask| ask.id.clone()).collect();
+            match self.job.origin {
+                // Its marks were not taken.
+                Origin::Stranger { .. } => self.replay.disk.release(ids),
+                Origin::Spool { .. } | Origin::Own => {
+                    self.replay.disk.release_with_marks(ids, self.job.key.clone());
+                }
+            }
+        }
+    }
+}
+
 impl Replay {
     /// A replay of nothing yet.
     pub fn new(
         manager: Arc<dyn Manager>,
+        prober: Arc<Prober>,
         disk: Disk,
         metrics: Metrics,
         backlog: Backlog,
         clock: Clock,
     ) -> Self {
         let [turns, reads] = [AT_ONCE, READS_AT_ONCE].map(|at_once| Arc::new(Semaphore::new(at_once)));
-        Self { manager, disk, metrics, backlog, clock, turns, reads }
+        Self { manager, prober, disk, metrics, backlog, clock, turns, reads }
     }
 
     /// Settles one key's asks, for as long as that takes, at most until `until`. Answers how they were settled; `Queued` if out
@@ -127,15 +228,16 @@ impl Replay {
         until: Option<Moment>,
         progress: &(dyn Fn(&str) + Send + Sync),
     ) -> Verdict {
-        self.settle_until(key, asks, origin, until, progress, std::future::pending()).await
+        self.settle_until(key, asks, origin, until, progress, None::<std::future::Pending<()>>).await
     }
 
-    /// Settles one key's asks that were found in the spool. They give way to others that wait once they had [`TURN`]; an attempt
+    /// Settles one key's asks that were found in the spool, so many that others may wait for their room. They give way to others that wait once they had [`TURN`]; an attempt
     /// that is under way then is one of those that whoever takes them reckons with.
     pub async fn settle_in_turn(
         &self,
         key: SchedulerKey,
         asks: Vec<Record>,
+        origin: Origin,
         mut others_wait: watch::Receiver<bool>,
     ) -> Verdict {
         let over = async {
@@ -145,7 +247,7 @@ impl Replay {
                 std::future::pending().await
             }
         };
-        self.settle_until(key, asks, Origin::Spool, None, &|_| (), over).await
+        self.settle_until(key, asks, origin, None, &|_| (), Some(over)).await
     }
 
     async fn settle_until(
@@ -155,14 +257,15 @@ impl Replay {
         origin: Origin,
         until: Option<Moment>,
         progress: &(dyn Fn(&str) + Send + Sync),
-        over: impl Future<Output = ()>,
+        over: Option<impl Future<Output = ()>>,
     ) -> Verdict {
         let mut attempts = Attempts::new(self.clock.now().at);
-        if origin == Origin::Spool {
+        if origin.is_inherited() {
             attempts.linger(self.clock.now().at);
         }
-        let mut job = Job {
+        let job = Job {
             listed: asks.iter().any(|ask| ask.listed),
+            not_found: None,
             origin,
             attempts,
             key,
@@ -170,19 +273,27 @@ impl Replay {
             until,
             said_unknown: false,
             said_failure: false,
+            maybe_applied: origin.is_inherited(),
+            by_its_times: false,
+            hearing: Hearing::default(),
+            untold_until: None,
+            unclear_since: None,
+            in_turn: over.is_some(),
         };
         self.show(&job);
+        let mut held = Held { replay: self, job, is_settled: false };
+        let over = async {
+            match over {
+                Some(over) => over.await,
+                None => std::future::pending().await,
+            }
+        };
         let verdict = tokio::select! {
             biased;
-            verdict = self.settle_job(&mut job, progress) => verdict,
+            verdict = self.settle_job(&mut held.job, progress) => verdict,
             () = over => Verdict::Queued,
         };
-        self.backlog.replayed(&job.asks);
-        if verdict == Verdict::Queued {
-            // Whoever adopts next may have them.
-            let ids = job.asks.into_iter().map(|ask| ask.id).collect();
-            self.disk.release_with_marks(ids, job.key);
-        }
+        held.is_settled = verdict != Verdict::Queued;
         verdict
     }
 
@@ -192,6 +303,12 @@ impl Replay {
             if job.until.is_some_and(|until| now >= until) {
                 return Verdict::Queued;
             }
+            if job.once() && job.maybe_applied {
+                if let Some(verdict) = self.after_an_attempt(job, progress).await {
+                    return verdict;
+                }
+                job.maybe_applied = false;
+            }
             // The semaphore is never closed.
             let turn = tokio::select! {
                 biased;
@@ -200,15 +317,23 @@ impl Replay {
             };
             // Both in boxes of their own: thousands wait, for their turn or in a watch, with neither.
             match Box::pin(self.look(job)).await {
-                Look::Lives => return self.forget(job, Verdict::Superseded).await,
+                Look::Lives => {
+                    progress("something answers at its address");
+                    return self.forget(job, Verdict::Superseded).await;
+                }
                 Look::Unclear(why) => {
                     drop(turn);
                     progress(&why);
+                    let since = *job.unclear_since.get_or_insert(now);
+                    let is_for_long = job.in_turn && now >= since + UNCLEAR_FOR;
+                    if job.origin.gives_up() || is_for_long {
+                        return Verdict::Queued;
+                    }
                     debug!(scheduler.key = %job.key, reason = why, "Can't tell yet whether a scheduler lives.");
                     self.pause(job, now + AGAIN).await;
                     continue;
                 }
-                Look::Silent(_) | Look::Reused(_) => {}
+                Look::Silent(_) | Look::Reused(_) => job.unclear_since = None,
             }
             let settled = match Box::pin(self.sign_off(job, turn, progress)).await {
                 Step::Settled(verdict) => Some(verdict),
@@ -242,10 +367,21 @@ impl Replay {
             if stale && !job.attempts.under_way() {
                 return Step::LookAgain;
             }
-            let hedge = job.attempts.may_hedge(now);
+            let hedge = job.attempts.may_hedge(now) && !job.once();
             if !stale && (hedge || job.attempts.may_begin(now)) {
                 if self.were_dropped(job).await {
                     return Step::Settled(self.forget(job, Verdict::Dropped).await);
+                }
+                if job.once() {
+                    match self.before_an_attempt(job).await {
+                        Before::Go => {}
+                        Before::Settled(verdict) => return Step::Settled(verdict),
+                        Before::Wait => {
+                            drop(turn);
+                            self.pause(job, self.clock.now().at + AGAIN).await;
+                            return Step::LookAgain;
+                        }
+                    }
                 }
                 // The disk may have taken its time.
                 let now = self.clock.now().at;
@@ -262,7 +398,8 @@ impl Replay {
                 });
                 continue;
             }
-            let wake = job.attempts.wake_at(!stale, now).unwrap_or(now + AGAIN);
+            let is_waited_for = stale || (job.once() && job.attempts.under_way());
+            let wake = job.attempts.wake_at(!is_waited_for, now).unwrap_or(now + AGAIN);
             let wake = job.until.map_or(wake, |until| wake.min(until));
             tokio::select! {
                 biased;
@@ -277,12 +414,23 @@ impl Replay {
                     let now = self.clock.now();
                     let urgency = job.urgency(now.at);
                     match job.attempts.ended(id, &outcome, urgency, now) {
-                        Ended::Settled { absent: true, .. } | Ended::Watched { absent: true, .. } if !job.listed => {
+                        Ended::Settled { absent: true, .. } | Ended::Watched { absent: true, .. }
+                            if !job.listed || job.origin.is_stranger() =>
+                        {
                             let why = format!("the manager has no row {} and never showed one", job.key);
+                            let settled_at = job.never_registered_at(now.at);
+                            if settled_at.is_some_and(|at| now.at >= at) && !job.attempts.any_open(now.at) {
+                                return Step::Settled(self.forget(job, Verdict::NeverRegistered).await);
+                            }
                             turn = None;
                             job.attempts.unknown_key(&why, urgency, now);
                             progress(&why);
-                            if !std::mem::replace(&mut job.said_unknown, true) {
+                            if job.origin.is_stranger() {
+                                return Step::Settled(Verdict::Queued);
+                            }
+                            if let Some(at) = settled_at {
+                                job.attempts.put_off(at);
+                            } else if !std::mem::replace(&mut job.said_unknown, true) {
                                 warn!(scheduler.key = %job.key, "A queued sign-off's row is unknown to the manager: it stays queued.");
                             }
                         }
@@ -307,11 +455,18 @@ impl Replay {
                         }
                         Ended::Again => {
                             turn = None;
+                            job.maybe_applied |= matches!(outcome, Outcome::Unknown(_));
                             let why = job.attempts.last_failure().unwrap_or("no answer").to_owned();
                             progress(&why);
                             self.show(job);
+                            if job.origin.gives_up() && !job.attempts.under_way() {
+                                return Step::Settled(Verdict::Queued);
+                            }
                             if !std::mem::replace(&mut job.said_failure, true) {
                                 warn!(scheduler.key = %job.key, reason = why, "Another key can't be signed off yet; its sign-off stays queued.");
+                            }
+                            if job.once() && job.maybe_applied {
+                                return Step::LookAgain;
                             }
                         }
                     }
@@ -338,6 +493,7 @@ impl Replay {
             let from = closed + self.manager.freshness().age();
             let left = (from - self.clock.now().at).as_secs();
             progress(&format!("{}, watched for {left} s more", verdict.label()));
+            self.backlog.watched(&job.asks, self.clock.now().wall + 1000 * left);
             self.pause(job, from).await;
             let turn = tokio::select! {
                 biased;
@@ -356,13 +512,20 @@ impl Replay {
                     job.attempts.row_was_read(inactive);
                     return match (inactive, job.once()) {
                         (true, _) => Some(self.forget(job, verdict).await),
+                        (false, _) if job.origin.is_stranger() => Some(Verdict::Queued),
                         (false, true) => Some(self.forget(job, Verdict::Superseded).await),
-                        (false, false) => None,
+                        (false, false) => {
+                            self.show(job);
+                            None
+                        }
                     };
                 }
                 Err(failure) => {
                     drop(turn);
                     progress(&failure.why);
+                    if job.origin.gives_up() {
+                        return Some(Verdict::Queued);
+                    }
                     self.pause(job, asked + AGAIN).await;
                 }
             }
@@ -386,20 +549,33 @@ impl Replay {
         false
     }
 
-    async fn look(&self, job: &Job) -> Look {
-        match job.asks.iter().rev().find_map(|ask| ask.address) {
-            Some(address) => look::at(self.manager.as_ref(), &job.key, address).await,
-            None => Look::Silent("nobody said where it served".to_owned()),
+    async fn look(&self, job: &mut Job) -> Look {
+        let Some(address) = job.asks.iter().rev().find_map(|ask| ask.address) else {
+            return Look::Silent("nobody said where it served".to_owned());
+        };
+        job.by_its_times = false;
+        match look::at(&self.prober, self.manager.as_ref(), &job.key, address).await {
+            Look::Unclear(why) => self.hear(job, why).await,
+            look => look,
         }
     }
 
     async fn forget(&self, job: &Job, verdict: Verdict) -> Verdict {
+        if job.origin.is_stranger() && !matches!(verdict, Verdict::Confirmed | Verdict::Dropped) {
+            return Verdict::Queued;
+        }
         let ids: Vec<RecordId> = job.asks.iter().map(|ask| ask.id.clone()).collect();
         // One that may live was perhaps signed off for those asks: its own agent is to know, and takes over what says so.
-        let may_live = matches!(verdict, Verdict::Superseded | Verdict::Dropped);
+        let may_live = matches!(
+            verdict,
+            Verdict::Superseded | Verdict::Dropped | Verdict::Contested | Verdict::NeverRegistered
+        );
         // What the disk refuses it is offered again; until then it may be replayed again: harmless.
         let settled = self.disk.settle(ids.clone(), may_live).await.map(drop);
-        let forgotten = if may_live {
+        let forgotten = if job.origin.is_stranger() {
+            // Its marks were not taken.
+            settled
+        } else if may_live {
             self.disk.release_with_marks(ids, job.key.clone());
             settled
         } else {
@@ -417,14 +593,14 @@ impl Replay {
             scheduler.key = %job.key,
             signoff.result = verdict.label(),
             signoff.attempts = job.attempts.count(),
-            signoff.inherited = job.origin == Origin::Spool,
+            signoff.inherited = job.origin.is_inherited(),
             "Settled a sign-off of another key."
         );
         verdict
     }
 
     fn show(&self, job: &Job) {
-        self.backlog.replaying(&job.asks, &job.attempts, job.origin == Origin::Spool);
+        self.backlog.replaying(&job.asks, &job.attempts, job.origin.is_inherited());
     }
 
     async fn pause(&self, job: &Job, at: Moment) {

@@ -2,77 +2,154 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use tokio::sync::{mpsc, watch};
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{error, info, warn};
 
 use super::{
-    alone,
     backlog::Backlog,
     clock::{Clock, wall_millis},
     command::{Command, Commands, Inbox},
     degraded::Degraded,
-    disk::{Disk, Report},
+    disk::Disk,
     http::Readiness,
     last_words::{LastWords, TERMINATION_LOG},
     lifecycle::{Config, Event, Lifecycle},
     metrics::Metrics,
     open_files,
+    replay::write_ask,
     scheduler::Watcher,
-    shell::{Deadline, Shell},
+    shell::{Deadline, Ended, Shell, within},
     socket::{
-        Status,
+        PreStopAnswer, Status,
         status::{ManagerStatus, SchedulerStatus, SpoolStatus, SuccessionStatus},
     },
+    watchdog::Watchdog,
 };
 use crate::{
     exit::Exit,
-    identity::{Problem, Resolved, Settings, UsageError},
+    files::{self, Troubles},
+    identity::{
+        CONFIGURATION, HostPort, Problem, Resolved, Settings,
+        settings::{DEFAULT_GRACE, FILE},
+    },
     key::SchedulerKey,
-    manager::{Freshness, Manager},
-    spool::Limits,
+    manager::{AttemptOptions, Filter, Freshness, Manager, Outcome, Row, State},
+    net::Prober,
+    spool::{
+        Holder, Limits, Managers,
+        record::{Cause, Record, RecordId},
+    },
 };
 
+mod follow;
 mod serve;
 #[cfg(test)]
 pub(crate) mod simulated;
 mod succeed;
 mod tend;
 
-pub use tend::{by_key, take_own};
+pub use tend::{Left, by_key, take_own};
 
 /// How often something that could not be had at the start is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often a scheduler.yaml without a manager is read again.
+const LOOK_FOR_A_MANAGER: Duration = Duration::from_secs(5);
 /// The reasons that [`Problem`]s have.
-const PROBLEM_REASONS: [&str; 5] = ["scheduler-config", "hostname", "ip", "manager", "environment"];
+const PROBLEM_REASONS: [&str; 6] =
+    [CONFIGURATION, "scheduler-config", "hostname", "ip", "manager", "environment"];
+/// Under this a grace leaves no room for a second attempt at a manager that is slow.
+const SHORT_GRACE: Duration = Duration::from_secs(5);
 
-/// Finds the settings out; may be called again and again until they are complete. Blocks.
-pub type Resolve = Arc<dyn Fn() -> Result<Resolved, UsageError> + Send + Sync>;
+/// Finds the settings out; may be called again at any time. Fails only where the process itself is in trouble.
+pub type Resolve = Arc<dyn Fn() -> BoxFuture<'static, Result<Resolved, Exit>> + Send + Sync>;
+
+/// By something that blocks, which runs beside the agent.
+pub fn blocking(resolve: impl Fn() -> Resolved + Send + Sync + 'static) -> Resolve {
+    let resolve = Arc::new(resolve);
+    Arc::new(move || {
+        let resolve = Arc::clone(&resolve);
+        async move {
+            loop {
+                let resolve = Arc::clone(&resolve);
+                match files::start(move || resolve()) {
+                    // It waits no longer than a moment for whatever it reads.
+                    Ok(found) => {
+                        return found.await.map_err(|_| {
+                            error!("The settings could not be found out.");
+                            Exit::Internal
+                        });
+                    }
+                    Err(why) => {
+                        warn!(reason = %why, "The settings can't be found out yet; it is tried again.");
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                }
+            }
+        }
+        .boxed()
+    })
+}
 
 /// What the parts of an agent share.
 struct Agent {
     settings: Settings,
+    resolve: Resolve,
+    /// The keys that the scheduler may be registered with, the likeliest first.
+    keys: Vec<SchedulerKey>,
+    /// Why the first isn't certain.
+    doubt: Option<String>,
     metrics: Metrics,
     degraded: Degraded,
+    /// Looks at other schedulers' addresses.
+    prober: Arc<Prober>,
+    /// What else the scheduler may be registered as.
+    named: follow::Named,
     ready: Readiness,
     clock: Clock,
     commands: Commands,
     /// The socket is bound, and the run directory with it.
     bound: watch::Sender<bool>,
+    /// What agent.json is to say.
+    remembered: watch::Sender<Option<Settings>>,
 }
 
-/// Starts to watch the scheduler of these settings.
-type StartToWatch = Box<dyn FnOnce(&Settings) -> Option<Watcher> + Send>;
+/// Starts to watch the scheduler of these settings, at another address too where one is given.
+type StartToWatch = Arc<dyn Fn(&Settings, Option<&HostPort>) -> Watcher + Send + Sync>;
 
 /// What is around an agent: in tests all of it is made up.
 struct Surroundings {
-    manager: Arc<dyn Manager>,
+    connect: follow::Connect,
     disk: Disk,
-    reports: mpsc::UnboundedReceiver<Report>,
     look: StartToWatch,
+    /// Keeps the settings for hooks, and for the agent after this one.
+    remember: Box<dyn Fn(&Agent) + Send + Sync>,
     last_words: LastWords,
-    deadline: Deadline,
+    deadline: Arc<Deadline>,
+}
+
+/// How long the end waits for each manager that has to do with a key that is open.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
+/// The sign-off of the row that the scheduler left, and the manager that has that row.
+type LeftBehind = (Record, Arc<dyn Manager>);
+
+/// For which key an agent starts to answer.
+struct Start {
+    key: SchedulerKey,
+    open: Open,
+    /// The sign-off of the row of the key before, and where.
+    left: Option<LeftBehind>,
+}
+
+/// What is open about the key at the start.
+#[derive(Clone, PartialEq, Eq)]
+enum Open {
+    Nothing,
+    /// The configuration names another key than the one that the agent before this one answered for, which is answered for at first.
+    OtherThanBefore,
+    /// It is the likeliest one; these are the others.
+    Doubt(Vec<SchedulerKey>),
 }
 
 /// Runs an agent until it was told to stop and has done what there was to do.
@@ -81,26 +158,36 @@ pub async fn run(resolve: Resolve) -> Exit {
     let degraded = Degraded::new(metrics.clone());
     let clock = Clock::start();
     let (commands, mut inbox) = Commands::new(clock);
-    listen_for_signals(&commands);
-    let Resolved { settings, problems } = match find_out(&resolve).await {
+    let watchdog = listen_for_signals(&commands);
+    let Resolved { settings, problems, keys, doubt } = match resolve().await {
         Ok(resolved) => resolved,
         Err(exit) => return exit,
     };
+    if let Some(watchdog) = &watchdog {
+        watchdog.grace(settings.grace);
+    }
     let mut agent = Agent {
         settings,
+        resolve,
+        keys,
+        doubt,
         metrics,
         degraded,
+        prober: Arc::new(Prober::network()),
+        named: follow::Named::default(),
         ready: Readiness::default(),
         clock,
         commands,
         bound: watch::Sender::new(false),
+        remembered: watch::Sender::new(None),
     };
     agent.report(&problems);
     let listeners = agent.serve();
-    let exit = match agent.complete(&resolve, &mut inbox).await {
+    let exit = match agent.complete(&mut inbox).await {
         Ok(()) => {
             open_files::allow_all();
-            agent.answer_for_its_scheduler(inbox).await
+            let deadline = watchdog.map_or_else(Deadline::none, |watchdog| watchdog.deadline());
+            agent.answer_for_its_scheduler(deadline, inbox).await
         }
         Err(exit) => exit,
     };
@@ -116,103 +203,266 @@ pub fn core_config(settings: &Settings, key: SchedulerKey, freshness: Freshness)
         grace: settings.grace,
         interval: settings.keep_alive_interval,
         repair: settings.repair,
+        follows: false,
+        in_question: false,
         freshness,
         pod: settings.pod_name.clone(),
         run: fastrand::u32(..),
     }
 }
 
-async fn find_out(resolve: &Resolve) -> Result<Resolved, Exit> {
-    let resolve = Arc::clone(resolve);
-    match tokio::task::spawn_blocking(move || resolve()).await {
-        Ok(Ok(resolved)) => Ok(resolved),
-        Ok(Err(usage)) => {
-            error!(reason = %usage, "The configuration is wrong.");
-            Err(Exit::Usage)
-        }
-        Err(panicked) => {
-            error!(error = %panicked, "The settings could not be found out.");
-            Err(Exit::Internal)
-        }
+/// On whose behalf these settings' process uses a spool.
+pub fn holder(settings: &Settings) -> Holder {
+    let watched = settings.scheduler_addr.as_ref().map(|addr| addr.port());
+    Holder {
+        managers: Managers::of(settings.manager().grpc.iter().map(ToString::to_string)),
+        ports: watched.into_iter().chain([settings.advertise_port]).collect(),
     }
 }
 
-fn listen_for_signals(commands: &Commands) {
-    match signal_hook_tokio::Signals::new([SIGTERM, SIGINT]) {
-        Ok(mut signals) => {
-            let commands = commands.clone();
-            tokio::spawn(async move {
-                while signals.next().await.is_some() {
-                    // The shell is gone only when the process ends.
-                    let _ = commands.send(Command::Event(Event::Terminate));
-                }
-            });
+/// Has the process ended by its deadline from the first signal on. The core hears of each.
+fn listen_for_signals(commands: &Commands) -> Option<Watchdog> {
+    let commands = commands.clone();
+    // The shell is gone only when the process ends.
+    let tell = move || drop(commands.send(Command::Event(Event::Terminate)));
+    match Watchdog::start(DEFAULT_GRACE, tell) {
+        Ok(watchdog) => Some(watchdog),
+        Err(error) => {
+            error!(error = %error, "Signals can't be handled: SIGTERM will end the agent at once.");
+            None
         }
-        Err(error) => error!(error = %error, "Signals can't be handled: SIGTERM will end the agent at once."),
     }
 }
 
 impl Agent {
     /// From the moment it is known whose row this is, to the end.
-    async fn answer_for_its_scheduler(&self, inbox: Inbox) -> Exit {
-        self.write_settings();
-        let Some(key) = self.settings.key() else { return Exit::Internal };
-        info!(
-            scheduler.key = %key,
-            scheduler.address = self.settings.scheduler_addr.as_ref().map(ToString::to_string),
-            manager.endpoints = self.settings.managers.join(","),
-            spool.dir = %self.settings.spool.display(),
-            grace.seconds = self.settings.grace.as_secs(),
-            "Answering for this scheduler."
-        );
-        let manager = match alone::client(&self.settings) {
-            Ok(manager) => manager,
-            Err(why) => {
-                error!(reason = %why, "The manager's client can't be built.");
-                return Exit::Usage;
+    async fn answer_for_its_scheduler(&mut self, deadline: Deadline, inbox: Inbox) -> Exit {
+        let mut open = Open::Nothing;
+        if self.answer_as_before().await {
+            open = Open::OtherThanBefore;
+        } else if let Some(doubt) = &self.doubt {
+            let others: Vec<SchedulerKey> = self.keys.iter().skip(1).cloned().collect();
+            let names: Vec<String> = others.iter().map(ToString::to_string).collect();
+            info!(reason = %doubt, scheduler.others = names.join(", "), "The scheduler's key is not certain.");
+            if !others.is_empty() {
+                open = Open::Doubt(others);
             }
-        };
+        }
+        if self.settings.grace < SHORT_GRACE {
+            warn!(
+                grace.seconds = self.settings.grace.as_secs(),
+                "The grace is short: a sign-off that a slow manager has not confirmed by then is left queued."
+            );
+        }
         let (disk, reports) = Disk::start(&self.settings.spool, Limits::default());
+        let troubles = Troubles::default();
+        self.watch_files(&troubles);
         let around = Surroundings {
-            manager,
+            connect: follow::connect(troubles.clone()),
             disk,
-            reports,
-            look: Box::new(tend::start_to_watch),
+            look: Arc::new(move |settings, other| tend::start_to_watch(settings, other, troubles.clone())),
+            remember: Box::new(Agent::write_settings),
             last_words: LastWords::to(TERMINATION_LOG),
-            deadline: Deadline::of_the_process(),
+            deadline: Arc::new(deadline),
         };
-        self.live(key, around, inbox).await
+        self.watch_disk(&around.disk, reports);
+        self.live(around, inbox, open).await
     }
 
-    /// From the moment all it works with is there, to the end.
-    async fn live(&self, key: SchedulerKey, around: Surroundings, inbox: Inbox) -> Exit {
-        let Surroundings { manager, disk, reports, look, last_words, deadline } = around;
-        self.watch_disk(&disk, reports);
-        self.watch_manager(manager.as_ref());
+    /// From the moment all it works with is there, to the end: for one key after the other, where the scheduler's changes.
+    async fn live(&mut self, around: Surroundings, mut inbox: Inbox, mut open: Open) -> Exit {
+        self.watch_what_probes_are_worth();
+        let mut left = None;
+        loop {
+            if let Err(exit) = self.complete(&mut inbox).await {
+                return exit;
+            }
+            (around.remember)(self);
+            let Some(key) = self.settings.key() else { return Exit::Internal };
+            info!(
+                scheduler.key = %key,
+                scheduler.address = self.settings.scheduler_addr.as_ref().map(ToString::to_string),
+                manager.endpoints = self.settings.managers.join(","),
+                spool.dir = %self.settings.spool.display(),
+                grace.seconds = self.settings.grace.as_secs(),
+                "Answering for this scheduler."
+            );
+            match self.live_as(Start { key, open, left }, &around, &mut inbox).await {
+                (Ended::Exit(exit), _) => return exit,
+                (Ended::TakeUp(take_up), leaves) => {
+                    (self.settings, open, left) = (take_up.settings, Open::Nothing, leaves);
+                }
+            }
+        }
+    }
+
+    /// For one key. Answers how that ended, and what is still to be signed off then.
+    async fn live_as(
+        &self,
+        mut start: Start,
+        around: &Surroundings,
+        inbox: &mut Inbox,
+    ) -> (Ended, Option<LeftBehind>) {
+        let key = start.key.clone();
+        let manager = match (around.connect)(&self.settings) {
+            Ok(manager) => manager,
+            Err(why) => {
+                // No reason to end: the scheduler waits for this container to start.
+                self.degraded.set("manager", Some(format!("the manager's client can't be built: {why}")));
+                let exit = self.not_yet(std::future::pending(), inbox).await.err().unwrap_or(Exit::Internal);
+                return (Ended::Exit(exit), None);
+            }
+        };
+        let disk = around.disk.clone();
+        disk.hold_for(holder(&self.settings));
+        // They end with this key.
+        let mut tasks = JoinSet::new();
+        self.watch_manager(&mut tasks, manager.as_ref());
         // What a predecessor left comes to the core before anything else, if the disk is quick; else once it wakes.
         let taken = take_own(&disk, &key, &self.commands).await;
         if let Err(error) = &taken {
             self.metrics.spool_error();
             warn!(reason = %error, "The spool could not be read yet.");
         }
-        self.watch_scheduler(look(&self.settings));
+        let seen = self.watch_scheduler(&mut tasks, &around.look);
         let backlog = Backlog::new(self.metrics.clone());
         let (serves, serving) = watch::channel(false);
-        let (heirlooms, succession) = self.succeed(&disk, &manager, &key, &backlog, serving);
-        self.tend_spool(&disk, &manager, &key, &backlog, heirlooms);
-        let config = core_config(&self.settings, key, manager.freshness());
+        let (heirlooms, succession) = self.succeed(&mut tasks, &disk, &manager, &key, &backlog, serving);
+        if let Some((ask, there)) = start.left.take() {
+            let replay = self.replay(&disk, &there, &backlog);
+            self.sign_off_what_was_left(&mut tasks, ask, replay, heirlooms.clone());
+        }
+        self.tend_spool(&mut tasks, &disk, &manager, &key, &backlog, heirlooms);
+        let questions = self.follow(&mut tasks, &manager, Arc::clone(&around.connect), &start);
+        let config = Config {
+            follows: true,
+            in_question: start.open != Open::Nothing,
+            ..core_config(&self.settings, key.clone(), manager.freshness())
+        };
         let mut core = Lifecycle::new(config, self.clock.now().at);
-        let status = self.base_status(&disk, manager.as_ref(), succession);
+        let status = self.base_status(&disk, manager.as_ref(), seen, succession);
         let (metrics, clock, commands) = (self.metrics.clone(), self.clock, self.commands.clone());
         if !self.settings.ready_after_manager {
             self.ready.set(true);
         }
-        let mut shell = Shell::new(manager, disk, metrics, clock, commands, status);
-        shell.last_words = last_words;
-        shell.deadline = deadline;
+        let there = Arc::clone(&manager);
+        let mut shell = Shell::new(manager, disk.clone(), metrics, clock, commands, status);
+        shell.last_words = around.last_words.clone();
+        shell.deadline = Arc::clone(&around.deadline);
         shell.backlog = backlog;
         shell.serves = serves;
-        shell.run(&mut core, Vec::new(), inbox).await
+        shell.identify = Some(questions);
+        let ended = shell.run(&mut core, Vec::new(), inbox).await;
+        let left = match &ended {
+            Ended::TakeUp(take_up) => {
+                let is_another = take_up.settings.key().as_ref() != Some(core.key());
+                let to_be_signed_off = is_another && !take_up.is_signed_off;
+                let left =
+                    self.leave_behind(&core, to_be_signed_off, take_up.old_updated.clone(), &disk).await;
+                left.map(|ask| (ask, there))
+            }
+            Ended::Exit(_) => None,
+        };
+        if let Ended::Exit(exit @ (Exit::Done | Exit::Queued)) = ended {
+            let all = self.sign_off_what_is_named(&around.connect, &disk).await;
+            return (Ended::Exit(if all { exit } else { Exit::Queued }), None);
+        }
+        (ended, left)
+    }
+
+    /// The end came while it was open which key the scheduler registers: those that its manager shows as active, with its port, are
+    /// signed off as well. Answers whether all are.
+    async fn sign_off_what_is_named(&self, connect: &follow::Connect, disk: &Disk) -> bool {
+        let mut all = true;
+        for settings in self.named.take() {
+            let (Some(key), Ok(manager)) = (settings.key(), connect(&settings)) else { continue };
+            let listed = within(LAST_LOOK, manager.list(&Filter::Ip(key.ip.get()))).await;
+            let is_its_own = |row: &Row| {
+                row.is(&key) && row.state == State::Active && row.port == i32::from(settings.advertise_port)
+            };
+            if !listed.is_ok_and(|listed| listed.rows.iter().any(is_its_own)) {
+                continue;
+            }
+            disk.hold_for(holder(&settings));
+            let pod = self.settings.pod_name.clone();
+            let ask =
+                Record::sign_off(key.clone(), Cause::Sigterm, settings.advertised(), wall_millis(), pod);
+            write_ask(disk, &self.metrics, &ask).await;
+            let options = AttemptOptions { hedge: false, limit: LAST_LOOK };
+            let outcome = manager.sign_off(&key, options).await;
+            let confirmed = outcome == Outcome::Confirmed;
+            info!(
+                scheduler.key = %key, signoff.confirmed = confirmed,
+                "The scheduler may have been registered under this key, too: it is signed off."
+            );
+            if confirmed {
+                // Whoever opens the spool next settles it otherwise, and finds it inactive.
+                drop(disk.settle(vec![ask.id], true).await);
+            }
+            all &= confirmed;
+        }
+        all
+    }
+
+    /// The scheduler's old row is nobody's any more: it is signed off as a predecessor's is. Answers the ask for that; what was asked for
+    /// the old key before is made by whoever opens the spool next, which is this agent in a moment.
+    async fn leave_behind(
+        &self,
+        core: &Lifecycle,
+        to_be_signed_off: bool,
+        row_updated: Option<String>,
+        disk: &Disk,
+    ) -> Option<Record> {
+        let key = core.key();
+        let asks: Vec<RecordId> = core.pending().iter().map(|ask| ask.record.id.clone()).collect();
+        // Of a key that was never listed there is no row.
+        let left = (to_be_signed_off && core.listed() && asks.is_empty()).then(|| {
+            let pod = self.settings.pod_name.clone();
+            // The scheduler answers at its address under its new key: nothing would follow from that.
+            Record {
+                row_updated,
+                ..Record::sign_off(key.clone(), Cause::Predecessor, None, wall_millis(), pod)
+            }
+        });
+        disk.release_with_marks(asks, key.clone());
+        if let Some(ask) = &left {
+            write_ask(disk, &self.metrics, ask).await;
+        }
+        left
+    }
+
+    /// Where the agent before this one, in the same pod, answered for another key than the configuration names by now: answers for that
+    /// key until the manager shows which one the scheduler registers. A file that changed is no restart of the scheduler.
+    async fn answer_as_before(&mut self) -> bool {
+        let run_dir = self.settings.run_dir.clone();
+        // It has that limit itself.
+        let before = files::within(files::LIMIT * 2, move || Settings::read(&run_dir)).await;
+        let Ok(Ok(Some(before))) = before else { return false };
+        self.answer_as(before).await
+    }
+
+    async fn answer_as(&mut self, before: Settings) -> bool {
+        let is_whole = before.key().is_some() && before.has_grpc();
+        if !is_whole || !before.is_of_the_same_pod(&self.settings) || before.key() == self.settings.key() {
+            return false;
+        }
+        if !follow::name_one_manager(&before, &self.settings).await {
+            // It is that one's row.
+            self.settings = Settings {
+                managers: before.managers,
+                username: before.username,
+                password_file: before.password_file,
+                ca_file: before.ca_file,
+                cert_file: before.cert_file,
+                key_file: before.key_file,
+                ..self.settings.clone()
+            };
+        }
+        self.settings.hostname = before.hostname;
+        self.settings.ip = before.ip;
+        self.settings.cluster_id = before.cluster_id;
+        self.settings.advertise_port = before.advertise_port;
+        true
     }
 
     fn report(&self, problems: &[Problem]) {
@@ -226,45 +476,97 @@ impl Agent {
         }
     }
 
-    /// Waits until the settings are complete; answers meanwhile that they are not.
-    async fn complete(&mut self, resolve: &Resolve, inbox: &mut Inbox) -> Result<(), Exit> {
+    /// Waits until the settings are complete; answers meanwhile that they are not. Without a manager there is nothing to wait
+    /// for: the agent is content, and only looks whether one is named later.
+    async fn complete(&mut self, inbox: &mut Inbox) -> Result<(), Exit> {
+        let mut content = false;
         while !self.settings.is_complete() {
-            let again = tokio::time::sleep(AGAIN);
-            tokio::pin!(again);
-            loop {
-                tokio::select! {
-                    () = &mut again => break,
-                    Some((_, command)) = inbox.recv() => match command {
-                        Command::Event(Event::Terminate) => {
-                            error!("Stopping before it was known whose row this agent answers for: nothing was signed off.");
-                            // Not the usage: what was missing is in the surroundings. And it is not done either.
-                            return Err(Exit::Unavailable);
-                        }
-                        Command::Event(_) => {}
-                        Command::Status(answer) => {
-                            let status = Box::new(Status { now: wall_millis(), ..self.plain_status() });
-                            // Who asked may have gone.
-                            let _ = answer.send(status);
-                        }
-                        // Dropped: the hook hears that it is not known yet whose row this is.
-                        Command::PreStop { answer, .. } => drop(answer),
-                    },
-                }
+            let without_manager = self.settings.without_manager;
+            if without_manager && !content {
+                info!("The scheduler's configuration names no manager: there is nothing to keep true.");
+                self.write_settings();
             }
-            let Resolved { settings, problems } = find_out(resolve).await?;
-            self.settings = settings;
+            if without_manager != content {
+                self.ready.set(without_manager);
+                content = without_manager;
+            }
+            let again = if without_manager { LOOK_FOR_A_MANAGER } else { AGAIN };
+            self.not_yet(tokio::time::sleep(again), inbox).await?;
+            let Resolved { settings, problems, keys, doubt } = (self.resolve)().await?;
+            (self.settings, self.keys, self.doubt) = (settings, keys, doubt);
             self.report(&problems);
+        }
+        if content {
+            self.ready.set(false);
         }
         Ok(())
     }
 
+    /// Until `again`: answers that it is not known yet whose row this is, or that there is nothing to do.
+    async fn not_yet(&self, again: impl Future<Output = ()>, inbox: &mut Inbox) -> Result<(), Exit> {
+        tokio::pin!(again);
+        loop {
+            tokio::select! {
+                () = &mut again => return Ok(()),
+                Some((_, command)) = inbox.recv() => match command {
+                    Command::Event(Event::Terminate) if self.settings.without_manager => {
+                        info!("Stopping: there was nothing to sign off.");
+                        return Err(Exit::Done);
+                    }
+                    Command::Event(Event::Terminate) => {
+                        error!("Stopping before it was known whose row this agent answers for: nothing was signed off.");
+                        // Not the usage: what was missing may be in the surroundings. And it is not done either.
+                        return Err(Exit::Unavailable);
+                    }
+                    Command::Event(_) | Command::TakeUp(_) => {}
+                    Command::Status(answer) => {
+                        let status = Box::new(Status { now: wall_millis(), ..self.plain_status() });
+                        // Who asked may have gone.
+                        let _ = answer.send(status);
+                    }
+                    Command::PreStop { answer, .. } if self.settings.without_manager => {
+                        let _ = answer.send(PreStopAnswer::without_manager());
+                    }
+                    // Dropped: the hook hears that it is not known yet whose row this is.
+                    Command::PreStop { answer, .. } => drop(answer),
+                },
+            }
+        }
+    }
+
     /// Once the run directory is this agent's: another's settings are not replaced.
     fn write_settings(&self) {
-        let (settings, degraded, mut bound) =
-            (self.settings.clone(), self.degraded.clone(), self.bound.subscribe());
+        if self.remembered.send_replace(Some(self.settings.clone())).is_some() {
+            return;
+        }
+        // One at a time, and the latest last: a write that hangs must not end after a later one.
+        let (mut latest, degraded, mut bound) =
+            (self.remembered.subscribe(), self.degraded.clone(), self.bound.subscribe());
         tokio::spawn(async move {
-            if bound.wait_for(|bound| *bound).await.is_ok() {
-                degraded.set("settings", settings.write().err().map(|error| error.to_string()));
+            if bound.wait_for(|bound| *bound).await.is_err() {
+                return;
+            }
+            loop {
+                let settings = latest.borrow_and_update().clone().unwrap_or_default();
+                let file = settings.run_dir.join(FILE);
+                serve::until_done("settings", &degraded, &file, move || settings.write()).await;
+                if latest.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Which files of the manager's client, and of the scheduler's, can't be used.
+    fn watch_files(&self, troubles: &Troubles) {
+        let (degraded, mut troubles) = (self.degraded.clone(), troubles.watch());
+        tokio::spawn(async move {
+            loop {
+                let words = troubles.borrow_and_update().values().cloned().collect::<Vec<_>>().join("; ");
+                degraded.set("files", (!words.is_empty()).then_some(words));
+                if troubles.changed().await.is_err() {
+                    return;
+                }
             }
         });
     }
@@ -282,7 +584,11 @@ impl Agent {
             },
             grace_ms: u64::try_from(self.settings.grace.as_millis()).unwrap_or(u64::MAX),
             degraded: self.degraded.list(),
-            manager: ManagerStatus { endpoints: self.settings.managers.clone(), ..ManagerStatus::default() },
+            manager: ManagerStatus {
+                none: self.settings.without_manager,
+                endpoints: self.settings.managers.clone(),
+                ..ManagerStatus::default()
+            },
             spool: SpoolStatus { dir: self.settings.spool.display().to_string(), ..SpoolStatus::default() },
             ..Status::default()
         }
@@ -292,6 +598,7 @@ impl Agent {
         &self,
         disk: &Disk,
         manager: &dyn Manager,
+        seen: watch::Receiver<Option<String>>,
         succession: impl Fn() -> SuccessionStatus + Send + 'static,
     ) -> Box<dyn Fn() -> Status + Send> {
         let (plain, degraded, disk, contact) =
@@ -301,11 +608,16 @@ impl Agent {
             let contact = contact.borrow().clone();
             status.degraded = degraded.list();
             status.succession = Some(succession());
+            status.scheduler.why = seen.borrow().clone();
             status.manager.answered = contact.answered;
             status.manager.losses = contact.losses;
             status.manager.last_error = contact.last_error;
+            status.manager.rest_error = contact.rest_error;
             status.spool.durability = disk.durability().queued().to_owned();
             status
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

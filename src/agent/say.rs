@@ -8,38 +8,53 @@ use std::{
 
 use tracing::{debug, error, info, warn};
 
+use self::quiet::{Line, seldom};
+pub use self::{quiet::Said, row::Known, words::Words};
+
 use super::{
     attempts::AttemptId,
+    disk::DiskError,
     lifecycle::{Answer, Event, Lifecycle, Notice, Scheduler, Sight, Verdict},
     moment::Now,
     socket::{
         PreStopAnswer, Status,
-        status::{PendingStatus, RowStatus, SchedulerState},
+        status::{MarkStatus, PendingStatus, RowKnown, RowStatus, SchedulerState},
     },
     succession::core::Contested,
+    unique_key,
 };
 use crate::{
     exit::Exit,
     key::SchedulerKey,
     manager::{AttemptOptions, Failure, Freshness, Outcome, Row, RowRead},
-    spool::{Problem, record::WallMillis, volume::Durability},
+    spool::{
+        Count, Problem,
+        record::{Record, WallMillis, What},
+        volume::Durability,
+    },
 };
 
+mod quiet;
+mod row;
+mod words;
+
 /// An event that a person may want to see.
-pub fn event(core: &Lifecycle, event: &Event) {
+pub fn event(core: &Lifecycle, event: &Event, said: &Said) {
     let key = core.key();
     match event {
         Event::Scheduler(Sight::Serving(_)) if !matches!(core.scheduler(), Scheduler::Serving(_)) => {
-            info!(scheduler.key = %key, "The scheduler serves.");
+            seldom!(said, Line::Serves, info, scheduler.key = %key, "The scheduler serves.");
         }
         Event::Scheduler(Sight::Refused(_)) if !core.seen_serving() => {
-            info!(scheduler.key = %key, "Nothing serves at the scheduler's address yet: its row is left as it is.");
+            seldom!(said, Line::NothingServes, info, scheduler.key = %key,
+                "Nothing serves at the scheduler's address yet: its row is left as it is.");
         }
         Event::Scheduler(Sight::Refused(_)) if !matches!(core.scheduler(), Scheduler::Down(_)) => {
-            info!(scheduler.key = %key, "The scheduler is down.");
+            seldom!(said, Line::Down, info, scheduler.key = %key, "The scheduler is down.");
         }
         Event::Scheduler(Sight::Unclear) if core.scheduler() != Scheduler::Unknown => {
-            info!(scheduler.key = %key, "The scheduler's state is unclear: its row is left as it is.");
+            seldom!(said, Line::Unclear, info, scheduler.key = %key,
+                "The scheduler's state is unclear: its row is left as it is.");
         }
         Event::Terminate => info!(scheduler.key = %key, "Asked to stop."),
         Event::ManagerLost => debug!("A connection to a manager was lost."),
@@ -48,41 +63,47 @@ pub fn event(core: &Lifecycle, event: &Event) {
 }
 
 /// The core's notices.
-pub fn notice(core: &Lifecycle, notice: &Notice, durability: Durability) {
+pub fn notice(core: &Lifecycle, notice: &Notice, durability: Durability, said: &Said) {
     let key = core.key();
     match notice {
-        Notice::Asked(cause) => {
-            info!(scheduler.key = %key, signoff.cause = cause.label(), spool.durability = durability.label(), "Signing off.");
-        }
-        Notice::Inherited(asks) => {
-            info!(scheduler.key = %key, signoff.pending = asks, "Found sign-offs of this key in the spool.");
-        }
-        Notice::Settled { verdict, cause, after } => info!(
-            scheduler.key = %key,
-            signoff.result = verdict.label(),
-            signoff.cause = cause.label(),
-            signoff.milliseconds = u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
-            "Settled a sign-off."
+        Notice::Asked(cause) => seldom!(
+            said, Line::Asked, info, scheduler.key = %key, signoff.cause = cause.label(),
+            spool.durability = durability.label(), "Signing off."
         ),
-        Notice::Watched { verdict, left } => info!(
-            scheduler.key = %key,
-            signoff.result = verdict.label(),
-            watched.seconds = left.as_secs(),
-            "Signed off; the record is kept until no earlier attempt can undo it."
+        Notice::Inherited(asks) => seldom!(
+            said, Line::Inherited, info, scheduler.key = %key, signoff.pending = asks,
+            "Found sign-offs of this key in the spool."
         ),
-        Notice::Drain(true) => info!(scheduler.key = %key, "Draining."),
-        Notice::Drain(false) => info!(scheduler.key = %key, "The drain is over: the scheduler serves."),
-        Notice::Restoring => {
-            warn!(scheduler.key = %key, "The row is not active though the scheduler serves: restoring it.")
-        }
-        Notice::WouldRestore => warn!(
-            scheduler.key = %key,
+        Notice::Settled { verdict, cause, after } => seldom!(
+            said, Line::Settled, info, scheduler.key = %key, signoff.result = verdict.label(),
+            signoff.cause = cause.label(), signoff.milliseconds = milliseconds(*after), "Settled a sign-off."
+        ),
+        Notice::Watched { verdict, left } => seldom!(
+            said, Line::Watched, info, scheduler.key = %key, signoff.result = verdict.label(),
+            watched.seconds = left.as_secs(), "Signed off; the record is kept until no earlier attempt can undo it."
+        ),
+        Notice::Drain(true) => seldom!(
+            said, Line::DrainOn, info, scheduler.key = %key,
+            "Draining: the row is kept inactive while the scheduler still serves."
+        ),
+        Notice::Drain(false) => seldom!(
+            said, Line::DrainOver, info, scheduler.key = %key, "The drain is over: the scheduler serves."
+        ),
+        Notice::Restoring => seldom!(
+            said, Line::Restoring, warn, scheduler.key = %key,
+            "The row is not active though the scheduler serves: restoring it."
+        ),
+        Notice::WouldRestore => seldom!(
+            said, Line::WouldRestore, warn, scheduler.key = %key,
             "The row is inactive though the scheduler serves; it is left alone, since repair is set to report."
         ),
-        Notice::Restored => info!(scheduler.key = %key, "The row is active again."),
-        Notice::Revived => {
-            warn!(scheduler.key = %key, "The row is active again though it should not be: signing off.")
+        Notice::Restored => {
+            seldom!(said, Line::Restored, info, scheduler.key = %key, "The row is active again.")
         }
+        Notice::Revived => seldom!(
+            said, Line::Revived, warn, scheduler.key = %key,
+            "The row is active though its scheduler is gone or draining: signing it off again."
+        ),
         // Said with the keys that are listed, once they are known.
         Notice::IdentityUnknown => {}
     }
@@ -95,36 +116,64 @@ pub fn attempt(
     options: AttemptOptions,
     outcome: &Outcome,
     took: Duration,
+    said: &Said,
 ) {
-    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let (milliseconds, label) = (milliseconds(took), outcome.label());
     match outcome.failure() {
-        None => info!(
-            scheduler.key = %key, attempt = id, attempt.hedge = options.hedge, attempt.milliseconds = milliseconds,
-            attempt.outcome = outcome.label(), "The manager answered."
+        None => seldom!(
+            said, Line::Answered, info, scheduler.key = %key, attempt = id, attempt.hedge = options.hedge,
+            attempt.milliseconds = milliseconds, attempt.outcome = label, "The manager answered."
         ),
-        Some(failure) => warn!(
-            scheduler.key = %key, attempt = id, attempt.hedge = options.hedge, attempt.milliseconds = milliseconds,
-            attempt.outcome = outcome.label(), reason = %failure, "An attempt did not succeed."
+        Some(failure) => seldom!(
+            said, Line::NotAcknowledged(label), warn, scheduler.key = %key, attempt = id,
+            attempt.hedge = options.hedge, attempt.milliseconds = milliseconds, attempt.outcome = label,
+            reason = %failure, "An attempt did not succeed."
         ),
     }
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The disk refused an ask, or is too slow.
-pub fn not_persisted(key: &SchedulerKey, error: &dyn std::error::Error) {
-    error!(
-        scheduler.key = %key, reason = %error,
+pub fn not_persisted(key: &SchedulerKey, error: &dyn std::error::Error, said: &Said) {
+    seldom!(
+        said, Line::NotWritten, error, scheduler.key = %key, reason = %error,
         "A sign-off could not be written to the spool: it is tried all the same, and lost if this process is killed first."
     );
 }
 
+/// An operation of the spool's disk failed that nobody waited for.
+pub fn disk_refused(operation: &'static str, error: &dyn std::error::Error, said: &Said) {
+    seldom!(
+        said, Line::DiskRefused(operation), warn, spool.operation = operation, reason = %error,
+        "The spool's disk refused an operation; it is tried again."
+    );
+}
+
+/// A look at the scheduler said neither that it serves nor that it is down.
+pub fn cant_tell(address: &dyn std::fmt::Display, why: &str, said: &Said) {
+    seldom!(
+        said, Line::CantTell, info, scheduler.address = %address, reason = why,
+        "Can't tell whether the scheduler serves."
+    );
+}
+
 /// A hold could not be opened.
-pub fn hold_failed(key: &SchedulerKey, failure: &Failure) {
-    warn!(scheduler.key = %key, reason = %failure, "The row could not be restored yet.");
+pub fn hold_failed(key: &SchedulerKey, failure: &Failure, said: &Said) {
+    seldom!(
+        said, Line::HoldFailed, warn, scheduler.key = %key, reason = %failure,
+        "The row could not be restored yet; it is tried again."
+    );
 }
 
 /// A hold was lost.
-pub fn hold_lost(key: &SchedulerKey, failure: &Failure) {
-    warn!(scheduler.key = %key, reason = %failure, "The stream that held the row active was lost: it is opened again.");
+pub fn hold_lost(key: &SchedulerKey, failure: &Failure, said: &Said) {
+    seldom!(
+        said, Line::HoldLost, warn, scheduler.key = %key, reason = %failure,
+        "The stream that held the row active was lost: it is opened again."
+    );
 }
 
 /// A read's end.
@@ -140,18 +189,19 @@ pub fn identity_not_checked(key: &SchedulerKey, failure: &Failure) {
     debug!(scheduler.key = %key, reason = %failure, "Could not look for the key in the manager.");
 }
 
-/// The manager doesn't know the key.
-pub fn identity_unknown(key: &SchedulerKey, rows: &[Row]) {
-    let listed = if rows.is_empty() {
-        "none".to_owned()
-    } else {
-        let keys = rows
-            .iter()
-            .map(|row| format!("{}/{}:{} in cluster {}", row.hostname, row.ip, row.port, row.cluster_id));
-        keys.collect::<Vec<_>>().join(", ")
+/// The manager doesn't know the key; these are the rows that may be meant, or why they are not known.
+pub fn identity_unknown(key: &SchedulerKey, rows: &Result<Vec<Row>, Failure>) {
+    let (listed, hint) = match rows {
+        Err(failure) => (format!("not known: {failure}"), None),
+        Ok(rows) if rows.is_empty() => ("none".to_owned(), None),
+        Ok(rows) => {
+            let shown =
+                |row: &Row| format!("{}/{}:{} in cluster {}", row.hostname, row.ip, row.port, row.cluster_id);
+            (rows.iter().map(shown).collect::<Vec<_>>().join(", "), unique_key::old_key(key, rows))
+        }
     };
     error!(
-        scheduler.key = %key, manager.listed = listed,
+        scheduler.key = %key, manager.listed = listed, hint,
         "The manager has no row with this scheduler's key: nothing can be signed off. Compare --hostname, --ip and \
          --cluster-id with what it lists."
     );
@@ -205,15 +255,25 @@ pub fn contested(key: &SchedulerKey, other: &SchedulerKey, why: &Contested) {
 }
 
 /// The process ends.
-pub fn leaving(core: &Lifecycle, exit: Exit) {
+pub fn leaving(core: &Lifecycle, exit: Exit, durability: Durability) {
     let key = core.key();
     if exit == Exit::Queued {
-        let asks: Vec<String> = core.pending().iter().map(|ask| ask.record.id.to_string()).collect();
-        warn!(
-            scheduler.key = %key, signoff.pending = asks.join(","), exit.code = exit.code(),
-            reason = core.attempts().last_failure().unwrap_or("the manager was not asked yet"),
-            "Stopping with a sign-off queued: whoever opens this spool next replays it."
-        );
+        let open = || core.pending().iter().filter(|ask| ask.acknowledged.is_none());
+        let asks: Vec<String> = open().map(|ask| ask.record.id.to_string()).collect();
+        let (asks, code) = (asks.join(","), exit.code());
+        let reason = core.attempts().last_failure().unwrap_or("the manager was not asked yet");
+        if open().all(|ask| ask.on_disk) {
+            warn!(
+                scheduler.key = %key, signoff.pending = asks, spool.durability = durability.label(), exit.code = code, reason,
+                "Stopping with a sign-off queued: whoever opens this spool next replays it."
+            );
+        } else {
+            error!(
+                scheduler.key = %key, signoff.pending = asks, exit.code = code, reason,
+                "Stopping with a sign-off that neither the manager acknowledged nor the spool took: it is lost, unless the disk \
+                 still takes it. If the row stays active, signoff reconcile finds it."
+            );
+        }
     } else {
         info!(scheduler.key = %key, exit.code = exit.code(), "Stopping.");
     }
@@ -227,8 +287,10 @@ pub fn pre_stop_answer(answer: &Answer, durability: Durability, wall: WallMillis
         why: match (answer.verdict, &answer.why) {
             (Verdict::Confirmed, _) => "the manager acknowledged that the row is inactive".to_owned(),
             (Verdict::Absent, _) => "the manager has no such row any more".to_owned(),
+            (Verdict::NeverRegistered, _) => "the scheduler never registered with the manager".to_owned(),
             (Verdict::Superseded, _) => "the scheduler serves again".to_owned(),
             (Verdict::Dropped, _) => "dropped from the queue by hand".to_owned(),
+            (Verdict::Contested, _) => "it may have been signed off, and its row is active".to_owned(),
             (Verdict::Queued, Some(why)) => why.clone(),
             (Verdict::Queued, None) => "the manager has not answered yet".to_owned(),
         },
@@ -240,29 +302,8 @@ pub fn pre_stop_answer(answer: &Answer, durability: Durability, wall: WallMillis
     }
 }
 
-/// Last words while an ask is pending.
-pub fn pending_words(core: &Lifecycle, on_disk: bool) -> String {
-    let where_to = if on_disk { "queued in the spool" } else { "not on disk" };
-    format!("sign-off of {} pending, {where_to}\n", core.key())
-}
-
-/// Last words at a piece of news, where they change: of those asks that still are not settled, if there are any.
-pub fn last_words(core: &Lifecycle, notice: &Notice) -> Option<String> {
-    let (Notice::Settled { verdict, .. } | Notice::Watched { verdict, .. }) = notice else { return None };
-    let open: Vec<_> = core.pending().iter().filter(|ask| ask.acknowledged.is_none()).collect();
-    Some(match (open.as_slice(), core.pending()) {
-        ([], []) => format!("sign-off of {}: {}\n", core.key(), verdict.label()),
-        ([], _) => format!(
-            "sign-off of {}: {}, watched until no earlier attempt can undo it\n",
-            core.key(),
-            verdict.label()
-        ),
-        (open, _) => pending_words(core, open.iter().all(|ask| ask.on_disk)),
-    })
-}
-
 /// What the core knows, put into what is known besides.
-pub fn status(mut status: Status, core: &Lifecycle, now: Now) -> Status {
+pub fn status(mut status: Status, core: &Lifecycle, known: &Known, now: Now) -> Status {
     status.now = now.wall;
     status.key = Some(core.key().clone());
     status.identity_known = if core.listed() { Some(true) } else { core.key_unknown().then_some(false) };
@@ -271,6 +312,9 @@ pub fn status(mut status: Status, core: &Lifecycle, now: Now) -> Status {
         Scheduler::Down(since) => (SchedulerState::Down, Some(wall_of(since, now))),
         Scheduler::Unseen | Scheduler::Unknown => (SchedulerState::Unknown, None),
     };
+    if status.scheduler.state == SchedulerState::Serving {
+        status.scheduler.why = None;
+    }
     status.row = core.row().map(|row| RowStatus {
         state: row.state.into(),
         at: wall_of(row.asked, now),
@@ -280,9 +324,17 @@ pub fn status(mut status: Status, core: &Lifecycle, now: Now) -> Status {
         }
         .to_owned(),
     });
+    status.row_known = known.best(core).map(|best| RowKnown {
+        state: best.state.into(),
+        at: wall_of(best.at, now),
+        by: best.by.word().to_owned(),
+    });
     status.drain_until = core.drain_until().map(|at| wall_of(at, now));
     status.deadline = core.deadline().filter(|at| *at > now.at).map(|at| wall_of(at, now));
-    status.hold_since = core.held_since().map(|at| wall_of(at, now));
+    if let Some((since, why)) = core.held() {
+        status.hold_since = Some(wall_of(since, now));
+        status.hold_reason = Some(why.words().to_owned());
+    }
     status.pending.extend(core.pending().iter().map(|ask| PendingStatus {
         id: ask.record.id.to_string(),
         key: ask.record.key.to_string(),
@@ -295,6 +347,40 @@ pub fn status(mut status: Status, core: &Lifecycle, now: Now) -> Status {
         inherited: ask.inherited,
     }));
     status
+}
+
+/// What the disk said of the spool, or that it said nothing.
+pub fn spool(
+    status: &mut Status,
+    survey: &Result<(Count, Vec<Record>), DiskError>,
+    silent_for: Option<Duration>,
+    now: Now,
+) {
+    status.now = now.wall;
+    match survey {
+        Ok((count, marks)) => {
+            status.spool.asks = Some(count.asks);
+            status.spool.for_another = Some(count.for_another);
+            status.spool.marks = Some(count.marks);
+            status.spool.corrupt = Some(count.corrupt);
+            status.spool.newer = Some(count.newer);
+            status.marks = marks.iter().map(mark).collect();
+        }
+        Err(error) => {
+            status.spool.why = Some(error.to_string());
+            status.spool.silent_since =
+                silent_for.map(|silent| now.wall.saturating_sub(milliseconds(silent)));
+        }
+    }
+}
+
+fn mark(record: &Record) -> MarkStatus {
+    let what = match record.what {
+        What::Seen => "seen",
+        What::SignOff { .. } => "signed-off",
+        What::Held => "held",
+    };
+    MarkStatus { id: record.id.to_string(), what: what.to_owned(), at: record.at }
 }
 
 /// What a moment is by the wall clock.
@@ -315,3 +401,6 @@ pub fn problems(problems: &[Problem]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

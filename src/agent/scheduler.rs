@@ -8,9 +8,10 @@
 //! Down means that the connection was refused, and nothing else. A time-out, a TLS error, a health service that says
 //! otherwise or is missing: all of that is unclear.
 //!
-//! A connection that is lost while a new one is served at once is no restart: an idle close looks the same, and a scheduler
-//! that is told to stop closes its listener first, so that a restarted one refuses for a while. One that came back without
-//! a single refusal is taken for the same: a drain it was in then ends by its time-out.
+//! A connection that is lost while a new one is served at once is hardly a restart: an idle close looks the same, and a
+//! scheduler that is told to stop closes its listener first, so that a restarted one refuses for a while. It is told as
+//! [`Observation::Reconnected`]: the scheduler is taken for the same, a drain it was in ends by its time-out, but its identity
+//! is found out anew.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -22,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    files::Troubles,
     manager::outcome,
     net::{self, ConnectError, Connection, Peer, Tls, TlsFiles},
     proto::health_v1::{
@@ -29,7 +31,7 @@ use crate::{
     },
 };
 
-/// How long a connection, and then a `Check`, may take each.
+/// How long each step of a connection, and then a `Check`, may take.
 const LIMIT: Duration = Duration::from_secs(1);
 /// Between two looks at a scheduler that is down.
 const REFUSED_EVERY: Duration = Duration::from_millis(250);
@@ -41,6 +43,9 @@ const UNCLEAR_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 pub enum Observation {
     /// Its health service says SERVING, at this address.
     Serving(SocketAddr),
+    /// It serves at this address as before, on a new connection: the last one ended. An idle time-out, or a restart too quick to be
+    /// refused.
+    Reconnected(SocketAddr),
     /// The connection was refused at every address that it has.
     Refused(Vec<SocketAddr>),
     /// Anything else, in words.
@@ -50,7 +55,7 @@ pub enum Observation {
 /// Where the scheduler's health service is.
 #[derive(Debug)]
 pub struct Target {
-    peer: Peer,
+    peers: Vec<Peer>,
     tls: Option<Tls>,
 }
 
@@ -58,15 +63,22 @@ impl Target {
     /// A scheduler at `peer`. With `server.tls` it wants a client certificate, for health checks too: `files` are then
     /// its own certificate and key. Its certificate isn't verified: nothing secret is sent, and it may be for any name.
     pub fn new(peer: Peer, files: Option<TlsFiles>) -> Self {
-        Self { peer, tls: files.map(Tls::unverified) }
+        Self { peers: vec![peer], tls: files.map(Tls::unverified) }
     }
 
-    /// The host and port.
-    pub fn peer(&self) -> &Peer {
-        &self.peer
+    /// Or at this one: its configuration names another address by now.
+    pub fn or_at(mut self, peer: Peer) -> Self {
+        self.peers.push(peer);
+        self
     }
 
-    /// One look: connects and asks the health service, at most 3 s long.
+    /// Tells there whether the files can be used.
+    #[must_use]
+    pub fn telling(self, troubles: Troubles) -> Self {
+        Self { tls: self.tls.map(|tls| tls.telling_as("the scheduler's TLS", troubles)), ..self }
+    }
+
+    /// One look: connects to each address and asks the health service. One address takes 4 s at most, over TLS 6 s.
     pub async fn observe(&self) -> Observation {
         self.look().await.0
     }
@@ -111,24 +123,33 @@ impl Target {
     }
 
     async fn connect(&self) -> Result<Connection, Unreached> {
-        let addresses = net::resolve(&self.peer, LIMIT)
-            .await
-            .map_err(|e| Unreached::Otherwise(format!("{}: {e}", self.peer)))?;
         let mut refused = Vec::new();
         let (mut cut, mut otherwise) = (None, None);
-        for addr in addresses {
-            match net::connect(&self.peer, addr, self.tls.as_ref(), LIMIT).await {
-                Ok(connection) => return Ok(connection),
-                Err(ConnectError::Refused(addr)) => refused.push(addr),
-                Err(error) if error.is_cut() => cut = Some(error.to_string()),
-                Err(error) => otherwise = Some(error.to_string()),
+        for peer in &self.peers {
+            let addresses = match net::resolve(peer, LIMIT).await {
+                Ok(addresses) if addresses.is_empty() => {
+                    otherwise = Some(format!("{peer}: the name has no address"));
+                    continue;
+                }
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    otherwise = Some(format!("{peer}: {error}"));
+                    continue;
+                }
+            };
+            for addr in addresses {
+                match net::connect(peer, addr, self.tls.as_ref(), LIMIT).await {
+                    Ok(connection) => return Ok(connection),
+                    Err(ConnectError::Refused(addr)) => refused.push(addr),
+                    Err(error) if error.is_cut() => cut = Some(error.to_string()),
+                    Err(error) => otherwise = Some(error.to_string()),
+                }
             }
         }
         Err(match (cut, otherwise) {
             (Some(why), _) => Unreached::Cut(why),
             (None, Some(why)) => Unreached::Otherwise(why),
-            (None, None) if !refused.is_empty() => Unreached::Refused(refused),
-            (None, None) => Unreached::Otherwise(format!("{}: the name has no address", self.peer)),
+            (None, None) => Unreached::Refused(refused),
         })
     }
 }
@@ -168,8 +189,8 @@ impl Watcher {
 
     /// One that sees what a test says.
     #[cfg(test)]
-    pub(crate) fn fed(observations: mpsc::Receiver<Observation>) -> Self {
-        Self { observations, task: tokio::spawn(async {}).abort_handle() }
+    pub(crate) fn fed(observations: mpsc::Receiver<Observation>, task: AbortHandle) -> Self {
+        Self { observations, task }
     }
 
     /// The next change in what is seen; the first comes at once. Cancel safe.
@@ -187,11 +208,16 @@ async fn watch(target: Target, tell: mpsc::Sender<Observation>) {
     let mut unclear_every = UNCLEAR_EVERY.0;
     loop {
         let (seen, connection) = target.look().await;
-        if told.as_ref() != Some(&seen) {
-            told = Some(seen.clone());
-            if tell.send(seen.clone()).await.is_err() {
-                return;
-            }
+        let news = match &seen {
+            Observation::Serving(at) if told.as_ref() == Some(&seen) => Some(Observation::Reconnected(*at)),
+            _ if told.as_ref() == Some(&seen) => None,
+            _ => Some(seen.clone()),
+        };
+        told = Some(seen.clone());
+        if let Some(news) = news
+            && tell.send(news).await.is_err()
+        {
+            return;
         }
         if !matches!(seen, Observation::Unclear(_)) {
             unclear_every = UNCLEAR_EVERY.0;
@@ -222,11 +248,13 @@ async fn watch(target: Target, tell: mpsc::Sender<Observation>) {
 
 /// Whether something but a refusal comes of a TCP connect (only a real look says what).
 async fn accepts(target: &Target) -> bool {
-    let Ok(addresses) = net::resolve(&target.peer, LIMIT).await else { return true };
-    for addr in addresses {
-        match timeout(LIMIT, TcpStream::connect(addr)).await {
-            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {}
-            _ => return true,
+    for peer in &target.peers {
+        let Ok(addresses) = net::resolve(peer, LIMIT).await else { return true };
+        for addr in addresses {
+            match timeout(LIMIT, TcpStream::connect(addr)).await {
+                Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {}
+                _ => return true,
+            }
         }
     }
     false

@@ -12,13 +12,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     attempts::AttemptId,
     backlog::Backlog,
     clock::Clock,
-    command::{Command, Commands, Inbox},
+    command::{Command, Commands, Inbox, TakeUp},
     disk::Disk,
     last_words::LastWords,
     lifecycle::{Answer, Effect, Event, HookId, Lifecycle, Notice, Scheduler, Target},
@@ -27,6 +27,7 @@ use super::{
     say,
     socket::{PreStopAnswer, Status},
 };
+pub use crate::manager::client::READ_LIMIT;
 use crate::{
     exit::Exit,
     key::SchedulerKey,
@@ -34,8 +35,6 @@ use crate::{
     spool::record::RecordId,
 };
 
-/// How long a read of a row or a list may take.
-pub const READ_LIMIT: Duration = Duration::from_secs(10);
 /// How often the asks are looked for that somebody dropped by hand.
 const DROPPED_EVERY: Duration = Duration::from_secs(5);
 
@@ -53,18 +52,44 @@ pub struct Shell {
     pub commands: Commands,
     /// The container's termination message.
     pub last_words: LastWords,
+    words: say::Words,
+    known: say::Known,
+    said: say::Said,
     /// The asks of all keys.
     pub backlog: Backlog,
     /// Whether the scheduler serves, with no drain on and no SIGTERM.
     pub serves: watch::Sender<bool>,
+    /// Whom to ask which key the scheduler registers; without anybody it is always this one.
+    pub identify: Option<mpsc::UnboundedSender<Question>>,
     /// Fills in what the core doesn't know.
     pub base_status: Box<dyn Fn() -> Status + Send>,
     /// Ends the process at the deadline.
-    pub deadline: Deadline,
+    pub deadline: Arc<Deadline>,
     hooks: HashMap<HookId, oneshot::Sender<PreStopAnswer>>,
     last_hook: HookId,
     hold: Option<HoldTask>,
     watchdog: Option<Arc<AtomicU8>>,
+    /// What to go on with, once no ending is under way.
+    take_up: Option<Box<TakeUp>>,
+}
+
+/// The scheduler is back, and may register another key than before.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// It was seen to be away; else it may have been.
+    pub was_away: bool,
+    /// When it was seen again.
+    pub appeared: Moment,
+    /// By when no attempt on the old key can be applied any more.
+    pub closed: Moment,
+}
+
+/// Why a shell's run is over.
+pub enum Ended {
+    /// The core said exit.
+    Exit(Exit),
+    /// The scheduler registers another key, or is watched elsewhere.
+    TakeUp(Box<TakeUp>),
 }
 
 /// The task that owns a hold's stream.
@@ -77,15 +102,9 @@ struct HoldTask {
 pub struct Deadline(pub Box<dyn Fn(Duration, Arc<AtomicU8>) + Send + Sync>);
 
 impl Deadline {
-    /// By a thread of its own.
-    pub fn of_the_process() -> Self {
-        Self(Box::new(|left, code| {
-            // Where no thread can be started the deadline is the core's alone.
-            drop(std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
-                std::thread::sleep(left);
-                std::process::exit(i32::from(code.load(Ordering::SeqCst)));
-            }));
-        }))
+    /// For a process that no signal is told to: it ends as signals end it.
+    pub fn none() -> Self {
+        Self(Box::new(|_, _| ()))
     }
 }
 
@@ -103,13 +122,18 @@ impl Shell {
             manager,
             disk,
             backlog: Backlog::new(metrics.clone()),
+            identify: None,
+            take_up: None,
             last_words: LastWords::none(),
+            words: say::Words::default(),
+            known: say::Known::default(),
+            said: say::Said::default(),
             serves: watch::Sender::new(false),
             metrics,
             clock,
             commands,
             base_status,
-            deadline: Deadline::of_the_process(),
+            deadline: Arc::new(Deadline::none()),
             hooks: HashMap::new(),
             last_hook: 0,
             hold: None,
@@ -117,10 +141,10 @@ impl Shell {
         }
     }
 
-    /// Runs until the core says exit.
-    pub async fn run(&mut self, core: &mut Lifecycle, first: Vec<Effect>, mut commands: Inbox) -> Exit {
+    /// Runs until the core says exit, or the scheduler registers another key: while an ending of this one is under way, that waits.
+    pub async fn run(&mut self, core: &mut Lifecycle, first: Vec<Effect>, commands: &mut Inbox) -> Ended {
         if let Some(exit) = self.act(core, first).await {
-            return exit;
+            return Ended::Exit(exit);
         }
         let mut look_for_dropped = self.clock.now().at + DROPPED_EVERY;
         loop {
@@ -131,7 +155,7 @@ impl Shell {
                 biased;
                 command = commands.recv() => match command {
                     Some((came, command)) => self.take(core, came, command),
-                    None => return Exit::Internal,
+                    None => return Ended::Exit(Exit::Internal),
                 },
                 () = sleep_until(self.clock, wake) => {
                     if asks && self.clock.now().at >= look_for_dropped {
@@ -142,7 +166,17 @@ impl Shell {
                 }
             };
             if let Some(exit) = self.act(core, effects).await {
-                return exit;
+                return Ended::Exit(exit);
+            }
+            if core.drain_until().is_none()
+                && !core.is_ending()
+                && let Some(take_up) = self.take_up.take()
+            {
+                // Its stream would keep the old key's row active, and its end be told to the new one's core.
+                if let Some(hold) = self.hold.take() {
+                    hold.task.abort();
+                }
+                return Ended::TakeUp(take_up);
             }
         }
     }
@@ -151,7 +185,7 @@ impl Shell {
         let now = Now { came, ..self.clock.now() };
         match command {
             Command::Event(event) => {
-                say::event(core, &event);
+                say::event(core, &event, &self.said);
                 let terminated = matches!(event, Event::Terminate);
                 let effects = core.step(event, now);
                 if terminated && self.watchdog.is_none() {
@@ -168,16 +202,16 @@ impl Shell {
                 self.hooks.insert(self.last_hook, answer);
                 core.step(Event::PreStop { hook: self.last_hook, wait }, now)
             }
+            Command::TakeUp(take_up) => {
+                self.take_up = Some(take_up);
+                Vec::new()
+            }
             Command::Status(answer) => {
                 let (mut status, disk) = (Box::new(self.status(core)), self.disk.clone());
+                let (key, clock) = (core.key().clone(), self.clock);
                 tokio::spawn(async move {
-                    // A spool that can't be read is told under `degraded`.
-                    if let Ok(count) = disk.count().await {
-                        status.spool.asks = count.asks;
-                        status.spool.marks = count.marks;
-                        status.spool.corrupt = count.corrupt;
-                        status.spool.newer = count.newer;
-                    }
+                    let survey = disk.survey(key).await;
+                    say::spool(&mut status, &survey, disk.silent_for(), clock.now());
                     // Who asked may have gone.
                     let _ = answer.send(status);
                 });
@@ -195,11 +229,11 @@ impl Shell {
                     let written = self.disk.write_ask(record).await;
                     if let Err(error) = &written {
                         self.metrics.spool_error();
-                        say::not_persisted(core.key(), error);
+                        say::not_persisted(core.key(), error, &self.said);
                     }
-                    self.last_words.say(say::pending_words(core, written.is_ok()));
                     let now = self.clock.now();
                     queue.extend(core.step(Event::Written { ask, on_disk: written.is_ok() }, now));
+                    self.say_last_words(core, false);
                 }
                 Effect::Mark(record) => self.disk.write_mark(record),
                 Effect::DropMarks { signed_off } => self.disk.drop_marks(core.key().clone(), signed_off),
@@ -216,10 +250,12 @@ impl Shell {
                 }
                 Effect::ReadRow => self.read_row(core.key()),
                 Effect::CheckIdentity => self.check_identity(core.key()),
+                Effect::Identify { was_away } => self.identify(core, was_away),
                 Effect::Answer(hook, answer) => self.answer(hook, &answer),
                 Effect::Notice(notice) => self.notice(core, &notice),
                 Effect::Exit(exit) => {
-                    say::leaving(core, exit);
+                    say::leaving(core, exit, self.disk.durability());
+                    self.say_last_words(core, true);
                     if let Some(code) = &self.watchdog {
                         code.store(exit.code(), Ordering::SeqCst);
                     }
@@ -229,8 +265,15 @@ impl Shell {
                 }
             }
         }
+        self.say_last_words(core, false);
         self.gauges(core);
         None
+    }
+
+    fn say_last_words(&mut self, core: &Lifecycle, leaving: bool) {
+        if let Some(words) = self.words.news(core, self.disk.durability(), leaving) {
+            self.last_words.say(words);
+        }
     }
 
     fn send(&self) -> impl Fn(Event) + Send + 'static {
@@ -240,27 +283,39 @@ impl Shell {
     }
 
     fn attempt(&self, key: &SchedulerKey, id: AttemptId, options: AttemptOptions) {
-        let (manager, metrics, clock, key, send) =
-            (Arc::clone(&self.manager), self.metrics.clone(), self.clock, key.clone(), self.send());
+        let (manager, metrics, clock, key, send, said) = (
+            Arc::clone(&self.manager),
+            self.metrics.clone(),
+            self.clock,
+            key.clone(),
+            self.send(),
+            self.said.clone(),
+        );
         tokio::spawn(async move {
             let began = clock.now().at;
             let outcome = manager.sign_off(&key, options).await;
             metrics.attempt(&outcome, clock.now().at - began);
-            say::attempt(&key, id, options, &outcome, clock.now().at - began);
+            say::attempt(&key, id, options, &outcome, clock.now().at - began, &said);
             send(Event::Ended { attempt: id, outcome });
         });
     }
 
     fn open_hold(&mut self, key: &SchedulerKey) {
-        let (manager, metrics, clock, key, send) =
-            (Arc::clone(&self.manager), self.metrics.clone(), self.clock, key.clone(), self.send());
+        let (manager, metrics, clock, key, send, said) = (
+            Arc::clone(&self.manager),
+            self.metrics.clone(),
+            self.clock,
+            key.clone(),
+            self.send(),
+            self.said.clone(),
+        );
         let (release, released) = oneshot::channel::<(AttemptId, Duration)>();
         let task = tokio::spawn(async move {
             let mut held = match manager.hold(&key).await {
                 Ok(HoldStart::Open(held)) => held,
                 Ok(HoldStart::Absent) => return send(Event::HoldFailed { absent: true }),
                 Err(failure) => {
-                    say::hold_failed(&key, &failure);
+                    say::hold_failed(&key, &failure, &said);
                     return send(Event::HoldFailed { absent: false });
                 }
             };
@@ -271,11 +326,12 @@ impl Shell {
                     let began = clock.now().at;
                     let outcome = held.release(limit).await;
                     metrics.attempt(&outcome, clock.now().at - began);
-                    say::attempt(&key, id, AttemptOptions { hedge: false, limit }, &outcome, clock.now().at - began);
+                    let options = AttemptOptions { hedge: false, limit };
+                    say::attempt(&key, id, options, &outcome, clock.now().at - began, &said);
                     send(Event::Ended { attempt: id, outcome });
                 }
                 failure = held.lost() => {
-                    say::hold_lost(&key, &failure);
+                    say::hold_lost(&key, &failure, &said);
                     send(Event::HoldLost);
                 }
             }
@@ -313,6 +369,18 @@ impl Shell {
         });
     }
 
+    fn identify(&self, core: &Lifecycle, was_away: bool) {
+        let appeared = self.clock.now().at;
+        let closed = core.attempts().closed_at().unwrap_or_default();
+        let asked = self
+            .identify
+            .as_ref()
+            .is_some_and(|ask| ask.send(Question { was_away, appeared, closed }).is_ok());
+        if !asked {
+            self.send()(Event::Identified { in_question: false });
+        }
+    }
+
     fn answer(&mut self, hook: HookId, answer: &Answer) {
         let Some(sender) = self.hooks.remove(&hook) else { return };
         let answer = say::pre_stop_answer(answer, self.disk.durability(), self.clock.now().wall);
@@ -320,11 +388,10 @@ impl Shell {
         let _ = sender.send(answer);
     }
 
-    fn notice(&self, core: &Lifecycle, notice: &Notice) {
-        say::notice(core, notice, self.disk.durability());
-        if let Some(words) = say::last_words(core, notice) {
-            self.last_words.say(words);
-        }
+    fn notice(&mut self, core: &Lifecycle, notice: &Notice) {
+        say::notice(core, notice, self.disk.durability(), &self.said);
+        self.words.learn(notice);
+        self.known.learn(notice, self.clock.now().at);
         match notice {
             Notice::Settled { verdict, cause, .. } => self.metrics.settled(*verdict, *cause),
             Notice::Inherited(count) => self.metrics.inherited(*count as u64),
@@ -332,8 +399,7 @@ impl Shell {
             Notice::IdentityUnknown => {
                 let (manager, key) = (Arc::clone(&self.manager), core.key().clone());
                 tokio::spawn(async move {
-                    let rows = rows_like(manager.as_ref(), &key).await.unwrap_or_default();
-                    say::identity_unknown(&key, &rows);
+                    say::identity_unknown(&key, &rows_like(manager.as_ref(), &key).await);
                 });
             }
             _ => {}
@@ -372,7 +438,7 @@ impl Shell {
     }
 
     fn status(&self, core: &Lifecycle) -> Status {
-        let mut status = say::status((self.base_status)(), core, self.clock.now());
+        let mut status = say::status((self.base_status)(), core, &self.known, self.clock.now());
         status.pending.extend(self.backlog.others());
         status
     }
@@ -398,9 +464,9 @@ pub async fn within<T>(
 
 /// The rows that might be the key's, each once: of its hostname (REST), else of its cluster and of the active ones (gRPC).
 pub async fn rows_like(manager: &dyn Manager, key: &SchedulerKey) -> Result<Vec<Row>, Failure> {
-    let mut rows = within(READ_LIMIT, manager.list(&Filter::Hostname(key.hostname.clone()))).await?;
+    let mut rows = within(READ_LIMIT, manager.list(&Filter::Hostname(key.hostname.clone()))).await?.rows;
     if !rows.iter().any(|row| row.is(key)) {
-        let of_cluster = within(READ_LIMIT, manager.list(&Filter::Cluster(key.cluster_id))).await?;
+        let of_cluster = within(READ_LIMIT, manager.list(&Filter::Cluster(key.cluster_id))).await?.rows;
         let known: HashSet<u64> = rows.iter().map(|row| row.id).collect();
         rows.extend(of_cluster.into_iter().filter(|row| {
             let alike =

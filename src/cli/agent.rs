@@ -1,7 +1,5 @@
 //! `signoff agent`.
 
-use std::sync::Arc;
-
 use super::args::AgentArgs;
 use crate::{
     agent::run,
@@ -12,5 +10,5 @@ use crate::{
 /// Runs the agent until it was told to stop and has done what there was to do.
 pub async fn run(args: AgentArgs) -> Exit {
     let (inputs, system) = (args.inputs(), System::default());
-    run::run(Arc::new(move || resolve(&inputs, None, &system))).await
+    run::run(run::blocking(move || resolve(&inputs, None, &system))).await
 }

@@ -22,7 +22,7 @@ pub use self::{
     reconcile::{ExplainArgs, LookArgs, ReconcileArgs, ReconcileCommand, SourceName},
 };
 use crate::{
-    identity::{Inputs, Repair, address::allowed_peers, duration},
+    identity::{Inputs, Repair, Wrong, address::allowed_peers, duration},
     logging::{Format, Level},
 };
 
@@ -93,6 +93,7 @@ pub struct AgentArgs {
         long,
         value_name = "on|report|off",
         value_enum,
+        ignore_case = true,
         hide_possible_values = true,
         help_heading = "Agent"
     )]
@@ -115,6 +116,9 @@ pub struct AgentArgs {
     pub hook_token_file: Option<PathBuf>,
     #[command(flatten)]
     pub log: LogArgs,
+    /// What was given and can't be taken: see [`super::tolerant`].
+    #[arg(skip)]
+    pub wrong: Vec<Wrong>,
 }
 
 /// `signoff pre-stop`.
@@ -141,6 +145,9 @@ pub struct PreStopArgs {
     pub grace: GraceArgs,
     #[command(flatten)]
     pub log: LogArgs,
+    /// What was given and can't be taken: see [`super::tolerant`].
+    #[arg(skip)]
+    pub wrong: Vec<Wrong>,
 }
 
 /// `signoff status`.
@@ -280,7 +287,7 @@ pub enum Shell {
 #[derive(Debug, Clone, Args)]
 pub struct CompletionsArgs {
     /// Whose
-    #[arg(value_name = "bash|zsh|fish", value_enum, hide_possible_values = true)]
+    #[arg(value_name = "bash|zsh|fish", value_enum, ignore_case = true, hide_possible_values = true)]
     pub shell: Shell,
 }
 
@@ -319,6 +326,7 @@ impl AgentArgs {
             hook_listen: self.hook_listen,
             hook_allow: self.hook_allow.clone(),
             hook_token_file: self.hook_token_file.clone(),
+            wrong: self.wrong.clone(),
             ..common(&self.identity, &self.manager, &self.tls, (&self.spool, &self.run_dir, &self.grace))
         }
     }
@@ -327,7 +335,9 @@ impl AgentArgs {
 impl PreStopArgs {
     /// What [`crate::identity::resolve()`] starts from.
     pub fn inputs(&self) -> Inputs {
-        common(&self.identity, &self.manager, &self.tls, (&self.spool, &self.run_dir, &self.grace))
+        let inputs =
+            common(&self.identity, &self.manager, &self.tls, (&self.spool, &self.run_dir, &self.grace));
+        Inputs { wrong: self.wrong.clone(), ..inputs }
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     agent::{
-        check::{failed, ok, warning},
+        check::{WITHOUT_MANAGER, failed, ok, warning},
         socket::{self, AskError, Finding, Request, Response, Verdict, ask},
     },
     exit::Exit,
@@ -28,6 +28,7 @@ mod grace;
 mod identity;
 mod manager;
 mod place;
+mod probes;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -41,8 +42,13 @@ const AGENT_LIMIT: Duration = Duration::from_secs(3);
 /// Checks, prints and exits 1 if a check failed.
 pub async fn run(args: CheckArgs) -> Exit {
     let deadline = Instant::now() + LIMIT;
-    let (found, problems) = match settings::resolved(args.inputs()).await {
-        Ok(resolved) => resolved,
+    // Beside an agent what is missing here is one finding of several: the agent says what is wrong of its own.
+    let (found, problems) = match settings::found(args.inputs()).await {
+        Ok((found, problems)) if socket::is_there(&found.run_dir) => (found, problems),
+        Ok(resolved) => match settings::right(resolved) {
+            Ok(resolved) => resolved,
+            Err(exit) => return exit,
+        },
         Err(exit) => return exit,
     };
     let findings = findings(&found, &problems, deadline).await;
@@ -77,6 +83,9 @@ async fn findings(settings: &Settings, problems: &[Problem], deadline: Instant) 
     let client = Client::new(settings.manager());
     let mut checks = vec![Check::new("settings", std::future::ready(vec![of_settings(settings, problems)]))];
     match &client {
+        _ if settings.without_manager => {
+            checks.push(Check::new("manager", std::future::ready(vec![ok("manager", WITHOUT_MANAGER)])));
+        }
         Ok(client) => {
             checks.push(Check::new("identity", identity::check(client, settings)));
             checks.extend(manager::endpoints(settings));
@@ -92,7 +101,10 @@ async fn findings(settings: &Settings, problems: &[Problem], deadline: Instant) 
             checks.push(Check::new("manager", std::future::ready(vec![finding])));
         }
     }
-    checks.push(Check::new("scheduler", scheduler::check(settings)));
+    if !settings.without_manager {
+        checks.push(Check::new("scheduler", scheduler::check(settings)));
+        checks.push(Check::new(probes::NAME, probes::check(settings)));
+    }
     let spool = settings.spool.clone();
     checks.push(Check::new("spool", off_thread("spool", move || place::spool(&spool))));
     let run_dir = settings.run_dir.clone();
@@ -131,6 +143,8 @@ fn of_settings(settings: &Settings, problems: &[Problem]) -> Finding {
     const TODO: &str = "mend what is named, or give the flag: signoff check --help";
     let said: Vec<&str> = problems.iter().map(|problem| problem.text.as_str()).collect();
     match settings.key() {
+        None if settings.without_manager && problems.is_empty() => ok(NAME, "complete, without a manager"),
+        None if settings.without_manager => warning(NAME, said.join("; "), TODO),
         Some(key) if settings.is_complete() && problems.is_empty() => {
             ok(NAME, format!("complete, for {key}"))
         }

@@ -1,6 +1,7 @@
 //! Flags from the environment: `--scheduler-addr` is also `SIGNOFF_SCHEDULER_ADDR`, and so on for every flag of the
 //! commands that run beside a scheduler. A flag on the command line goes first; a blank variable counts as unset; a
-//! repeatable flag's variable is a comma-separated list.
+//! repeatable flag's variable is a comma-separated list. White space around a value is cut off: a Secret or ConfigMap often
+//! brings a newline.
 
 use std::{
     collections::BTreeMap,
@@ -105,7 +106,7 @@ impl Added {
             let variable = variable(long);
             let Some(value) = env(&variable).filter(|v| !is_given && !blank(v)) else { continue };
             let is_repeatable = matches!(arg.get_action(), ArgAction::Append);
-            for value in if is_repeatable { list(&value) } else { vec![value] } {
+            for value in if is_repeatable { list(&value) } else { vec![trimmed(value)] } {
                 let mut flag = OsString::from(format!("--{long}="));
                 flag.push(value);
                 args.insert(depth, flag);
@@ -135,16 +136,25 @@ impl Added {
     }
 }
 
-fn blank(value: &OsStr) -> bool {
+/// A word of a command line, or a variable's value, without the white space around it; in `--flag= value` around both.
+pub(super) fn trimmed(word: OsString) -> OsString {
+    let Some(text) = word.to_str() else { return word };
+    let text = text.trim();
+    match text.split_once('=').filter(|_| text.starts_with("--")) {
+        Some((flag, value)) => format!("{}={}", flag.trim_end(), value.trim_start()).into(),
+        None => text.into(),
+    }
+}
+
+pub(super) fn blank(value: &OsStr) -> bool {
     value.to_str().is_some_and(|v| v.trim().is_empty())
 }
 
-/// The items of a comma-separated list, last first: each is inserted before the one before it.
-fn list(value: &OsStr) -> Vec<OsString> {
-    match value.to_str() {
-        None => vec![value.to_owned()],
-        Some(text) => {
-            text.split(',').map(str::trim).filter(|t| !t.is_empty()).rev().map(OsString::from).collect()
-        }
-    }
+/// The items of a comma-separated list, last first: each is inserted before the one before it. One of nothing but commas is an
+/// item, which nothing takes.
+pub(super) fn list(value: &OsStr) -> Vec<OsString> {
+    let Some(text) = value.to_str() else { return vec![value.to_owned()] };
+    let items: Vec<OsString> =
+        text.split(',').map(str::trim).filter(|t| !t.is_empty()).rev().map(OsString::from).collect();
+    if items.is_empty() { vec![OsString::from(text.trim())] } else { items }
 }

@@ -1,21 +1,23 @@
 //! `signoff queue flush`: settles all of a spool.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::IsTerminal,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{args::FlushArgs, print, settings};
+use super::{args::FlushArgs, print, settings, spool_failed};
 use crate::{
     agent::{
         alone::{self, FlushError, Progress},
+        disk::DiskError,
         lifecycle::Verdict,
     },
     exit::Exit,
     key::SchedulerKey,
+    spool::record::Record,
 };
 
 /// Settles, with a bar on a terminal and a line for each key elsewhere.
@@ -24,6 +26,9 @@ pub async fn run(args: FlushArgs) -> Exit {
         Ok(resolved) => resolved,
         Err(exit) => return exit,
     };
+    if found.without_manager {
+        return super::usage(&"the scheduler's configuration names no manager: give --manager HOST:PORT");
+    }
     if !found.has_grpc() {
         return settings::incomplete(&problems);
     }
@@ -34,6 +39,7 @@ pub async fn run(args: FlushArgs) -> Exit {
             settings::unavailable(&error);
             return Exit::HeldBack;
         }
+        Err(FlushError::Disk(DiskError::Spool(error))) => return spool_failed(&error),
         Err(error) => return settings::unavailable(&error),
     };
     shown.bar.finish_and_clear();
@@ -70,6 +76,13 @@ impl Progress for Shown {
         if last.get(key).is_none_or(|known| known != why) {
             tracing::info!(scheduler.key = %key, reason = why, "Not settled yet.");
             last.insert(key.clone(), why.to_owned());
+        }
+    }
+
+    fn left(&self, asks: &[Record], why: &str) {
+        let keys: BTreeSet<String> = asks.iter().map(|ask| ask.key.to_string()).collect();
+        for key in keys {
+            self.bar.suspend(|| print(&format!("left: {key} ({why})")));
         }
     }
 

@@ -10,7 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{args::InstallArgs, print, usage};
+use rustix::io::Errno;
+
+use super::{args::InstallArgs, print, settings, usage};
 use crate::exit::Exit;
 
 /// Runs it.
@@ -21,6 +23,8 @@ pub fn run(args: &InstallArgs) -> Exit {
             print(&format!("Installed {}.", dest.display()));
             Exit::Done
         }
+        // A disk that is full or fails is not a wrong destination.
+        Err(error) if error.is_the_disks() => settings::unavailable(&error),
         Err(error) => usage(&error),
     }
 }
@@ -31,6 +35,13 @@ pub fn run(args: &InstallArgs) -> Exit {
 pub struct InstallError {
     dest: PathBuf,
     source: io::Error,
+}
+
+impl InstallError {
+    fn is_the_disks(&self) -> bool {
+        let its = [Errno::IO, Errno::NOSPC, Errno::DQUOT].map(Errno::raw_os_error);
+        self.source.raw_os_error().is_some_and(|code| its.contains(&code))
+    }
 }
 
 /// Copies the program at `source` to `dest`, mode 0755, in one step.

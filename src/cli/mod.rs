@@ -11,12 +11,13 @@ use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use tracing::error;
 
 use self::{
-    args::{Cli, Command, CompletionsArgs, QueueCommand, Shell},
+    args::{Called, Cli, Command, CompletionsArgs, QueueCommand, Shell},
     environment::{Added, Env},
 };
 use crate::{
-    agent::clock::wall_millis,
+    agent::{clock::wall_millis, disk::WHOLE_SPOOL, run::holder},
     exit::Exit,
+    files,
     identity::{
         Settings,
         settings::{DEFAULT_RUN_DIR, DEFAULT_SPOOL},
@@ -35,12 +36,14 @@ pub mod pre_stop;
 pub mod queue;
 pub mod reconcile;
 pub mod settings;
+pub mod started;
 pub mod status;
 pub mod status_view;
+pub mod tolerant;
 
 /// The process: everything but `fn main`.
 pub fn main() -> ExitCode {
-    let cli = match parse(std::env::args_os().collect(), &|name| std::env::var_os(name)) {
+    let cli = match called(std::env::args_os().collect(), &|name| std::env::var_os(name)) {
         Ok(cli) => cli,
         Err(error) => {
             // Where the help goes is gone: so is who asked for it.
@@ -60,8 +63,26 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
+/// What a command line calls. Nothing that is wrong in one of `signoff agent` is an error: the agent starts, and says it; nor in
+/// one of `signoff pre-stop`, which asks the agent all the same. Nor is a variable that is none of a startup probe's business.
+pub fn called(args: Vec<OsString>, env: Env<'_>) -> Result<Cli, clap::Error> {
+    parse(args.clone(), env).or_else(|error| match tolerant::called(&args, env) {
+        _ if !error.use_stderr() => Err(error),
+        Some(agent) => Ok(Cli { command: Command::Agent(Called::new(agent)) }),
+        None if let Some(hook) = tolerant::called(&args, env) => {
+            Ok(Cli { command: Command::PreStop(Called::new(hook)) })
+        }
+        None if tolerant::is_startup_probe(&args) => {
+            parse(args, &|name| env(name).filter(|_| name == environment::variable("run-dir")))
+                .map_err(|_| error)
+        }
+        None => Err(error),
+    })
+}
+
 /// Parses a command line, the program's name first, with what the environment adds to it.
 pub fn parse(args: Vec<OsString>, env: Env<'_>) -> Result<Cli, clap::Error> {
+    let args: Vec<OsString> = args.into_iter().map(environment::trimmed).collect();
     let added = Added::new(Cli::command(), args, env);
     Cli::command()
         .try_get_matches_from(&added.args)
@@ -116,8 +137,15 @@ fn columns(rows: &[Vec<String>]) -> String {
 
 /// Says on stderr, in one line, what is wrong with the usage or configuration.
 pub fn usage(wrong: &dyn std::fmt::Display) -> Exit {
-    let _ = writeln!(io::stderr(), "error: {wrong}");
+    complain(wrong);
     Exit::Usage
+}
+
+/// Says on stderr, in one line, what is wrong. Nobody may read it: that holds the exit up for a moment only.
+fn complain(wrong: &dyn std::fmt::Display) {
+    let line = format!("error: {wrong}");
+    let said = move || drop(writeln!(io::stderr(), "{line}"));
+    drop(files::within_blocking(files::LIMIT, said));
 }
 
 /// A panic is a bug of ours: it is logged, and the process exits 70, whatever thread it was on. What is on disk is what
@@ -183,20 +211,50 @@ async fn queue(command: QueueCommand) -> Exit {
         QueueCommand::Flush(args) => (&args.spool, &args.run_dir),
     };
     let run_dir = run_dir.run_dir.clone().unwrap_or_else(|| DEFAULT_RUN_DIR.into());
-    let of_the_agent = || Settings::read(&run_dir).ok().flatten().map(|settings| settings.spool);
+    let agent = Settings::read(&run_dir).ok().flatten();
+    let of_the_agent = || agent.as_ref().map(|settings| settings.spool.clone());
     let dir = spool.spool.clone().or_else(of_the_agent).unwrap_or_else(|| DEFAULT_SPOOL.into());
-    let shown = match command {
-        QueueCommand::List(args) => queue::list(&dir, false, args.output.format(), wall_millis()),
-        QueueCommand::Show(args) => each(&args.ids, |id| queue::show(&dir, id, args.output.format())),
-        QueueCommand::Drop(args) => each(&args.ids, |id| queue::drop(&dir, id, queue::Format::Table)),
-        QueueCommand::Flush(_) => Ok(String::new()),
-    };
-    match shown {
-        Ok(text) => {
-            print(text.trim_end());
-            Exit::Done
+    let (spool, dropping) = (dir.clone(), matches!(command, QueueCommand::Drop(_)));
+    // What was dropped is told even where the rest could not be.
+    let whole = |text| (text, None);
+    let shown = move || match command {
+        QueueCommand::List(args) => {
+            let ours = agent.as_ref().map(|agent| holder(agent).completed_by_the_resolver().managers);
+            queue::list(&dir, ours.as_ref(), args.output.format(), wall_millis()).map(whole)
         }
-        Err(error) => usage(&error),
+        QueueCommand::Show(args) => {
+            each(&args.ids, |id| queue::show(&dir, id, args.output.format())).map(whole)
+        }
+        QueueCommand::Drop(args) => queue::drop(&dir, &args.ids),
+        QueueCommand::Flush(_) => Ok(whole(String::new())),
+    };
+    match files::within(WHOLE_SPOOL, shown).await {
+        Ok(Ok((text, failed))) => {
+            print(text.trim_end());
+            failed.map_or(Exit::Done, |failed| spool_failed(&failed))
+        }
+        Ok(Err(error @ SpoolError::UnknownId { .. })) if dropping => {
+            usage(&format!("{error}; nothing was dropped"))
+        }
+        Ok(Err(error)) => spool_failed(&error),
+        Err(why) => settings::unavailable(&format!("the spool {}: {why}", spool.display())),
+    }
+}
+
+/// Says what is wrong with a spool: with what was asked for or how it is set up, or else with the disk.
+fn spool_failed(error: &SpoolError) -> Exit {
+    match error {
+        SpoolError::Missing { .. }
+        | SpoolError::NotADirectory { .. }
+        | SpoolError::Denied { .. }
+        | SpoolError::BadId { .. }
+        | SpoolError::BadRecord { .. }
+        | SpoolError::UnknownId { .. } => usage(error),
+        SpoolError::NoSpace { .. }
+        | SpoolError::ReadOnly { .. }
+        | SpoolError::Io { .. }
+        | SpoolError::Full { .. }
+        | SpoolError::NoLocks { .. } => settings::unavailable(error),
     }
 }
 

@@ -6,10 +6,11 @@ use super::{args::PreStopArgs, print, settings};
 use crate::{
     agent::{
         alone,
-        lifecycle::{HOOK_WAIT, RESERVE, Verdict},
+        lifecycle::{HOOK_WAIT, Verdict, reserve},
         socket::{AskError, PreStopAnswer, Request, Response, ask},
     },
     exit::Exit,
+    files,
     logging::pid1,
 };
 
@@ -23,6 +24,9 @@ const LEAST: Duration = Duration::from_millis(500);
 pub async fn run(args: PreStopArgs) -> Exit {
     let began = Instant::now();
     let inputs = args.inputs();
+    for wrong in &args.wrong {
+        tracing::warn!(reason = %wrong.text, "The hook's command line, or a variable, can't be taken; it is done without.");
+    }
     let deadline = args.deadline.unwrap_or(HOOK_WAIT);
     let request = Request::PreStop { deadline: Some(deadline) };
     let answer = match ask(&inputs.run_dir(), &request, deadline + MARGIN).await {
@@ -41,9 +45,7 @@ pub async fn run(args: PreStopArgs) -> Exit {
             }
         }
     };
-    let line = answer.to_string();
-    print(&line);
-    tell_pid_1(&line);
+    say(answer.to_string());
     if let Some(linger) = args.linger.filter(|linger| !linger.is_zero()) {
         self::linger(linger).await;
     }
@@ -53,27 +55,41 @@ pub async fn run(args: PreStopArgs) -> Exit {
 /// One deadline: what the agent didn't answer in is gone.
 async fn alone(args: PreStopArgs, began: Instant) -> Result<PreStopAnswer, Exit> {
     let (found, problems) = settings::resolved(args.inputs()).await?;
+    if found.without_manager {
+        return Ok(PreStopAnswer::without_manager());
+    }
     let (Some(key), true) = (found.key(), found.has_grpc()) else {
         return Err(settings::incomplete(&problems));
     };
-    let all = args.deadline.unwrap_or(found.grace - RESERVE);
+    let all = args.deadline.unwrap_or(found.grace.saturating_sub(reserve(found.grace)));
     let left = all.saturating_sub(began.elapsed()).max(LEAST);
     alone::pre_stop(&found, key, Some(left)).await.map_err(|failure| settings::unavailable(&failure))
 }
 
 async fn linger(time: Duration) {
     if beside_the_agent() {
-        let line = "linger: no effect here, since a sidecar's own hook delays nobody: put the hook on the scheduler's container";
-        print(line);
-        tell_pid_1(line);
+        say("linger: no effect here, since a sidecar's own hook delays nobody: put the hook on the scheduler's container"
+            .to_owned());
         return;
     }
     tokio::time::sleep(time).await;
 }
 
+/// Prints a line, also where the container's log has it. Who doesn't read, or hangs, holds the hook up for a moment only.
+fn say(line: String) {
+    let told = files::within_blocking(files::LIMIT, move || {
+        print(&line);
+        tell_pid_1(&line);
+    });
+    if let Err(why) = told {
+        tracing::warn!(reason = %why, "How the hook ended could not be printed.");
+    }
+}
+
 /// Whether this is the sidecar's own container: its PID 1 is an agent.
 fn beside_the_agent() -> bool {
-    std::process::id() != 1 && std::fs::read("/proc/1/cmdline").is_ok_and(|line| is_an_agent(&line))
+    let pid_1 = || std::fs::read("/proc/1/cmdline").is_ok_and(|line| is_an_agent(&line));
+    std::process::id() != 1 && files::within_blocking(files::LIMIT, pid_1).unwrap_or(false)
 }
 
 /// Whether a process's command line, its words ended by NUL (proc(5)), is `signoff agent`, and not, say, the mock scheduler.

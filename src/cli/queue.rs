@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::columns;
 use crate::spool::{
-    self, Entry, Listing, Problem, SpoolError,
+    self, Entry, Listing, Managers, Problem, SpoolError, Whose,
     record::{Kind, Record, WallMillis, What},
 };
 
@@ -23,50 +23,52 @@ pub enum Format {
     Json,
 }
 
-/// `queue list`: the asks, or with `all` the marks too, and the files that need a person's eye.
-pub fn list(dir: &Path, all: bool, format: Format, now: WallMillis) -> Result<String, SpoolError> {
+/// `queue list`: the asks, and the files that need a person's eye. `ours` is the manager of the agent here, where there is one.
+pub fn list(
+    dir: &Path,
+    ours: Option<&Managers>,
+    format: Format,
+    now: WallMillis,
+) -> Result<String, SpoolError> {
     let listing = spool::scan(dir)?;
     Ok(match format {
-        Format::Table => table(dir, &listing, all, now),
-        Format::Json => json(&ListView::of(&listing, all)),
+        Format::Table => table(dir, &listing, ours, now),
+        Format::Json => json(&ListView::of(&listing, ours)),
     })
 }
 
 /// `queue show ID`: everything about one record.
 pub fn show(dir: &Path, id: &str, format: Format) -> Result<String, SpoolError> {
     let listing = spool::scan(dir)?;
-    let unknown = || SpoolError::UnknownId { id: id.to_owned(), dir: dir.to_owned() };
+    let unknown = || SpoolError::UnknownId { ids: vec![id.to_owned()], dir: dir.to_owned() };
     let entry = listing.find(id).ok_or_else(unknown)?;
     Ok(match format {
         Format::Table => details(entry),
-        Format::Json => json(&EntryView::of(entry)),
+        Format::Json => json(&EntryView::of(entry, None)),
     })
 }
 
-/// `queue drop ID`: removes one record, whoever holds it, and says what it was.
-pub fn drop(dir: &Path, id: &str, format: Format) -> Result<String, SpoolError> {
-    let entry = spool::drop_record(dir, id)?;
-    Ok(match format {
-        Format::Json => json(&EntryView::of(&entry)),
-        Format::Table => {
-            let Record { id, key, .. } = &entry.record;
-            let kind = kind(entry.kind);
-            let cause = cause(&entry.record);
-            let held = if entry.locked && entry.kind == Kind::Ask {
-                "; the agent that holds it takes it for settled"
-            } else {
-                ""
-            };
-            format!("dropped {kind} {id} ({cause}) of {key}{held}\n")
-        }
-    })
+/// `queue drop ID...`: removes records, whoever holds them, and says what they were. Where one of the ids is no record's, none is
+/// removed. Where the disk lets go of some only, those are said, and why not the others.
+pub fn drop(dir: &Path, ids: &[String]) -> Result<(String, Option<SpoolError>), SpoolError> {
+    let drops = spool::drop_records(dir, ids)?;
+    let mut said = String::new();
+    for entry in &drops.dropped {
+        let Record { id, key, .. } = &entry.record;
+        let (kind, cause) = (kind(entry.kind), cause(&entry.record));
+        let held = if entry.locked && entry.kind == Kind::Ask {
+            "; the agent that holds it takes it for settled"
+        } else {
+            ""
+        };
+        let _ = writeln!(said, "dropped {kind} {id} ({cause}) of {key}{held}");
+    }
+    Ok((said, drops.failed))
 }
 
 #[derive(Serialize)]
 struct ListView<'a> {
     asks: Vec<EntryView<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    marks: Option<Vec<EntryView<'a>>>,
     corrupt: Vec<String>,
     newer: Vec<String>,
     damaged: Vec<String>,
@@ -74,11 +76,10 @@ struct ListView<'a> {
 }
 
 impl<'a> ListView<'a> {
-    fn of(listing: &'a Listing, all: bool) -> Self {
+    fn of(listing: &'a Listing, ours: Option<&Managers>) -> Self {
         let said = |problems: &[Problem]| problems.iter().map(Problem::to_string).collect();
         Self {
-            asks: listing.asks.iter().map(EntryView::of).collect(),
-            marks: all.then(|| listing.marks.iter().map(EntryView::of).collect()),
+            asks: listing.asks.iter().map(|entry| EntryView::of(entry, ours)).collect(),
             corrupt: listing.corrupt.iter().map(|path| path.display().to_string()).collect(),
             newer: said(&listing.newer),
             damaged: said(&listing.problems),
@@ -94,16 +95,24 @@ struct EntryView<'a> {
     record: &'a Record,
     written: String,
     held: bool,
+    /// Whose it is, seen from the agent here: `this-manager`, `another-manager`, `not-said`.
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    whose: Option<&'static str>,
     file: String,
 }
 
 impl<'a> EntryView<'a> {
-    fn of(entry: &'a Entry) -> Self {
+    fn of(entry: &'a Entry, ours: Option<&Managers>) -> Self {
         Self {
             kind: entry.kind,
             record: &entry.record,
             written: time(entry.record.at),
             held: entry.locked,
+            whose: ours.map(|ours| match entry.record.managers.seen_from(ours) {
+                Whose::Ours => "this-manager",
+                Whose::Anothers => "another-manager",
+                Whose::Unsaid => "not-said",
+            }),
             file: entry.path.display().to_string(),
         }
     }
@@ -114,9 +123,10 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).map_or_else(|error| format!("{error}\n"), |text| text + "\n")
 }
 
-fn table(dir: &Path, listing: &Listing, all: bool, now: WallMillis) -> String {
-    let mut rows = vec![["ID", "KIND", "KEY", "CAUSE", "AGE", "HELD", "POD"].map(str::to_owned).to_vec()];
-    for entry in listing.entries().filter(|entry| all || entry.kind == Kind::Ask) {
+fn table(dir: &Path, listing: &Listing, ours: Option<&Managers>, now: WallMillis) -> String {
+    let head = ["ID", "KIND", "KEY", "CAUSE", "AGE", "HELD", "POD", "MANAGER"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for entry in &listing.asks {
         let record = &entry.record;
         rows.push(vec![
             record.id.to_string(),
@@ -126,6 +136,7 @@ fn table(dir: &Path, listing: &Listing, all: bool, now: WallMillis) -> String {
             age(record.at, now),
             if entry.locked { "yes" } else { "no" }.to_owned(),
             record.pod.clone().unwrap_or_else(|| "-".to_owned()),
+            manager(record, ours),
         ]);
     }
     let mut out =
@@ -159,6 +170,7 @@ fn details(entry: &Entry) -> String {
         lines.push(("drain until", time(until)));
     }
     lines.extend(record.address.map(|address| ("address", address.to_string())));
+    lines.push(("manager", manager(record, None)));
     lines.push(("listed", yes(record.listed).to_owned()));
     lines.extend(record.pod.clone().map(|pod| ("pod", pod)));
     lines.push(("held", yes(entry.locked).to_owned()));
@@ -166,6 +178,15 @@ fn details(entry: &Entry) -> String {
     let rows: Vec<Vec<String>> =
         lines.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     columns(&rows)
+}
+
+/// Which manager a record is for, seen from the agent here, where there is one.
+fn manager(record: &Record, ours: Option<&Managers>) -> String {
+    match (record.managers.is_empty(), ours.map(|ours| record.managers.seen_from(ours))) {
+        (true, _) => "not said".to_owned(),
+        (false, Some(Whose::Anothers)) => format!("for another manager: {}", record.managers),
+        (false, _) => record.managers.to_string(),
+    }
 }
 
 fn kind(kind: Kind) -> &'static str {
@@ -205,7 +226,7 @@ mod tests {
     use crate::{
         key::SchedulerKey,
         spool::{
-            Limits, Spool,
+            Holder, Limits, Spool,
             record::{Cause, RecordId},
         },
     };
@@ -222,15 +243,22 @@ mod tests {
             what,
             address: Some("10.0.0.7:8002".parse().unwrap()),
             listed: true,
+            row_updated: None,
             at: 1_700_000_000_000,
             pod: Some("scheduler-0".to_owned()),
+            managers: Default::default(),
         }
+    }
+
+    fn managers(endpoint: &str) -> Managers {
+        Managers::of([endpoint.to_owned()])
     }
 
     /// One ask, held, and one mark.
     fn with_two(test: impl FnOnce(&Path)) {
         let dir = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(dir.path(), Limits::default()).unwrap();
+        let holder = Holder { managers: managers("grpc://manager.ns.svc:65003"), ..Holder::default() };
+        let mut spool = Spool::open(dir.path(), Limits::default()).unwrap().held_by(holder);
         let what = What::SignOff { cause: Cause::PreStop, drain_until: Some(1_700_000_035_000) };
         spool.write_ask(&record(1, what)).unwrap();
         spool.write_mark(&record(2, What::Seen)).unwrap();
@@ -238,34 +266,54 @@ mod tests {
     }
 
     #[test]
-    fn the_list_shows_asks_and_with_all_marks_too() {
+    fn the_list_shows_asks_and_whose_they_are() {
         with_two(|dir| {
-            let table = list(dir, false, Format::Table, 1_700_000_125_000).unwrap();
-            let lines: Vec<&str> = table.lines().collect();
-            assert_eq!(lines.len(), 2, "{table}");
-            assert_eq!(
-                lines[1],
-                "0000000000000001  ask   scheduler-0/10.0.0.7 in cluster 1  pre-stop  2m   yes   scheduler-0"
-            );
-            let table = list(dir, true, Format::Table, 1_700_000_125_000).unwrap();
-            assert!(
-                table.lines().nth(2).unwrap().contains("mark  scheduler-0/10.0.0.7 in cluster 1  seen"),
-                "{table}"
-            );
+            let (ours, theirs) =
+                (managers("grpc://manager.ns.svc.cluster.local:65003"), managers("grpc://m2:65003"));
+            for (agent, whose) in [
+                (None, "grpc://manager.ns.svc:65003"),
+                (Some(&ours), "grpc://manager.ns.svc:65003"),
+                (Some(&theirs), "for another manager: grpc://manager.ns.svc:65003"),
+            ] {
+                let table = list(dir, agent, Format::Table, 1_700_000_125_000).unwrap();
+                let lines: Vec<&str> = table.lines().collect();
+                assert_eq!(lines.len(), 2, "{table}");
+                let row = "0000000000000001  ask   scheduler-0/10.0.0.7 in cluster 1  pre-stop  2m   yes   scheduler-0";
+                assert_eq!(lines[1], format!("{row}  {whose}"));
+            }
         });
+    }
+
+    #[test]
+    fn an_ask_of_an_older_release_does_not_say_whose_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let what = What::SignOff { cause: Cause::PreStop, drain_until: None };
+        Spool::open(dir.path(), Limits::default()).unwrap().write_ask(&record(1, what)).unwrap();
+        let ours = managers("grpc://m:65003");
+        for shown in [
+            list(dir.path(), Some(&ours), Format::Table, 0).unwrap(),
+            show(dir.path(), "0000000000000001", Format::Table).unwrap(),
+        ] {
+            assert!(shown.contains("not said"), "{shown}");
+        }
+        let json = list(dir.path(), Some(&ours), Format::Json, 0).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&json["asks"][0]["for"], json["asks"][0].get("managers")), (&"not-said".into(), None));
     }
 
     #[test]
     fn the_list_as_json_names_everything() {
         with_two(|dir| {
             std::fs::write(dir.join("x.ask.json"), "").unwrap();
-            let text = list(dir, true, Format::Json, 0).unwrap();
+            let ours = managers("grpc://elsewhere:1");
+            let text = list(dir, Some(&ours), Format::Json, 0).unwrap();
             let json: serde_json::Value = serde_json::from_str(&text).unwrap();
             assert_eq!(json["asks"][0]["id"], "0000000000000001");
             assert_eq!(json["asks"][0]["cause"], "pre-stop");
             assert_eq!(json["asks"][0]["held"], true);
             assert_eq!(json["asks"][0]["written"], "2023-11-14T22:13:20.000Z");
-            assert_eq!(json["marks"][0]["what"], "seen");
+            assert_eq!(json["asks"][0]["managers"], serde_json::json!(["grpc://manager.ns.svc:65003"]));
+            assert_eq!(json["asks"][0]["for"], "another-manager");
             assert!(json["damaged"][0].as_str().unwrap().contains("x.ask.json"));
         });
     }
@@ -273,9 +321,9 @@ mod tests {
     #[test]
     fn an_empty_queue_says_so_and_a_missing_spool_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let said = list(dir.path(), false, Format::Table, 0).unwrap();
+        let said = list(dir.path(), None, Format::Table, 0).unwrap();
         assert_eq!(said, format!("no pending sign-offs in {}\n", dir.path().display()));
-        let error = list(&dir.path().join("none"), false, Format::Table, 0).unwrap_err();
+        let error = list(&dir.path().join("none"), None, Format::Table, 0).unwrap_err();
         assert!(error.to_string().contains("no such directory"), "{error}");
     }
 
@@ -298,17 +346,31 @@ mod tests {
     #[test]
     fn dropping_says_what_was_dropped() {
         with_two(|dir| {
-            let said = drop(dir, "0000000000000001", Format::Table).unwrap();
+            let one = ["0000000000000001".to_owned()];
+            let (said, failed) = drop(dir, &one).unwrap();
             assert_eq!(
                 said,
                 "dropped ask 0000000000000001 (pre-stop) of scheduler-0/10.0.0.7 in cluster 1; the agent that holds it takes \
                  it for settled\n"
             );
-            assert!(matches!(
-                drop(dir, "0000000000000001", Format::Table),
-                Err(SpoolError::UnknownId { .. })
-            ));
+            assert!(failed.is_none());
+            assert!(matches!(drop(dir, &one), Err(SpoolError::UnknownId { .. })));
             assert_eq!(spool::scan(dir).unwrap().entries().count(), 1);
+        });
+    }
+
+    #[test]
+    fn nothing_is_dropped_where_one_of_the_ids_is_no_records() {
+        with_two(|dir| {
+            let ids = ["0000000000000001", "0000000000000009", "bad", "0000000000000002"].map(str::to_owned);
+            let said = drop(dir, &ids).unwrap_err().to_string();
+            assert!(said.contains("\"0000000000000009\" or \"bad\""), "{said}");
+            assert_eq!(spool::scan(dir).unwrap().entries().count(), 2);
+            // One that is given twice is one.
+            let twice = ["0000000000000001", "0000000000000001", "0000000000000002"].map(str::to_owned);
+            let (said, failed) = drop(dir, &twice).unwrap();
+            assert_eq!((said.lines().count(), failed.is_none()), (2, true), "{said}");
+            assert_eq!(spool::scan(dir).unwrap().entries().count(), 0);
         });
     }
 

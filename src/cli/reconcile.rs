@@ -2,9 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use self::{
+    out::Out,
     shown::Shown,
     view::{Explained, View},
 };
@@ -23,8 +25,9 @@ use crate::{
     exit::Exit,
     identity::{Inputs, Settings, duration, settings::DEFAULT_LISTEN},
     manager::{Failure, Manager, client::Client, rest::Rest},
-    net::{Tls, TlsFiles},
+    net::{Prober, Tls, TlsFiles},
     repair::{
+        guard::Limits,
         metrics::Metrics,
         reconcile::{Policy, Reconciler, Report},
         sources::{Scope, Source, grpc::GrpcSource, rest::RestSource},
@@ -32,6 +35,7 @@ use crate::{
     },
 };
 
+mod out;
 mod shown;
 mod view;
 
@@ -43,6 +47,9 @@ impl Exposition for Metrics {
 
 /// A run ends within this: inside a CronJob's period of five minutes.
 const DEADLINE: Duration = Duration::from_secs(240);
+
+/// So long a run of many waits for standard output to take its report.
+const STDOUT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Runs once, or stays with `--every`; or explains.
 pub async fn run(args: ReconcileArgs) -> Exit {
@@ -84,14 +91,17 @@ async fn reconcile(args: &ReconcileArgs) -> Exit {
             only: None,
         },
         pattern: args.hostname_pattern.clone(),
-        max_share: args.max_share.unwrap_or_default(),
+        limits: Limits {
+            max_share: args.max_share.unwrap_or_default(),
+            without_times: args.apply_without_keep_alive_times.unwrap_or(false),
+        },
         apply,
         deadline,
     };
-    let reconciler = Reconciler::new(source, manager, policy);
+    let reconciler = Reconciler::new(source, manager, Prober::network(), policy);
     let words = LastWords::to(TERMINATION_LOG);
     let output = args.look.output.output.unwrap_or_default();
-    let job = Job { reconciler, output, words };
+    let job = Job { reconciler, output, words, out: Out::default() };
     match args.every {
         Some(every) => job.stay(every, args).await,
         None => job.once().await,
@@ -103,14 +113,18 @@ struct Job {
     reconciler: Reconciler,
     output: OutputFormat,
     words: LastWords,
+    out: Out,
 }
 
 impl Job {
     async fn once(mut self) -> Exit {
         let shown = Shown::new();
+        let until = Instant::now() + self.reconciler.policy.deadline;
+        let stop = told_to_stop();
+        tokio::pin!(stop);
         let ended = tokio::select! {
             ended = self.reconciler.run(&shown) => ended,
-            () = told_to_stop() => {
+            () = &mut stop => {
                 shown.clear();
                 warn!("Stopped before the run was done; what it did is in this log, the next one does the rest.");
                 self.words.say("reconcile: stopped before the run was done; the next one does the rest\n".to_owned());
@@ -121,12 +135,27 @@ impl Job {
         shown.clear();
         let exit = match ended {
             Ok(report) => {
-                let view = View::of(&report);
-                match self.output {
-                    OutputFormat::Table => print(&view.table()),
-                    OutputFormat::Json => print_by(|out| view.json(true, out)),
+                let report = Arc::new(report);
+                self.words.say(format!("{}\n", View::of(&report).summary()));
+                let (shown, output) = (Arc::clone(&report), self.output);
+                let written = self.out.write(move || {
+                    let view = View::of(&shown);
+                    match output {
+                        OutputFormat::Table => print(&view.table()),
+                        OutputFormat::Json => print_by(|out| view.json(true, out)),
+                    }
+                });
+                tokio::select! {
+                    () = written => {}
+                    () = stop => warn!("Stopped before standard output had taken the report."),
+                    () = sleep_until(until) => {
+                        warn!("Standard output took no report within --deadline; the summary is in the log.");
+                        info!(reconcile.summary = View::of(&report).summary(), "The run ended.");
+                    }
                 }
-                self.words.say(format!("{}\n", view.summary()));
+                for empty in report.no_such_clusters() {
+                    usage(&format!("--cluster-id {}: {empty}", empty.cluster_id));
+                }
                 report.exit()
             }
             Err(failure) => {
@@ -180,7 +209,7 @@ impl Job {
                 Ok(report) => {
                     ready.set(true);
                     metrics.ended(&report, wall_millis());
-                    self.say(&report);
+                    self.say(report).await;
                 }
                 Err(failure) => {
                     metrics.failed();
@@ -191,12 +220,19 @@ impl Job {
         }
     }
 
-    fn say(&self, report: &Report) {
-        let view = View::of(report);
+    async fn say(&self, report: Report) {
+        let report = Arc::new(report);
+        let view = View::of(&report);
         let summary = view.summary();
         self.words.say(format!("{summary}\n"));
         if self.output == OutputFormat::Json {
-            print_by(|out| view.json(false, out));
+            let shown = Arc::clone(&report);
+            let written = self.out.write(move || print_by(|out| View::of(&shown).json(false, out)));
+            // The next run doesn't wait for whoever reads it.
+            let _ = tokio::time::timeout(STDOUT_LIMIT, written).await;
+        }
+        for empty in report.no_such_clusters() {
+            error!(scheduler.cluster = empty.cluster_id, reason = %empty, "There is no such cluster: nothing is done.");
         }
         for held in &report.plan.held {
             error!(reconcile.guard = held.guard(), reason = %held, "A guard held something back.");
@@ -294,10 +330,6 @@ async fn ends(look: &LookArgs, apply: bool, deletes: bool) -> Result<Ends, Exit>
                     "--source grpc needs a gRPC endpoint of the manager: give one with --manager host:port",
                 );
             };
-            warn!(
-                "gRPC shows no keep-alive times: only a row whose hostname lives elsewhere can be judged dead. Give a REST endpoint \
-                 with a user (a guest may read), or --database-url."
-            );
             Box::new(GrpcSource::new(client.shared_grpc(), client.caller_ip()))
         }
         SourceName::Database => database(look)?,
@@ -374,12 +406,12 @@ async fn explain(args: &ExplainArgs) -> Exit {
             only: Some(args.id),
         },
         pattern: None,
-        max_share: crate::repair::guard::MaxShare::default(),
+        limits: Limits::default(),
         apply: false,
         deadline: DEADLINE,
     };
     let shown = Shown::new();
-    let ended = Reconciler::new(source, None, policy).run(&shown).await;
+    let ended = Reconciler::new(source, None, Prober::network(), policy).run(&shown).await;
     shown.clear();
     let unread = |failure: &Failure| settings::unavailable(&format!("the rows could not be read: {failure}"));
     match ended {

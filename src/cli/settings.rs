@@ -1,14 +1,19 @@
 //! What commands beside an agent work with: flags, then the environment, then the agent's own settings.
 
-use std::{fmt::Display, io::Write};
+use std::fmt::Display;
 
 use crate::{
     exit::Exit,
-    identity::{Inputs, Problem, Settings, System, resolve},
+    identity::{CONFIGURATION, Inputs, Problem, Settings, System, resolve},
 };
 
-/// Resolves, off the async thread. What can't be known is in the problems; `Err` has been said already.
+/// Resolves, off the async thread. What can't be known is in the problems; `Err` has been said already, as wrong usage is.
 pub async fn resolved(inputs: Inputs) -> Result<(Settings, Vec<Problem>), Exit> {
+    found(inputs).await.and_then(right)
+}
+
+/// As [`resolved`], wrong usage among the problems.
+pub async fn found(inputs: Inputs) -> Result<(Settings, Vec<Problem>), Exit> {
     let found = tokio::task::spawn_blocking(move || {
         let file = match Settings::read(&inputs.run_dir()) {
             Ok(file) => file,
@@ -21,12 +26,19 @@ pub async fn resolved(inputs: Inputs) -> Result<(Settings, Vec<Problem>), Exit> 
         resolve(&inputs, file.as_ref(), &System::default())
     });
     match found.await {
-        Ok(Ok(resolved)) => Ok((resolved.settings, resolved.problems)),
-        Ok(Err(wrong)) => Err(super::usage(&wrong)),
+        Ok(resolved) => Ok((resolved.settings, resolved.problems)),
         Err(error) => {
             tracing::error!(error = %error, "The settings could not be found out.");
             Err(Exit::Internal)
         }
+    }
+}
+
+/// What was found, if nothing of that is wrong usage, which is said.
+pub fn right((settings, problems): (Settings, Vec<Problem>)) -> Result<(Settings, Vec<Problem>), Exit> {
+    match problems.iter().find(|problem| problem.reason == CONFIGURATION) {
+        Some(wrong) => Err(super::usage(&wrong.text)),
+        None => Ok((settings, problems)),
     }
 }
 
@@ -38,7 +50,6 @@ pub fn incomplete(problems: &[Problem]) -> Exit {
 
 /// Says that nobody answered.
 pub fn unavailable(why: &dyn Display) -> Exit {
-    // Nobody may read it.
-    let _ = writeln!(std::io::stderr(), "error: {why}");
+    super::complain(why);
     Exit::Unavailable
 }

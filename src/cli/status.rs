@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{
     args::{OutputFormat, StatusArgs},
-    print, settings, status_view,
+    print, settings, started, status_view,
 };
 use crate::{
-    agent::socket::{AskError, Request, Response, ask},
+    agent::socket::{Request, Response, ask},
     exit::Exit,
     identity::settings::DEFAULT_RUN_DIR,
 };
@@ -15,10 +15,12 @@ use crate::{
 /// How long the agent may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Asks the agent, and shows what it says; with `--started` only exits by it.
+/// Asks the agent, and shows what it says; with `--started` only exits by it: see [`started`].
 pub async fn run(args: StatusArgs) -> Exit {
     let run_dir = args.run_dir.run_dir.unwrap_or_else(|| DEFAULT_RUN_DIR.into());
-    let started = args.started == Some(true);
+    if args.started == Some(true) {
+        return started::run(&run_dir).await;
+    }
     let status = match ask(&run_dir, &Request::Status, LIMIT).await {
         Ok(Response::Status(status)) => *status,
         Ok(_) => {
@@ -26,13 +28,8 @@ pub async fn run(args: StatusArgs) -> Exit {
                 &"the agent answered something else: use its own version of signoff",
             );
         }
-        // A startup probe comes before there is an agent: no news.
-        Err(AskError::NoAgent(_)) if started => return Exit::Unavailable,
         Err(error) => return settings::unavailable(&error),
     };
-    if started {
-        return if status.started { Exit::Done } else { Exit::Unavailable };
-    }
     match args.output.output.unwrap_or_default() {
         OutputFormat::Table => print(status_view::render(&status).trim_end()),
         OutputFormat::Json => match serde_json::to_string_pretty(&status) {

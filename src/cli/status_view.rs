@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     agent::{
+        check::WITHOUT_MANAGER,
         socket::status::{PendingStatus, RowWord, SchedulerState, Status, SuccessionStatus, one_line},
         succession::standing::Mode,
     },
@@ -23,9 +24,12 @@ pub fn render(status: &Status) -> String {
     view.line("Scheduler", &scheduler(status, &view));
     view.line("Row", &row(status, &view));
     if let Some(since) = status.hold_since {
-        view.line("Held", &format!("by a stream of the agent's own, for {}", view.age(since)));
+        let why = status.hold_reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        view.line("Held", &format!("active by a stream of the agent's own, for {}{why}", view.age(since)));
     }
-    let drain = status.drain_until.map(|until| format!("on, at most {} more", view.left(until)));
+    let drain = status
+        .drain_until
+        .map(|until| format!("on, at most {} more: the row is kept inactive", view.left(until)));
     view.line("Drain", drain.as_deref().unwrap_or("off"));
     if let Some(deadline) = status.deadline {
         view.line("Deadline", &format!("in {} ({})", view.left(deadline), at(deadline)));
@@ -92,7 +96,9 @@ fn agent(status: &Status, view: &View) -> String {
 }
 
 fn key(status: &Status) -> String {
-    let Some(key) = &status.key else { return "not known yet".to_owned() };
+    let Some(key) = &status.key else {
+        return if status.manager.none { "not needed" } else { "not known yet" }.to_owned();
+    };
     let listed = match status.identity_known {
         Some(true) => "listed by the manager",
         Some(false) => "NOT LISTED by the manager",
@@ -121,21 +127,41 @@ fn scheduler(status: &Status, view: &View) -> String {
     text
 }
 
+/// What is known best, first: a list over gRPC may be older than what the agent itself did since.
 fn row(status: &Status, view: &View) -> String {
-    let Some(row) = &status.row else { return "not read yet".to_owned() };
-    let state = match row.state {
+    let read = status.row.as_ref().map(|row| {
+        let source = match row.source.as_str() {
+            "" => String::new(),
+            "grpc" => " over grpc, where it may have been 30s old".to_owned(),
+            source => format!(" over {source}"),
+        };
+        format!("{}, read {} ago{source}", state(row.state), view.age(row.at))
+    });
+    let known = status.row_known.as_ref().and_then(|known| {
+        let how = match known.by.as_str() {
+            "hold" => format!("held by the agent for {}", view.age(known.at)),
+            "sign-off" => format!("signed off {} ago", view.age(known.at)),
+            // The read itself.
+            _ => return None,
+        };
+        Some(format!("{}: {how}", state(known.state)))
+    });
+    match (known, read) {
+        (Some(known), Some(read)) => format!("{known}; last read: {read}"),
+        (Some(known), None) => format!("{known}; not read since"),
+        (None, Some(read)) => read,
+        (None, None) => "not read yet".to_owned(),
+    }
+}
+
+fn state(word: RowWord) -> &'static str {
+    match word {
         RowWord::Active => "active",
         RowWord::Inactive => "inactive",
         RowWord::Absent => "absent: the manager has no such row",
         RowWord::NotActive => "not active (inactive or absent)",
         RowWord::Unknown => "in a state this version doesn't know",
-    };
-    let source = match row.source.as_str() {
-        "" => String::new(),
-        "grpc" => " over grpc, where it may have been 30s old".to_owned(),
-        source => format!(" over {source}"),
-    };
-    format!("{state}, read {} ago{source}", view.age(row.at))
+    }
 }
 
 fn succession(succession: &SuccessionStatus) -> String {
@@ -156,6 +182,9 @@ fn succession(succession: &SuccessionStatus) -> String {
 
 fn manager(status: &Status) -> String {
     let manager = &status.manager;
+    if manager.none {
+        return format!("none: {WITHOUT_MANAGER}");
+    }
     let endpoints = match manager.endpoints.as_slice() {
         [] => "no endpoint known yet".to_owned(),
         endpoints => endpoints.join(", "),
@@ -166,18 +195,39 @@ fn manager(status: &Status) -> String {
         1 => ", 1 connection lost".to_owned(),
         n => format!(", {n} connections lost"),
     };
-    let error = manager.last_error.as_ref().map(|error| format!("; last call: {error}")).unwrap_or_default();
-    format!("{endpoints} ({answered}{losses}){error}")
+    let error = manager
+        .last_error
+        .as_ref()
+        .map(|error| format!("; the last call failed: {error}"))
+        .unwrap_or_default();
+    let rest = manager.rest_error.as_ref().map(|error| format!("; rows can't be read over REST: {error}"));
+    format!("{endpoints} ({answered}{losses}){error}{}", rest.unwrap_or_default())
 }
 
 fn spool(status: &Status) -> String {
     let spool = &status.spool;
-    let mut text = format!("{} ({}), {} pending", spool.dir, spool.durability, spool.asks);
-    if spool.corrupt > 0 {
-        text += &format!(", {} damaged and set aside", spool.corrupt);
+    let place = match spool.durability.as_str() {
+        "" => spool.dir.clone(),
+        durability => format!("{} ({durability})", spool.dir),
+    };
+    if let Some(unknown) = spool.unknown(status.now) {
+        return format!("{place}, {unknown}");
     }
-    if spool.newer > 0 {
-        text += &format!(", {} of a newer version left alone", spool.newer);
+    // What the manager has acknowledged is no longer pending, though its record is there.
+    let watched = status.pending.iter().filter(|ask| ask.watched_until.is_some()).count() as u64;
+    let asks = spool.asks.unwrap_or_default();
+    let mut text = format!("{place}, {} pending", asks.saturating_sub(watched));
+    if let Some(for_another @ 1..) = spool.for_another {
+        text += &format!(" ({for_another} for another manager, left to it)");
+    }
+    if watched > 0 {
+        text += &format!(", {watched} confirmed and watched");
+    }
+    if let Some(corrupt @ 1..) = spool.corrupt {
+        text += &format!(", {corrupt} damaged and set aside");
+    }
+    if let Some(newer @ 1..) = spool.newer {
+        text += &format!(", {newer} of a newer version left alone");
     }
     text
 }
@@ -218,203 +268,4 @@ fn pending(asks: &[PendingStatus], view: &mut View) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        agent::socket::status::{
-            Degradation, ManagerStatus, MarkStatus, RowStatus, SchedulerStatus, SpoolStatus,
-        },
-        key::SchedulerKey,
-    };
-
-    /// 2026-11-23T12:00:00Z.
-    const NOON: WallMillis = 1_795_435_200_000;
-
-    fn healthy() -> Status {
-        let key =
-            SchedulerKey::new(1.try_into().unwrap(), "sched-0".parse().unwrap(), "10.0.0.7".parse().unwrap());
-        Status {
-            version: "0.1.0".to_owned(),
-            pod: Some("sched-0".to_owned()),
-            now: NOON,
-            since: NOON - 125_000,
-            started: true,
-            key: Some(key),
-            identity_known: Some(true),
-            scheduler: SchedulerStatus {
-                address: "10.0.0.7:8002".to_owned(),
-                state: SchedulerState::Serving,
-                since: Some(NOON - 120_000),
-                why: None,
-            },
-            row: Some(RowStatus { state: RowWord::Active, at: NOON - 12_000, source: "rest".to_owned() }),
-            grace_ms: 30_000,
-            manager: ManagerStatus {
-                endpoints: vec!["grpc://manager:65003".to_owned()],
-                answered: true,
-                ..ManagerStatus::default()
-            },
-            spool: SpoolStatus {
-                dir: "/var/lib/signoff".to_owned(),
-                durability: "lives with the pod".to_owned(),
-                ..SpoolStatus::default()
-            },
-            ..Status::default()
-        }
-    }
-
-    #[test]
-    fn a_healthy_agent_takes_eight_lines() {
-        assert_eq!(
-            render(&healthy()),
-            "\
-Agent       signoff 0.1.0 in pod sched-0, up 2m 5s
-Key         sched-0/10.0.0.7 in cluster 1 (listed by the manager)
-Scheduler   serving at 10.0.0.7:8002 for 2m 0s
-Row         active, read 12s ago over rest
-Drain       off
-Manager     grpc://manager:65003 (has answered)
-Spool       /var/lib/signoff (lives with the pod), 0 pending
-Pending     nothing
-"
-        );
-    }
-
-    #[test]
-    fn what_is_pending_is_shown_with_its_age_and_last_error() {
-        let pending = vec![
-            PendingStatus {
-                id: "00ff".to_owned(),
-                key: "sched-0/10.0.0.7 in cluster 1".to_owned(),
-                cause: "pre-stop".to_owned(),
-                at: NOON - 3_000,
-                attempts: 4,
-                last_error: Some("manager:65003: connection refused".to_owned()),
-                ..PendingStatus::default()
-            },
-            PendingStatus {
-                id: "01".to_owned(),
-                key: "sched-1/10.0.0.8 in cluster 1".to_owned(),
-                cause: "sigterm".to_owned(),
-                at: NOON - 90_000_000,
-                watched_until: Some(NOON + 61_000),
-                inherited: true,
-                ..PendingStatus::default()
-            },
-        ];
-        let status = Status {
-            pending,
-            drain_until: Some(NOON + 35_000),
-            deadline: Some(NOON + 30_000),
-            hold_since: Some(NOON - 1_000),
-            scheduler: SchedulerStatus {
-                state: SchedulerState::Down,
-                why: Some("connection refused".to_owned()),
-                ..healthy().scheduler
-            },
-            spool: SpoolStatus { asks: 2, corrupt: 1, newer: 3, ..healthy().spool },
-            marks: vec![MarkStatus { id: "02".to_owned(), what: "seen".to_owned(), at: NOON - 5_000 }],
-            degraded: vec![Degradation { reason: "spool".to_owned(), why: "read-only".to_owned() }],
-            ..healthy()
-        };
-        let shown = render(&status);
-        let after = shown.split_once("Scheduler").unwrap().1;
-        assert_eq!(
-            after,
-            "   down at 10.0.0.7:8002 for 2m 0s: connection refused
-Row         active, read 12s ago over rest
-Held        by a stream of the agent's own, for 1s
-Drain       on, at most 35s more
-Deadline    in 30s (2026-11-23T12:00:30Z)
-Manager     grpc://manager:65003 (has answered)
-Spool       /var/lib/signoff (lives with the pod), 2 pending, 1 damaged and set aside, 3 of a newer version left alone
-Mark        seen 5s ago (02)
-Degraded    spool: read-only
-
-ID    KEY                            CAUSE               AGE    TRIES  STATE
-00ff  sched-0/10.0.0.7 in cluster 1  pre-stop            3s     4      manager:65003: connection refused
-01    sched-1/10.0.0.8 in cluster 1  sigterm, inherited  1d 1h  0      confirmed, watched for 1m 1s more
-"
-        );
-    }
-
-    #[test]
-    fn an_agent_that_knows_nothing_yet_says_so() {
-        let shown = render(&Status { version: "0.1.0".to_owned(), ..Status::default() });
-        for said in [
-            "up 0s, not ready yet",
-            "Key         not known yet",
-            "Scheduler   unknown\n",
-            "Row         not read yet",
-            "no endpoint known yet (has not answered yet)",
-        ] {
-            assert!(shown.contains(said), "{said}\n{shown}");
-        }
-    }
-
-    #[test]
-    fn a_row_says_how_it_was_read_and_a_key_that_it_is_not_listed() {
-        let mut status = healthy();
-        for (state, source, said) in [
-            (
-                RowWord::NotActive,
-                "grpc",
-                "not active (inactive or absent), read 12s ago over grpc, where it may",
-            ),
-            (RowWord::Absent, "rest", "absent: the manager has no such row, read 12s ago over rest"),
-            (RowWord::Inactive, "rest", "Row         inactive, read"),
-            (RowWord::Unknown, "", "doesn't know, read 12s ago\n"),
-        ] {
-            status.row = Some(RowStatus { state, at: NOON - 12_000, source: source.to_owned() });
-            assert!(render(&status).contains(said), "{said}\n{}", render(&status));
-        }
-        status.identity_known = Some(false);
-        assert!(render(&status).contains("(NOT LISTED by the manager)"));
-    }
-
-    #[test]
-    fn what_others_said_can_not_forge_a_line_or_move_the_cursor() {
-        let mut status = healthy();
-        status.manager.last_error = Some("x\nRow         active\u{1b}[2J".to_owned());
-        status.pending =
-            vec![PendingStatus { last_error: Some("y\r\nz".to_owned()), ..PendingStatus::default() }];
-        let shown = render(&status);
-        assert_eq!(shown.lines().filter(|line| line.starts_with("Row")).count(), 1, "{shown}");
-        assert!(!shown.contains(['\u{1b}', '\r']), "{shown}");
-    }
-
-    #[test]
-    fn succession_says_what_it_may_do_why_not_and_what_is_contested() {
-        let shown = |mode, why: Option<&str>, contested: &[&str]| {
-            let succession = SuccessionStatus {
-                mode,
-                why: why.map(str::to_owned),
-                contested: contested.iter().map(|key| (*key).to_owned()).collect(),
-            };
-            let shown = render(&Status { succession: Some(succession), ..healthy() });
-            shown.lines().find_map(|line| line.strip_prefix("Succession  ")).unwrap().to_owned()
-        };
-        assert_eq!(shown(Mode::Off, Some("POD_NAME is not set"), &[]), "off: POD_NAME is not set");
-        assert!(shown(Mode::Report, None, &[]).starts_with("reports "));
-        let said = shown(Mode::On, None, &["sched-0/10.0.0.8 in cluster 1"]);
-        assert!(
-            said.starts_with("on: ") && said.ends_with("left alone: sched-0/10.0.0.8 in cluster 1"),
-            "{said}"
-        );
-    }
-
-    #[test]
-    fn durations_have_two_units_at_most() {
-        for (seconds, shown) in [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m 0s"),
-            (3_599, "59m 59s"),
-            (3_600, "1h 0m"),
-            (86_399, "23h 59m"),
-            (90_000, "1d 1h"),
-        ] {
-            assert_eq!(duration(seconds * 1000 + 999), shown);
-        }
-    }
-}
+mod tests;

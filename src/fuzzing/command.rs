@@ -7,10 +7,7 @@ use std::{
 use crate::{
     cli::{self, args::Command},
     exit::Exit,
-    identity::{
-        Inputs, Settings, Surroundings, duration, fqdn::Lookup, interfaces::Interface, resolve,
-        settings::LEAST_GRACE,
-    },
+    identity::{Inputs, Settings, Surroundings, duration, fqdn::Lookup, interfaces::Interface, resolve},
 };
 
 /// Stands for a password in a URL; in the data it is `%S`.
@@ -35,7 +32,7 @@ pub fn settings(data: &[u8]) {
     let words = arguments.split(|b| *b == 0).filter(|word| !word.is_empty()).map(argument);
     let line: Vec<OsString> = std::iter::once("signoff".into()).chain(words).take(40).collect();
     let env = |name: &str| world.variables.get(name).map(|value| OsString::from_vec(value.clone()));
-    let parsed = match cli::parse(line, &env) {
+    let parsed = match cli::called(line, &env) {
         Ok(parsed) => parsed,
         Err(error) => {
             let said = error.to_string();
@@ -57,28 +54,26 @@ pub fn settings(data: &[u8]) {
 }
 
 fn resolved(inputs: &Inputs, file: Option<&Settings>, world: &World) {
-    match resolve(inputs, file, world) {
-        Ok(resolved) => {
-            let settings = &resolved.settings;
-            assert!(settings.grace >= LEAST_GRACE && settings.grace <= duration::LONGEST);
-            assert!(settings.is_complete() || !resolved.problems.is_empty(), "incomplete, and nothing said");
-            for (given, taken) in [
-                (inputs.hostname.is_some(), settings.hostname == inputs.hostname),
-                (inputs.ip.is_some(), settings.ip == inputs.ip),
-                (inputs.cluster_id.is_some(), settings.cluster_id == inputs.cluster_id),
-                (inputs.grace.is_some(), Some(settings.grace) == inputs.grace),
-            ] {
-                assert!(!given || taken, "a flag's value was not taken");
-            }
-            for problem in &resolved.problems {
-                assert!(!problem.text.contains(SECRET), "{}", problem.text);
-                assert!(!problem.text.is_empty() && !problem.reason.is_empty());
-            }
-            let written = serde_json::to_vec(settings).unwrap();
-            assert_eq!(serde_json::from_slice::<Settings>(&written).unwrap(), *settings);
-        }
-        Err(error) => assert!(error.to_string().contains("--"), "{error}"),
+    let resolved = resolve(inputs, file, world);
+    let settings = &resolved.settings;
+    assert!(settings.grace <= duration::LONGEST);
+    let content = settings.is_complete() || settings.without_manager;
+    assert!(content || !resolved.problems.is_empty(), "incomplete, and nothing said");
+    assert_eq!(resolved.keys.first(), settings.key().as_ref());
+    for (given, taken) in [
+        (inputs.hostname.is_some(), settings.hostname == inputs.hostname),
+        (inputs.ip.is_some(), settings.ip == inputs.ip),
+        (inputs.cluster_id.is_some(), settings.cluster_id == inputs.cluster_id),
+        (inputs.grace.is_some(), Some(settings.grace) == inputs.grace),
+    ] {
+        assert!(!given || taken, "a flag's value was not taken");
     }
+    for problem in &resolved.problems {
+        assert!(!problem.text.contains(SECRET), "{}", problem.text);
+        assert!(!problem.text.is_empty() && !problem.reason.is_empty());
+    }
+    let written = serde_json::to_vec(settings).unwrap();
+    assert_eq!(serde_json::from_slice::<Settings>(&written).unwrap(), *settings);
 }
 
 fn has(text: &[u8], prefixes: [&str; 2]) -> bool {
@@ -135,6 +130,10 @@ impl Surroundings for World {
             0 => Lookup::Failed("not now".into()),
             _ => Lookup::Found { canonical: Some("sched-0.x.".into()), addresses: vec![self.address()] },
         }
+    }
+
+    fn waits_for(&self, _what: &'static str, amiss: bool) -> bool {
+        amiss
     }
 
     fn interfaces(&self) -> io::Result<Vec<Interface>> {

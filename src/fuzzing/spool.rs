@@ -123,8 +123,10 @@ fn known() -> Record {
         what: What::SignOff { cause: Cause::PreStop, drain_until: None },
         address: None,
         listed: true,
+        row_updated: None,
         at: 1_790_000_000_000,
         pod: None,
+        managers: Default::default(),
     }
 }
 

@@ -15,8 +15,10 @@ pub enum Lookup {
     },
     /// There is no such name: a fact.
     NoSuchName,
-    /// No answer, or none in time: it may be there.
+    /// An error, or no answer in time: it may be there.
     Failed(String),
+    /// No answer so far.
+    NotYet,
 }
 
 /// The canonical name that a hosts file gives `host`: exactly as written first, and without regard to case after that
@@ -45,18 +47,24 @@ fn valid(name: &str) -> bool {
         && name.chars().all(|c| !c.is_ascii() || c.is_ascii_alphanumeric() || c == '.' || c == '-')
 }
 
-/// The FQDN of `host`. `lookup` is only asked where the hosts file doesn't know. An error says why it isn't known yet.
-pub fn fqdn(host: &str, hosts: &str, lookup: impl FnOnce() -> Lookup) -> Result<String, String> {
-    if let Some(name) = from_hosts(hosts, host) {
-        return Ok(name);
-    }
-    match lookup() {
-        Lookup::Found { canonical: Some(name), .. } if !name.trim_end_matches('.').is_empty() => {
-            Ok(name.trim_end_matches('.').to_owned())
-        }
-        Lookup::Found { .. } | Lookup::NoSuchName => Ok(host.to_owned()),
-        Lookup::Failed(why) => Err(format!("the FQDN of {host:?} is not known: {why}")),
-    }
+/// The addresses that a hosts file gives `host`, as Go's resolver reads it: without regard to case, every line that names it.
+pub fn addresses(hosts: &str, host: &str) -> Vec<IpAddr> {
+    let of = |line: &str| {
+        let mut fields = line.split('#').next().unwrap_or_default().split_whitespace();
+        let ip = fields.next()?.parse().ok()?;
+        fields.any(|name| name.trim_end_matches('.').eq_ignore_ascii_case(host)).then_some(ip)
+    };
+    hosts.lines().filter_map(of).collect()
+}
+
+/// Whether nobody is seen to be writing the file: there is something in it, and its last line is ended.
+pub fn is_whole(hosts: &str) -> bool {
+    hosts.ends_with('\n')
+}
+
+/// Whether a kubelet wrote, or is writing, it for a pod with a network of its own: such a file names the pod.
+pub fn lacks_its_pod(hosts: &str) -> bool {
+    hosts.starts_with("# Kubernetes-managed hosts file.")
 }
 
 #[cfg(test)]
@@ -100,17 +108,22 @@ mod tests {
     }
 
     #[test]
-    fn dns_is_asked_only_where_the_hosts_file_does_not_know() {
-        assert_eq!(fqdn("s", "10.0.0.1 s.x s", || panic!("asked")), Ok("s.x".into()));
-        let found = |canonical: &str| Lookup::Found { canonical: Some(canonical.into()), addresses: vec![] };
-        assert_eq!(fqdn("s", "", || found("s.y.")), Ok("s.y".into()));
-        assert_eq!(fqdn("s", "", || Lookup::Found { canonical: None, addresses: vec![] }), Ok("s".into()));
+    fn the_addresses_of_a_name_are_those_of_every_line_that_has_it() {
+        let hosts =
+            "127.0.0.1 localhost\n10.0.0.5 s-0.x S-0 # s-1\nfd00::5 s-0.\nnonsense s-0\n#10.0.0.6 s-0\n";
+        let ips: Vec<String> = addresses(hosts, "s-0").iter().map(ToString::to_string).collect();
+        assert_eq!(ips, ["10.0.0.5", "fd00::5"]);
+        assert_eq!(addresses(hosts, "s-1"), Vec::<IpAddr>::new());
     }
 
     #[test]
-    fn a_name_that_is_nowhere_is_itself_but_an_unanswered_question_is_not_an_answer() {
-        assert_eq!(fqdn("s", "", || Lookup::NoSuchName), Ok("s".into()));
-        let said = fqdn("s", "", || Lookup::Failed("no answer within 2s".into())).unwrap_err();
-        assert_eq!(said, "the FQDN of \"s\" is not known: no answer within 2s");
+    fn a_file_that_a_kubelet_is_writing_is_told_from_one_that_it_wrote() {
+        for (hosts, whole) in
+            [("", false), ("# Kubernetes-managed hosts file.\n127.0.0.1", false), ("127.0.0.1 a\n", true)]
+        {
+            assert_eq!(is_whole(hosts), whole, "{hosts:?}");
+        }
+        assert!(lacks_its_pod("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"));
+        assert!(!lacks_its_pod("# Kubernetes-managed hosts file (host network).\n127.0.0.1\tlocalhost\n"));
     }
 }

@@ -51,9 +51,25 @@ pub struct Inputs {
     pub hook_allow: Vec<String>,
     /// `--hook-token-file`.
     pub hook_token_file: Option<PathBuf>,
+    /// What was given and can't be taken.
+    pub wrong: Vec<Wrong>,
+}
+
+/// A flag, or its variable, whose value can't be taken; or a word of the command line that is no flag's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrong {
+    /// The flag's long name, without dashes; none where it is no flag of the command.
+    pub flag: Option<String>,
+    /// One line: the field, its value (never what may be a secret), and what would be right.
+    pub text: String,
 }
 
 impl Inputs {
+    /// Whether this flag, by its long name, was given and can't be taken: then no other source may stand in for it.
+    pub fn is_wrong(&self, flag: &str) -> bool {
+        self.wrong.iter().any(|wrong| wrong.flag.as_deref() == Some(flag))
+    }
+
     /// The run directory: the flag's, or the default.
     pub fn run_dir(&self) -> PathBuf {
         self.run_dir.clone().unwrap_or_else(|| DEFAULT_RUN_DIR.into())

@@ -13,10 +13,11 @@ pub mod resolve;
 pub mod scheduler_yaml;
 pub mod settings;
 pub mod surroundings;
+pub mod target;
 
 pub use address::HostPort;
-pub use inputs::Inputs;
-pub use resolve::{Problem, Resolved, UsageError, resolve};
+pub use inputs::{Inputs, Wrong};
+pub use resolve::{CONFIGURATION, Problem, Resolved, resolve};
 pub use scheduler_yaml::TlsFiles;
-pub use settings::{Repair, Settings, SettingsError};
+pub use settings::{DEFAULT_SCHEDULER_PORT, Repair, Settings, SettingsError};
 pub use surroundings::{Surroundings, System};

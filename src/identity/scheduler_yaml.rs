@@ -2,16 +2,21 @@
 //! answers for and where everything is. Nothing else is read.
 //!
 //! The file also holds a Redis password. So whatever isn't a named field goes with the document, and an error
-//! names the file, the line and the field, never a word of the file's text. As the scheduler reads it: keys match
-//! without regard to case, a null counts as unset, a number will do where a text is wanted and the other way about.
+//! names the file, the line and the field, never a word of the file's text. It is read as the scheduler reads it (viper,
+//! mapstructure and yaml.v3, of the versions that v2.1.34 to v2.5.1 are built with; `tests/oracle` compares): the first
+//! document, keys without regard to case, dotted ones too, a null as unset, and a number where a text is wanted. No variable
+//! of the environment changes a field there.
 
 use std::{net::IpAddr, path::Path, time::Duration};
 
-use super::duration;
-
-use document::{Document, Found, Leaf};
+use self::{
+    document::{Document, Leaves},
+    value::Value,
+};
+use super::settings::DEFAULT_SCHEDULER_PORT;
 
 mod document;
+mod value;
 
 /// Where the Helm chart and the scheduler itself expect the file.
 pub const DEFAULT_PATH: &str = "/etc/dragonfly/scheduler.yaml";
@@ -32,12 +37,6 @@ pub struct TlsFiles {
     /// `key` of that certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<std::path::PathBuf>,
-}
-
-impl TlsFiles {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// The named fields. None: absent, null, or (but for a number) empty.
@@ -65,6 +64,36 @@ pub struct SchedulerYaml {
     pub keep_alive_interval: Option<Duration>,
     /// `network.enableIPv6`.
     pub enable_ipv6: bool,
+    /// `security`, of which v2.1.34 to v2.1.60 took the manager's TLS.
+    pub security: Security,
+}
+
+/// `security` of v2.1.34 to v2.1.60; later releases ignore it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Security {
+    /// `autoIssueCert`: without it there is no TLS.
+    pub auto_issue_cert: bool,
+    /// `caCert`: the certificate of the manager's CA itself, or the file that it is in.
+    pub ca_cert: Option<String>,
+    /// `tlsPolicy`: `force`, `prefer` (as without one: TLS towards the manager, either of peers) or `default` (plain text towards
+    /// the manager).
+    pub tls_policy: Option<String>,
+}
+
+impl Security {
+    /// Whether the scheduler speaks TLS to its manager.
+    pub fn is_tls(&self) -> bool {
+        self.auto_issue_cert && self.tls_policy.as_deref() != Some("default")
+    }
+
+    fn is_inline(&self) -> bool {
+        self.ca_cert.as_ref().is_some_and(|cert| cert.trim().starts_with("-----BEGIN "))
+    }
+
+    fn files(&self) -> TlsFiles {
+        let file = self.ca_cert.as_ref().filter(|cert| !cert.is_empty() && !self.is_inline());
+        TlsFiles { ca_file: file.map(Into::into), ..TlsFiles::default() }
+    }
 }
 
 /// Why the file, or one field of it, can't be used. Never quotes the file.
@@ -104,14 +133,16 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// Whether `field` (its dotted name, as in an error) is there and unusable.
+    /// Whether `field` (its dotted name, as in an error), or what holds it, is there and unusable.
     pub fn is_bad(&self, field: &str) -> bool {
-        self.errors.iter().any(|e| matches!(e, YamlError::Field { field: f, .. } if *f == field))
+        let is_or_holds =
+            |bad: &str| field.strip_prefix(bad).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.errors.iter().any(|e| matches!(e, YamlError::Field { field: bad, .. } if is_or_holds(bad)))
     }
 }
 
 /// Every field that is read, by its dotted name.
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 18] = [
     "server.host",
     "server.advertiseIP",
     "server.advertisePort",
@@ -127,87 +158,171 @@ const FIELDS: [&str; 15] = [
     "manager.schedulerClusterID",
     "manager.keepAlive.interval",
     "network.enableIPv6",
+    "security.autoIssueCert",
+    "security.caCert",
+    "security.tlsPolicy",
 ];
+
+/// What holds those fields.
+const SECTIONS: [&str; 7] =
+    ["server", "server.tls", "manager", "manager.tls", "manager.keepAlive", "network", "security"];
 
 /// Reads the named fields from the file's `text`; `file` is its path, for errors only.
 pub fn parse(text: &str, file: &Path) -> Result<Parsed, YamlError> {
     let file = file.display().to_string();
-    let document = Document::read(text).map_err(|(line, what)| YamlError::Document {
-        file: file.clone(),
-        line: line as u64,
-        what,
-    })?;
-    let mut found: Vec<Found> = FIELDS.iter().filter_map(|field| document.find(field)).collect();
-    // What is wrong is told from the top down.
-    found.sort_by_key(|found| found.line);
-    Ok(fill(found, &file))
+    let sections = SECTIONS.map(str::to_lowercase);
+    // Nothing else is looked at: there may be much.
+    let wanted = |name: &str| {
+        sections.iter().any(|section| {
+            let below =
+                |long: &str, short: &str| long.strip_prefix(short).is_some_and(|rest| rest.starts_with('.'));
+            section == name || below(name, section) || below(section, name)
+        })
+    };
+    let leaves = Document::read(text).and_then(|document| document.leaves(&wanted));
+    let leaves =
+        leaves.map_err(|(line, what)| YamlError::Document { file: file.clone(), line: line as u64, what })?;
+    Ok(fill(&leaves, &file))
 }
 
-fn fill(found: Vec<Found>, file: &str) -> Parsed {
-    let mut yaml = SchedulerYaml::default();
-    let mut errors = Vec::new();
-    let (mut server_tls, mut manager_tls) = (TlsFiles::default(), TlsFiles::default());
-    for Found { field, line, leaf } in found {
-        let mut wrong = |wanted| errors.push(YamlError::Field { file: file.to_owned(), line, field, wanted });
-        let text = match leaf {
-            Leaf::Null => continue,
-            Leaf::Collection => {
-                wrong("a single value");
-                continue;
-            }
-            Leaf::Text(text) if text.trim().is_empty() => continue,
-            Leaf::Text(text) => text.trim().to_owned(),
-        };
-        let path = || Some(std::path::PathBuf::from(&text));
-        match field {
-            "server.host" => yaml.host = Some(text),
-            "manager.addr" => yaml.manager_addr = Some(text),
-            "server.tls.caCert" => server_tls.ca_file = path(),
-            "server.tls.cert" => server_tls.cert_file = path(),
-            "server.tls.key" => server_tls.key_file = path(),
-            "manager.tls.caCert" => manager_tls.ca_file = path(),
-            "manager.tls.cert" => manager_tls.cert_file = path(),
-            "manager.tls.key" => manager_tls.key_file = path(),
-            "server.advertiseIP" | "server.listenIP" => match text.parse::<IpAddr>() {
-                Ok(ip) if field == "server.listenIP" => yaml.listen_ip = Some(ip),
-                Ok(ip) => yaml.advertise_ip = Some(ip),
-                Err(_) => wrong("an IP address"),
-            },
-            "server.advertisePort" | "server.port" => match whole(&text).map(u16::try_from) {
-                // The scheduler takes 0 for unset.
-                Some(Ok(0)) => {}
-                Some(Ok(port)) if field == "server.port" => yaml.port = Some(port),
-                Some(Ok(port)) => yaml.advertise_port = Some(port),
-                _ => wrong("a port, a whole number from 1 to 65535"),
-            },
-            "manager.schedulerClusterID" => match whole(&text) {
-                Some(id) if id > 0 => yaml.cluster_id = Some(id),
-                _ => wrong("a cluster id, a whole number of at least 1"),
-            },
-            "manager.keepAlive.interval" => match duration::parse_go(&text) {
-                Some(interval) if !interval.is_zero() => yaml.keep_alive_interval = Some(interval),
-                _ => wrong("a duration such as 5s or 1m30s"),
-            },
-            "network.enableIPv6" => match text.as_str() {
-                "1" | "t" | "T" | "true" | "TRUE" | "True" => yaml.enable_ipv6 = true,
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => yaml.enable_ipv6 = false,
-                _ => wrong("true or false"),
-            },
-            _ => {}
+fn fill(found: &Leaves, file: &str) -> Parsed {
+    let mut parsed = Parsed::default();
+    let mut wrong: Vec<(usize, &'static str, &'static str)> = Vec::new();
+    for section in SECTIONS {
+        if let Some(leaf) = found.leaves.get(&section.to_lowercase()) {
+            wrong.push((leaf.line, section, "a mapping of names to values"));
         }
     }
-    yaml.server_tls = Some(server_tls).filter(|t| !t.is_empty());
-    yaml.manager_tls = Some(manager_tls).filter(|t| !t.is_empty());
-    Parsed { yaml, errors }
+    for field in FIELDS {
+        let name = field.to_lowercase();
+        let of_it =
+            |other: &str| other == name || name.strip_prefix(other).is_some_and(|rest| rest.starts_with('.'));
+        if let Some((_, line)) = found.ambiguous.iter().find(|(other, _)| of_it(other)) {
+            wrong.push((*line, field, "there once: it is there twice, in letters of another case"));
+            continue;
+        }
+        let below = format!("{name}.");
+        let deeper =
+            found.leaves.range(below.clone()..).next().filter(|(other, _)| other.starts_with(&below));
+        let leaf = match (deeper, found.leaves.get(&name)) {
+            (None, None) => continue,
+            (Some((_, leaf)), _) => (leaf.line, None),
+            (None, Some(leaf)) => (leaf.line, leaf.value.as_ref()),
+        };
+        let taken = match leaf.1 {
+            Some(value) => parsed.yaml.take(field, value),
+            None => Err("a single value"),
+        };
+        if let Err(wanted) = taken {
+            wrong.push((leaf.0, field, wanted));
+        }
+    }
+    let holds = |section: &str| {
+        found
+            .leaves
+            .range(format!("{section}.")..)
+            .next()
+            .is_some_and(|(name, _)| name.starts_with(&format!("{section}.")))
+    };
+    parsed.yaml.server_tls = parsed.yaml.server_tls.or_else(|| holds("server.tls").then(TlsFiles::default));
+    parsed.yaml.manager_tls =
+        parsed.yaml.manager_tls.or_else(|| holds("manager.tls").then(TlsFiles::default));
+    // What is wrong is told from the top down.
+    wrong.sort();
+    parsed.errors = wrong
+        .into_iter()
+        .map(|(line, field, wanted)| YamlError::Field {
+            file: file.to_owned(),
+            line: line as u64,
+            field,
+            wanted,
+        })
+        .collect();
+    parsed
 }
 
-/// A whole number as YAML writes it, decimal, `0x` or `0o`.
-fn whole(text: &str) -> Option<u64> {
-    match text.split_at_checked(2) {
-        Some(("0x", digits)) => u64::from_str_radix(digits, 16).ok(),
-        Some(("0o", digits)) => u64::from_str_radix(digits, 8).ok(),
-        _ => text.parse().ok(),
+impl SchedulerYaml {
+    /// Takes a field's value, or says what would be right.
+    fn take(&mut self, field: &'static str, value: &Value) -> Result<(), &'static str> {
+        const TEXT: &str = "a text";
+        match field {
+            "server.host" => {
+                self.host = Some(value.text().filter(|host| !host.is_empty()).ok_or("a hostname")?);
+            }
+            "server.advertiseIP" => self.advertise_ip = value.ip().ok_or("an IP address")?,
+            "server.listenIP" => self.listen_ip = value.ip().ok_or("an IP address")?,
+            "server.port" => self.port = Some(port(value).filter(|port| *port > 0).ok_or(PORT)?),
+            "server.advertisePort" => self.advertise_port = Some(port(value).ok_or(PORT)?),
+            "manager.addr" => {
+                let addr = value.text().filter(|addr| !addr.is_empty());
+                self.manager_addr = Some(addr.ok_or("the manager's address, host:port")?);
+            }
+            "manager.schedulerClusterID" => {
+                let id = value.uint().filter(|id| *id > 0);
+                self.cluster_id = Some(id.ok_or("a cluster id, a whole number of at least 1")?);
+            }
+            "manager.keepAlive.interval" => {
+                let interval = value.duration().filter(|interval| !interval.is_zero());
+                self.keep_alive_interval = Some(interval.ok_or("a duration such as 5s or 1m30s")?);
+            }
+            "network.enableIPv6" => self.enable_ipv6 = value.bool().ok_or("true or false")?,
+            "security.autoIssueCert" => {
+                self.security.auto_issue_cert = value.bool().ok_or("true or false")?
+            }
+            "security.caCert" => self.security.ca_cert = Some(value.text().ok_or(TEXT)?),
+            "security.tlsPolicy" => self.security.tls_policy = Some(value.text().ok_or(TEXT)?),
+            _ => {
+                let path = value.text().ok_or("a file's path")?;
+                let path = (!path.is_empty()).then(|| std::path::PathBuf::from(path));
+                let (section, file) = field.rsplit_once('.').unwrap_or_default();
+                let tls = if section == "server.tls" { &mut self.server_tls } else { &mut self.manager_tls };
+                let tls = tls.get_or_insert_default();
+                match file {
+                    "caCert" => tls.ca_file = path,
+                    "cert" => tls.cert_file = path,
+                    _ => tls.key_file = path,
+                }
+            }
+        }
+        Ok(())
     }
+
+    /// The files with which the scheduler speaks TLS to its manager; none where it speaks plain text.
+    pub fn manager_tls_files(&self) -> Option<TlsFiles> {
+        self.manager_tls.clone().or_else(|| self.security.is_tls().then(|| self.security.files()))
+    }
+
+    /// Whether the certificate of the manager's CA is in the file itself.
+    pub fn has_certificate_inline(&self) -> bool {
+        self.manager_tls.is_none() && self.security.is_tls() && self.security.is_inline()
+    }
+
+    /// The files to look at the scheduler with; none where it is plain text.
+    pub fn server_tls_files(&self) -> Option<TlsFiles> {
+        self.server_tls.clone().or_else(|| self.wants_issued_certificates().then(|| self.security.files()))
+    }
+
+    /// Whether the scheduler, of an old release, takes no connection without a certificate that its manager issued.
+    pub fn wants_issued_certificates(&self) -> bool {
+        let force = self.security.tls_policy.as_deref() == Some("force");
+        self.server_tls.is_none() && self.manager_tls.is_none() && self.security.auto_issue_cert && force
+    }
+
+    /// The port that the scheduler registers with: 8002 unless one is given, whatever the port is that it listens on; that
+    /// one where 0 is given.
+    pub fn registered_port(&self) -> u16 {
+        match self.advertise_port {
+            None => DEFAULT_SCHEDULER_PORT,
+            Some(0) => self.port.unwrap_or(DEFAULT_SCHEDULER_PORT),
+            Some(port) => port,
+        }
+    }
+}
+
+const PORT: &str = "a port, a whole number from 1 to 65535";
+
+fn port(value: &Value) -> Option<u16> {
+    u16::try_from(value.int()?).ok()
 }
 
 #[cfg(test)]

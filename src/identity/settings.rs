@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{address::HostPort, duration, scheduler_yaml::TlsFiles};
 use crate::{
+    files,
     key::{ClusterId, Hostname, SchedulerIp, SchedulerKey},
     manager::{
         client::ManagerSettings,
@@ -29,8 +30,6 @@ pub const DEFAULT_SPOOL: &str = "/var/lib/signoff";
 pub const DEFAULT_RUN_DIR: &str = "/run/signoff";
 /// The default of `--grace`: Kubernetes' own terminationGracePeriodSeconds.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
-/// The least `--grace`: its last second is for the disk and the log, and an attempt may take some.
-pub const LEAST_GRACE: Duration = Duration::from_secs(5);
 /// The default of `--listen`.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 9802);
 /// The scheduler's default port.
@@ -47,10 +46,12 @@ const MAX_BYTES: u64 = 1 << 20;
 pub enum Repair {
     /// Repairs.
     #[default]
+    #[value(aliases = ["true", "yes", "1"])]
     On,
     /// Only says what it would repair.
     Report,
     /// Doesn't look.
+    #[value(aliases = ["false", "no", "0"])]
     Off,
 }
 
@@ -68,6 +69,9 @@ pub struct Settings {
     pub scheduler_addr: Option<HostPort>,
     /// The port others reach it at, with [`ip`](Self::ip).
     pub advertise_port: u16,
+    /// The port that scheduler.yaml itself has it register with (8002 where the file names none); `None` where no such file was
+    /// read, so that [`advertise_port`](Self::advertise_port) is no more than a guess.
+    pub registered_port: Option<u16>,
     /// The scheduler's own `server.tls`, where it has any.
     pub scheduler_tls: Option<TlsFiles>,
     /// Its `manager.keepAlive.interval`.
@@ -75,6 +79,9 @@ pub struct Settings {
     pub keep_alive_interval: Duration,
     /// The manager's endpoints, as URLs with ports: `grpc`, `grpcs`, `http`, `https`.
     pub managers: Vec<String>,
+    /// The scheduler is configured without a manager, and no flag names one: there is nothing to keep true.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub without_manager: bool,
     /// The user for REST.
     pub username: Option<String>,
     /// The file that user's password is in.
@@ -120,9 +127,11 @@ impl Default for Settings {
             cluster_id: None,
             scheduler_addr: None,
             advertise_port: DEFAULT_SCHEDULER_PORT,
+            registered_port: None,
             scheduler_tls: None,
             keep_alive_interval: DEFAULT_KEEP_ALIVE,
             managers: Vec::new(),
+            without_manager: false,
             username: None,
             password_file: None,
             ca_file: None,
@@ -171,6 +180,22 @@ impl Settings {
         Some(SchedulerKey::new(self.cluster_id?, self.hostname.clone()?, self.ip?))
     }
 
+    /// Whether these settings, of an earlier agent in the same run directory, are of the same pod: then its scheduler may still run as
+    /// they say. Where neither tells its pod, the same address does.
+    pub fn is_of_the_same_pod(&self, other: &Self) -> bool {
+        let pod = |settings: &Self| (settings.pod_name.clone(), settings.pod_ip);
+        match pod(self) {
+            (None, None) => pod(other) == (None, None) && self.ip == other.ip,
+            told => told == pod(other),
+        }
+    }
+
+    /// The same with another key.
+    pub fn with_key(&self, key: SchedulerKey) -> Self {
+        let SchedulerKey { cluster_id, hostname, ip, .. } = key;
+        Self { cluster_id: Some(cluster_id), hostname: Some(hostname), ip: Some(ip), ..self.clone() }
+    }
+
     /// The address others reach the scheduler at: its registered IP and port.
     pub fn advertised(&self) -> Option<SocketAddr> {
         Some(SocketAddr::new(self.ip?.get(), self.advertise_port))
@@ -183,7 +208,8 @@ impl Settings {
 
     /// Whether one of the endpoints is for gRPC, which all writes need.
     pub fn has_grpc(&self) -> bool {
-        self.managers.iter().any(|m| super::address::is_grpc(m))
+        let endpoints = self.managers.iter().filter_map(|text| text.parse::<Endpoint>().ok());
+        endpoints.into_iter().any(|endpoint| endpoint.api() == Api::Grpc)
     }
 
     /// What the manager's client is built from.
@@ -220,10 +246,14 @@ impl Settings {
         })
     }
 
-    /// Reads the `agent.json` of `run_dir`. None: there is none, so no agent has run with that directory.
+    /// Reads the `agent.json` of `run_dir`. None: there is none, so no agent has run with that directory. Blocks, for
+    /// [`files::LIMIT`] at most.
     pub fn read(run_dir: &Path) -> Result<Option<Self>, SettingsError> {
         let path = run_dir.join(FILE);
-        let text = match super::surroundings::read_file(&path, MAX_BYTES) {
+        let file = path.clone();
+        let read = move || super::surroundings::read_file(&file, MAX_BYTES);
+        let read = files::within_blocking(files::LIMIT, read).unwrap_or_else(|why| Err(why.into()));
+        let text = match read {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(SettingsError::Io { path, error }),
@@ -250,9 +280,11 @@ mod tests {
             cluster_id: Some("7".parse().unwrap()),
             scheduler_addr: Some("[::1]:9001".parse().unwrap()),
             advertise_port: 9000,
+            registered_port: Some(9000),
             scheduler_tls: Some(TlsFiles { ca_file: Some("/ca".into()), ..TlsFiles::default() }),
             keep_alive_interval: Duration::from_millis(1500),
             managers: vec!["grpcs://m:65003".into(), "https://m:8080".into()],
+            without_manager: false,
             username: Some("guest".into()),
             password_file: Some("/secret/password".into()),
             ca_file: Some("/ca.pem".into()),

@@ -5,9 +5,9 @@ use std::{
     collections::HashMap,
     io::{self, Read},
     net::IpAddr,
-    path::Path,
-    sync::{Mutex, PoisonError, mpsc},
-    time::Duration,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::{Duration, Instant},
 };
 
 use dns_lookup::{AddrInfoHints, LookupErrorKind};
@@ -16,17 +16,21 @@ use super::{
     fqdn::Lookup,
     interfaces::{self, Interface},
 };
+use crate::files::{self, Reader};
 
-/// Where identity comes from. All methods may block for a moment; none for longer than [`LOOKUP_LIMIT`].
+/// Where identity comes from. All methods may block for a moment; none for longer than [`LOOKUP_LIMIT`] or
+/// [`files::LIMIT`], and while one of those hangs, not again.
 pub trait Surroundings {
-    /// An environment variable; one that is blank, or not UTF-8, counts as unset.
+    /// An environment variable, without white space around it; one that is blank, or not UTF-8, counts as unset.
     fn var(&self, name: &str) -> Option<String>;
     /// A file's text, at most `limit` bytes of UTF-8.
     fn read(&self, path: &Path, limit: u64) -> io::Result<String>;
     /// The kernel's hostname.
     fn hostname(&self) -> io::Result<String>;
-    /// What the system's resolver says of a name.
+    /// What the system's resolver says of a name. One that has not answered within [`LOOKUP_PATIENCE`] has failed.
     fn lookup(&self, name: &str) -> Lookup;
+    /// Whether something that is `amiss` is to be waited for: until it was so for [`PATIENCE`] without a break.
+    fn waits_for(&self, what: &'static str, amiss: bool) -> bool;
     /// The network interfaces.
     fn interfaces(&self) -> io::Result<Vec<Interface>>;
 }
@@ -34,20 +38,49 @@ pub trait Surroundings {
 /// How long a name's resolution is waited for at a time; it goes on, and the next question picks its answer up.
 pub const LOOKUP_LIMIT: Duration = Duration::from_millis(900);
 
-/// The process's own surroundings.
+/// How long an answer of the resolver's is waited for in all. Go's resolver gives up after 10 s a name server and name; a scheduler
+/// that waits for longer than this is registered late, and under its plain hostname, which is what is taken then.
+pub const LOOKUP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long something that should be over in a moment is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An answer to a question that was asked longer ago than this is of another time.
+const GOOD_FOR: Duration = Duration::from_secs(60);
+
+/// The process's own surroundings. A file or a resolver that hangs keeps one thread.
 #[derive(Default)]
 pub struct System {
-    /// One thread a name: a resolver that hangs must not gather threads.
-    running: Mutex<HashMap<String, mpsc::Receiver<Lookup>>>,
+    /// One thread a name.
+    running: Mutex<HashMap<String, Question>>,
+    /// One thread a file.
+    files: Mutex<HashMap<PathBuf, Arc<Reader<Text>>>>,
+    /// Since when something is amiss.
+    amiss: Mutex<HashMap<&'static str, Instant>>,
+}
+
+type Text = Result<String, (io::ErrorKind, String)>;
+
+struct Question {
+    since: Instant,
+    answer: mpsc::Receiver<Lookup>,
 }
 
 impl Surroundings for System {
     fn var(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok().filter(|v| !v.trim().is_empty())
+        std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
     fn read(&self, path: &Path, limit: u64) -> io::Result<String> {
-        read_file(path, limit)
+        let file = path.to_owned();
+        let reader = {
+            let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(files.entry(file.clone()).or_default())
+        };
+        let read = reader.read_blocking(files::LIMIT, move || {
+            read_file(&file, limit).map_err(|error| (error.kind(), error.to_string()))
+        });
+        read?.map_err(|(kind, why)| io::Error::new(kind, why))
     }
 
     fn hostname(&self) -> io::Result<String> {
@@ -58,19 +91,40 @@ impl Surroundings for System {
 
     fn lookup(&self, name: &str) -> Lookup {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = running.remove(name).map_or_else(|| start_lookup(name), Ok);
-        let waiting = match waiting {
-            Ok(waiting) => waiting,
-            Err(error) => return Lookup::Failed(format!("no thread to look it up: {error}")),
+        let is_of_use =
+            |question: &Question| question.since.elapsed() <= GOOD_FOR || question.answer.try_recv().is_err();
+        let question = match running.remove(name).filter(is_of_use) {
+            Some(question) => question,
+            None => match start_lookup(name) {
+                Ok(answer) => Question { since: Instant::now(), answer },
+                Err(error) => return Lookup::Failed(format!("no thread to look it up: {error}")),
+            },
         };
-        match waiting.recv_timeout(LOOKUP_LIMIT) {
+        match question.answer.recv_timeout(LOOKUP_LIMIT) {
             Ok(lookup) => lookup,
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                running.insert(name.to_owned(), waiting);
-                Lookup::Failed("the resolver has not answered yet".to_owned())
+                let late = question.since.elapsed() >= LOOKUP_PATIENCE;
+                running.insert(name.to_owned(), question);
+                if late {
+                    Lookup::Failed(format!(
+                        "the resolver has not answered within {} s",
+                        LOOKUP_PATIENCE.as_secs()
+                    ))
+                } else {
+                    Lookup::NotYet
+                }
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => Lookup::Failed("the resolver failed".to_owned()),
         }
+    }
+
+    fn waits_for(&self, what: &'static str, amiss: bool) -> bool {
+        let mut all = self.amiss.lock().unwrap_or_else(PoisonError::into_inner);
+        if !amiss {
+            all.remove(what);
+            return false;
+        }
+        all.entry(what).or_insert_with(Instant::now).elapsed() < PATIENCE
     }
 
     fn interfaces(&self) -> io::Result<Vec<Interface>> {
@@ -78,7 +132,7 @@ impl Surroundings for System {
     }
 }
 
-/// A regular file's text: at most `limit` bytes of UTF-8.
+/// A regular file's text: at most `limit` bytes of UTF-8. Blocks for as long as its disk hangs.
 pub(super) fn read_file(path: &Path, limit: u64) -> io::Result<String> {
     // A FIFO in its place would block the open.
     if !std::fs::metadata(path)?.is_file() {

@@ -10,21 +10,29 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{sync::watch, task::AbortHandle, time::timeout};
 
 use super::{
-    AttemptOptions, Contact, Failure, Filter, Freshness, HoldStart, Manager, Outcome, Row, RowRead,
+    AttemptOptions, Contact, Failure, Filter, Freshness, HoldStart, Listed, Manager, Outcome, Row, RowRead,
     endpoints::{Api, Dialer, Endpoint},
-    grpc::Grpc,
+    grpc::{Grpc, LIST_LIMIT},
     rest::{Rest, RestCredentials},
 };
 use crate::{
+    files::Troubles,
     key::SchedulerKey,
     net::{Tls, TlsFiles},
 };
+
+/// How long a read may take over REST; after that it is made over gRPC.
+const REST_LIMIT: Duration = Duration::from_secs(5);
+/// How long a read of a row, or a list, may take: over REST, then over gRPC, and a moment.
+pub const READ_LIMIT: Duration =
+    REST_LIMIT.saturating_add(LIST_LIMIT).saturating_add(Duration::from_millis(500));
 
 /// Where the managers are and how they are spoken to.
 #[derive(Debug, Clone, Default)]
@@ -83,6 +91,11 @@ impl Drop for Client {
 impl Client {
     /// A client with these settings. Without a user, a REST endpoint is of no use: reads then say so and use gRPC.
     pub fn new(settings: ManagerSettings) -> Result<Self, SettingsError> {
+        Self::telling(settings, &Troubles::default())
+    }
+
+    /// The same, which tells there which of its files can't be used.
+    pub fn telling(settings: ManagerSettings, troubles: &Troubles) -> Result<Self, SettingsError> {
         if settings.grpc.is_empty() {
             return Err(SettingsError::NoGrpc);
         }
@@ -90,17 +103,16 @@ impl Client {
         if let Some(endpoint) = wrong.chain(settings.rest.iter().filter(|e| e.api() != Api::Rest)).next() {
             return Err(SettingsError::WrongApi(endpoint.clone()));
         }
-        let tls = Arc::new(Tls::new(TlsFiles {
-            ca: settings.ca_file,
-            cert: settings.cert_file,
-            key: settings.key_file,
-        }));
+        let tls =
+            Tls::new(TlsFiles { ca: settings.ca_file, cert: settings.cert_file, key: settings.key_file });
+        let tls = Arc::new(tls.telling_as("the manager's TLS", troubles.clone()));
         // Agents that start at different managers spread over them.
         let start = fastrand::usize(..settings.grpc.len());
         let dialer = Arc::new(Dialer::new(settings.grpc, tls.clone(), start));
         let credentials =
             RestCredentials { username: settings.username, password_file: settings.password_file };
-        let rest = (!settings.rest.is_empty()).then(|| Arc::new(Rest::new(settings.rest, tls, credentials)));
+        let rest = (!settings.rest.is_empty())
+            .then(|| Arc::new(Rest::new(settings.rest, tls, credentials).telling(troubles.clone())));
         Ok(Self {
             grpc: Arc::new(Grpc::new(dialer)),
             rest,
@@ -137,6 +149,7 @@ impl Client {
 
     fn rest_worked(&self) {
         self.grpc.note_answer();
+        self.grpc.note_rest(None);
         if self.rest_state.swap(WORKS, Ordering::Relaxed) == FAILS {
             tracing::info!("REST works again: reads are fresh.");
         }
@@ -152,10 +165,17 @@ impl Client {
 
     /// Logged when it begins; a failure that goes on is no news.
     fn rest_failed(&self, failure: &Failure) {
+        self.grpc.note_rest(Some(failure));
         if self.rest_state.swap(FAILS, Ordering::Relaxed) != FAILS {
-            tracing::warn!(reason = %failure, "REST does not answer; reads go over gRPC, up to 30 s old.");
+            tracing::warn!(reason = %failure, "Rows can't be read over REST; they are read over gRPC, up to 30 s old.");
         }
     }
+}
+
+/// What REST answers in its share of a read's time.
+async fn in_time<T>(read: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let late = |_| Failure::new(format!("no answer within {REST_LIMIT:?}"));
+    timeout(REST_LIMIT, read).await.map_err(late)?
 }
 
 fn both(rest: &Failure, grpc: Failure) -> Failure {
@@ -178,7 +198,7 @@ impl Manager for Client {
 
     async fn read_row(&self, key: &SchedulerKey) -> Result<RowRead, Failure> {
         let Some(rest) = &self.rest else { return self.noted(self.grpc.read_row(key).await) };
-        match rest.read_row(key).await {
+        match in_time(rest.read_row(key)).await {
             Ok(read) => {
                 self.rest_worked();
                 Ok(read)
@@ -190,19 +210,20 @@ impl Manager for Client {
         }
     }
 
-    async fn list(&self, filter: &Filter) -> Result<Vec<Row>, Failure> {
+    async fn list(&self, filter: &Filter) -> Result<Listed, Failure> {
         let over_grpc = async {
             let rows = match filter {
-                Filter::Cluster(id) => return self.grpc.list_cluster(*id, self.caller_ip).await,
+                Filter::Cluster(id) => self.grpc.list_cluster(*id, self.caller_ip).await?,
                 Filter::Hostname(_) | Filter::Ip(_) => self.grpc.list_active(self.caller_ip).await?,
             };
-            Ok(rows.into_iter().filter(|row| matches(filter, row)).collect())
+            let rows = rows.into_iter().filter(|row| matches(filter, row)).collect();
+            Ok(Listed { rows, freshness: Freshness::Within30s })
         };
         let Some(rest) = &self.rest else { return self.noted(over_grpc.await) };
-        match rest.list(filter).await {
+        match in_time(rest.list(filter)).await {
             Ok(rows) => {
                 self.rest_worked();
-                Ok(rows)
+                Ok(Listed { rows, freshness: Freshness::Fresh })
             }
             Err(failure) => {
                 self.rest_failed(&failure);

@@ -16,9 +16,9 @@ use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio::time::sleep;
 
 use super::Failure;
-use crate::net::{self, ConnectError, Connection, Peer, Tls};
+use crate::net::{self, ConnectError, Connection, NoHttp2, Peer, Tls};
 
-/// How long a connection may take to be made, TLS included.
+/// How long one round trip may take while a connection is made: TCP's, each of TLS's two, and the first word over HTTP/2.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// How long a name's resolution may take.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(1);
@@ -185,7 +185,7 @@ pub struct Reach {
     pub result: Result<Option<String>, String>,
 }
 
-/// Looks at every address of `endpoint`, without sending anything over HTTP; at most 2 s long.
+/// Looks at every address of `endpoint`, without sending anything over HTTP; at most 2 s long, with TLS 4 s.
 pub async fn reach(endpoint: &Endpoint, tls: &Tls) -> Vec<Reach> {
     let found = |address, result| Reach { endpoint: endpoint.to_string(), address, result };
     let addresses = match net::resolve(endpoint.peer(), RESOLVE_LIMIT).await {
@@ -198,6 +198,41 @@ pub async fn reach(endpoint: &Endpoint, tls: &Tls) -> Vec<Reach> {
         found(Some(addr), result.map_err(|e| e.to_string()))
     }))
     .await
+}
+
+/// Why no connection to an address of `endpoint` was made, and what it may take, where TLS is the matter. `shows_none`: no client
+/// certificate is shown.
+fn words(endpoint: &Endpoint, error: &ConnectError, shows_none: bool) -> String {
+    let text = error.to_string();
+    let cure = match error {
+        ConnectError::Http2(_, NoHttp2::SpeaksTls) => Some(format!("give it as grpcs://{}", endpoint.peer())),
+        ConnectError::Http2(_, NoHttp2::SpeaksHttp1) => Some(
+            "that is no gRPC port (a manager's is usually 65003); its REST API is given as http:// or https://"
+                .to_owned(),
+        ),
+        ConnectError::Http2(_, NoHttp2::Ended(_)) if !endpoint.tls() => {
+            Some(format!("if that manager wants TLS, give it as grpcs://{}", endpoint.peer()))
+        }
+        _ if !endpoint.tls() => None,
+        _ if text.contains(net::NO_TLS) => {
+            Some(format!("if that manager has no TLS, give it as grpc://{}", endpoint.peer()))
+        }
+        _ if text.contains("UnknownIssuer") => {
+            Some("give the CA that signed its certificate with --ca-file".to_owned())
+        }
+        _ if ["CertificateRequired", "HandshakeFailure", "BadCertificate", "UnknownCA"]
+            .iter()
+            .any(|alert| text.contains(alert)) =>
+        {
+            Some("it wants a client certificate that it accepts: --cert-file and --key-file".to_owned())
+        }
+        // TLS 1.3 refuses a client after the client's last word: all that is seen may be the end.
+        ConnectError::Http2(_, NoHttp2::Ended(_)) if shows_none => Some(
+            "if that manager wants a client certificate, give --cert-file and --key-file".to_owned(),
+        ),
+        _ => None,
+    };
+    cure.map_or_else(|| text.clone(), |cure| format!("{text}: {cure}"))
 }
 
 /// Connects to whichever address of several endpoints answers.
@@ -291,7 +326,10 @@ impl Dialer {
 
     /// A new connection. `elsewhere` prefers an address on which no attempt is open.
     pub async fn connect(&self, elsewhere: bool) -> Result<Connection, Failure> {
-        let candidates = self.candidates(elsewhere).await?;
+        self.connect_to(self.candidates(elsewhere).await?).await
+    }
+
+    async fn connect_to(&self, candidates: Vec<Candidate>) -> Result<Connection, Failure> {
         let mut rest = candidates.into_iter();
         let mut dialing = FuturesUnordered::new();
         // In the order they were begun.
@@ -306,10 +344,9 @@ impl Dialer {
                             begun.iter().take_while(|a| **a != addr).for_each(|a| self.in_trouble(*a));
                             return Ok(connection);
                         }
-                        Err(error) => {
+                        Err(words) => {
                             self.in_trouble(addr);
                             begun.retain(|a| *a != addr);
-                            let words = ConnectError::to_string(&error);
                             if errors.len() < 8 && !errors.contains(&words) {
                                 errors.push(words);
                             }
@@ -327,10 +364,20 @@ impl Dialer {
         }
     }
 
-    async fn dial(&self, candidate: Candidate) -> (SocketAddr, Result<Connection, ConnectError>) {
+    /// A new connection to another address than this one; `None` where there is no other, or none that answers.
+    pub async fn connect_elsewhere(&self, than: SocketAddr) -> Option<Connection> {
+        let mut candidates = self.candidates(false).await.ok()?;
+        candidates.retain(|candidate| candidate.addr != than);
+        self.connect_to(candidates).await.ok()
+    }
+
+    /// Connects; an error says what it may take to reach that endpoint.
+    async fn dial(&self, candidate: Candidate) -> (SocketAddr, Result<Connection, String>) {
         let Candidate { endpoint, addr } = candidate;
         let tls = endpoint.tls().then_some(&*self.tls);
-        (addr, net::connect(endpoint.peer(), addr, tls, CONNECT_LIMIT).await)
+        let connected = net::connect(endpoint.peer(), addr, tls, CONNECT_LIMIT).await;
+        let shows_none = self.tls.files().cert.is_none();
+        (addr, connected.map_err(|error| words(&endpoint, &error, shows_none)))
     }
 
     /// Every address of every endpoint, the best first.

@@ -1,14 +1,15 @@
 //! The manager's gRPC API: sign-off and hold (`KeepAlive`), lists (`ListSchedulers`).
 //!
 //! One warm connection is kept once [`Grpc::watch`] was called, so that a sign-off at shutdown starts without a
-//! handshake. It is replaced when it ends (a stopping manager's GOAWAY included) and when a call on it was in trouble,
-//! not when it is needed. A request that surely was not seen is sent again at once on a new connection, within the same
-//! attempt.
+//! handshake. It is replaced when it ends (a stopping manager's GOAWAY included) and when a call on it was cut or never
+//! answered, not when it is needed. An answer, whatever it says, is no trouble with its connection; but one that something
+//! before the manager gave (a proxy's 503) puts the address in doubt: the next call goes to another address, where there is
+//! one. A request that surely was not seen is sent again at once on a new connection, within the same attempt.
 
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -45,7 +46,7 @@ mod tests;
 /// The largest answer that is taken; a larger one is refused before any of it is kept.
 pub const ANSWER_CAP: usize = 4 * 1024 * 1024;
 /// How long a list may take.
-const LIST_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const LIST_LIMIT: Duration = Duration::from_secs(5);
 /// How many characters are kept of why a call failed: each of many addresses may have its own words.
 const WORDS: usize = 300;
 /// How many connections one attempt may use up without its request being seen.
@@ -59,10 +60,17 @@ pub struct Grpc {
 
 pub(super) struct Shared {
     dialer: Arc<Dialer>,
-    warm: Mutex<Option<Connection>>,
-    /// Told when the warm connection was put aside.
-    put_aside: Notify,
+    warm: Mutex<Option<Warm>>,
+    /// Told when the warm connection was put aside, or is in doubt.
+    changed: Notify,
     contact: watch::Sender<Contact>,
+}
+
+/// The warm connection.
+struct Warm {
+    connection: Connection,
+    /// The last answer on it was not the manager's.
+    in_doubt: bool,
 }
 
 impl Drop for Grpc {
@@ -74,35 +82,65 @@ impl Drop for Grpc {
 }
 
 impl Shared {
-    fn warm(&self) -> Option<Connection> {
-        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
-        if warm.as_ref().is_some_and(Connection::is_ended) {
-            *warm = None;
-        }
-        warm.clone()
+    fn lock(&self) -> MutexGuard<'_, Option<Warm>> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps `connection` warm, unless there is one already.
+    /// The warm connection, and whether it is in doubt.
+    fn warm(&self) -> Option<(Connection, bool)> {
+        let mut warm = self.lock();
+        if warm.as_ref().is_some_and(|warm| warm.connection.is_ended()) {
+            *warm = None;
+        }
+        warm.as_ref().map(|warm| (warm.connection.clone(), warm.in_doubt))
+    }
+
+    /// Keeps `connection` warm, unless there is one already that is not in doubt.
     fn keep(&self, connection: &Connection) {
-        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
-        if warm.as_ref().is_none_or(Connection::is_ended) {
-            *warm = Some(connection.clone());
+        let mut warm = self.lock();
+        if warm.as_ref().is_none_or(|warm| warm.in_doubt || warm.connection.is_ended()) {
+            *warm = Some(Warm { connection: connection.clone(), in_doubt: false });
+        }
+    }
+
+    /// Changes the warm connection, if it is this one.
+    fn change(&self, connection: &Connection, change: impl FnOnce(&mut Option<Warm>)) {
+        let mut warm = self.lock();
+        if warm.as_ref().is_some_and(|warm| warm.connection.id() == connection.id()) {
+            change(&mut warm);
         }
     }
 
     /// Puts a connection in trouble aside: it is not used again, and its address is tried last.
     fn put_aside(&self, connection: &Connection) {
         self.dialer.in_trouble(connection.peer());
-        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
-        if warm.as_ref().is_some_and(|w| w.id() == connection.id()) {
+        self.change(connection, |warm| {
             *warm = None;
-            self.put_aside.notify_one();
-        }
+            self.changed.notify_one();
+        });
     }
 
+    /// The manager answered on this connection.
     fn answered(&self, connection: &Connection) {
         self.dialer.answered(connection.peer());
+        self.change(connection, |warm| {
+            if let Some(warm) = warm {
+                warm.in_doubt = false;
+            }
+        });
         self.note_answer();
+    }
+
+    /// Something before the manager answered on this connection. The connection is fine, and its address is tried last.
+    fn doubt(&self, connection: &Connection) {
+        self.dialer.in_trouble(connection.peer());
+        self.change(connection, |warm| {
+            if let Some(warm) = warm
+                && !std::mem::replace(&mut warm.in_doubt, true)
+            {
+                self.changed.notify_one();
+            }
+        });
     }
 
     fn note_answer(&self) {
@@ -117,10 +155,18 @@ impl Shared {
         self.contact.send_if_modified(|c| c.last_error.replace(why.clone()).as_ref() != Some(&why));
     }
 
-    /// The warm connection, or a new one, which is warm from now on.
+    /// The warm connection, or a new one, which is warm from now on. One in doubt only if there is no other address.
     async fn connection(&self, new: bool) -> Result<Connection, Failure> {
-        if !new && let Some(warm) = self.warm() {
-            return Ok(warm);
+        match self.warm().filter(|_| !new) {
+            Some((warm, false)) => return Ok(warm),
+            Some((in_doubt, true)) => {
+                let Some(other) = self.dialer.connect_elsewhere(in_doubt.peer()).await else {
+                    return Ok(in_doubt);
+                };
+                self.keep(&other);
+                return Ok(other);
+            }
+            None => {}
         }
         let connection = self.dialer.connect(new).await?;
         self.keep(&connection);
@@ -148,6 +194,21 @@ impl Call {
     fn answered(mut self) {
         if let Some(connection) = self.connection.take() {
             self.shared.answered(&connection);
+        }
+    }
+
+    /// The call ended with this status.
+    fn ended(mut self, status: &Status) {
+        if outcome::call_error(status).is_some() {
+            // Dropped unanswered.
+            return;
+        }
+        if let Some(connection) = self.connection.take() {
+            if outcome::is_the_managers(status) {
+                self.shared.answered(&connection);
+            } else {
+                self.shared.doubt(&connection);
+            }
         }
     }
 }
@@ -182,7 +243,7 @@ impl Grpc {
         let shared = Shared {
             dialer,
             warm: Mutex::default(),
-            put_aside: Notify::new(),
+            changed: Notify::new(),
             contact: watch::Sender::new(Contact::default()),
         };
         Self { shared: Arc::new(shared), keeper: Mutex::default() }
@@ -211,6 +272,12 @@ impl Grpc {
     /// Notes an answer that came by another way (REST).
     pub(super) fn note_answer(&self) {
         self.shared.note_answer();
+    }
+
+    /// Notes how the last read over REST failed, or that it didn't: gRPC may have answered it instead.
+    pub(super) fn note_rest(&self, failure: Option<&Failure>) {
+        let why = failure.map(|failure| failure.why.chars().take(WORDS).collect::<String>());
+        self.shared.contact.send_if_modified(|c| std::mem::replace(&mut c.rest_error, why.clone()) != why);
     }
 
     /// Notes how a call failed, after all was tried that there was for it.
@@ -257,10 +324,9 @@ impl Grpc {
                     unseen.dedup();
                     continue;
                 }
-                Some(_) => {}
-                None if matches!(outcome, Outcome::Unknown(_)) => self.note_answer(),
-                None => call.answered(),
+                _ => {}
             }
+            call.ended(&status);
             return outcome;
         }
         Outcome::Failed(Failure::new(format!(
@@ -283,6 +349,7 @@ impl Grpc {
             state: if row.is_some() { RowState::Active } else { RowState::NotActive },
             freshness: Freshness::Within30s,
             port: row.map(|row| row.port),
+            updated: None,
         })
     }
 
@@ -331,9 +398,7 @@ impl Grpc {
             }
             Err(status) => {
                 let cut = outcome::call_error(&status).is_some();
-                if !cut {
-                    call.answered();
-                }
+                call.ended(&status);
                 let failure = match outcome::of_status(&at(&connection), &status) {
                     Outcome::Rejected(f) | Outcome::Failed(f) | Outcome::Unknown(f) => f,
                     Outcome::Confirmed | Outcome::Absent => Failure::new(status.message()),
@@ -382,6 +447,7 @@ fn row(scheduler: Scheduler) -> Row {
         port: scheduler.port,
         state: if scheduler.state == "active" { State::Active } else { State::Inactive },
         cluster_id: scheduler.scheduler_cluster_id,
+        created_at: None,
         last_keep_alive_at: None,
         keep_alive_interval: None,
         updated_at: None,

@@ -17,6 +17,7 @@ pub mod endpoints;
 pub mod grpc;
 pub mod outcome;
 pub mod rest;
+pub mod times;
 
 /// How one attempt at a sign-off ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +109,8 @@ pub struct Row {
     pub state: State,
     /// `scheduler_cluster_id`.
     pub cluster_id: u64,
+    /// `created_at`, verbatim, where the API shows it (REST).
+    pub created_at: Option<String>,
     /// `last_keep_alive_at`, verbatim, where the API shows it (REST of v2.3.1 and later).
     pub last_keep_alive_at: Option<String>,
     /// `config.manager_keep_alive_interval`, where the API shows it.
@@ -170,6 +173,17 @@ pub struct RowRead {
     pub freshness: Freshness,
     /// The port in the row, where the row was seen.
     pub port: Option<i32>,
+    /// When the row was last written, where that was seen (REST).
+    pub updated: Option<times::Stamp>,
+}
+
+/// Rows as one list showed them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// How fresh these rows are; but a [`Filter::Cluster`] over gRPC may be minutes old.
+    pub freshness: Freshness,
 }
 
 /// Which rows to list.
@@ -222,7 +236,7 @@ pub trait Manager: Send + Sync {
     /// Reads the row of `key`, from the freshest source there is.
     async fn read_row(&self, key: &SchedulerKey) -> Result<RowRead, Failure>;
     /// Lists rows, from the most complete source there is. Over gRPC `Hostname` and `Ip` show active rows only.
-    async fn list(&self, filter: &Filter) -> Result<Vec<Row>, Failure>;
+    async fn list(&self, filter: &Filter) -> Result<Listed, Failure>;
     /// Deletes a row by its id (REST, with a user who may).
     async fn delete(&self, id: u64) -> Result<(), Failure>;
     /// What [`Manager::read_row`] will prove: REST is configured and worked last, or not.
@@ -230,11 +244,6 @@ pub trait Manager: Send + Sync {
     /// Counts the losses of a warm connection to a manager and the manager's first answer: something may have changed a
     /// row. And says how the last call failed, until one succeeds. Runs for as long as it is polled, and keeps the warm connection.
     fn watch(&self) -> tokio::sync::watch::Receiver<Contact>;
-    /// Looks at a scheduler's address: a test's manager may be a whole network.
-    #[cfg(test)]
-    async fn probe(&self, address: std::net::SocketAddr, limit: Duration) -> crate::net::Probe {
-        crate::net::probe(address, limit).await
-    }
 }
 
 /// What is known about the contact with the manager.
@@ -248,4 +257,6 @@ pub struct Contact {
     pub gains: u64,
     /// Why the last call failed, if the last call failed: shortened.
     pub last_error: Option<String>,
+    /// Why the last read over REST failed, if it did, though gRPC may have answered it: shortened.
+    pub rest_error: Option<String>,
 }

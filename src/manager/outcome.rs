@@ -10,7 +10,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use super::{Failure, Outcome};
-use crate::net::{CallError, ConnectError};
+use crate::net::{CallError, ConnectError, HTTP_STATUS};
 
 /// What a gRPC status says about its call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +127,14 @@ pub fn call_error(status: &Status) -> Option<&CallError> {
     None
 }
 
+/// Whether the manager itself gave this answer, and not something that stands before it: a mesh's proxy, an ingress, a balancer.
+/// Only then does it say anything of the manager's health. `Unavailable`, `Cancelled` and `DeadlineExceeded` are no words of a
+/// manager's handler (v2.1.34 to v2.5.1 report each failure of their own as `Internal`, and of a list as `Unknown`).
+pub fn is_the_managers(status: &Status) -> bool {
+    let by_a_proxy = matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded);
+    !by_a_proxy && !status.metadata().contains_key(HTTP_STATUS) && call_error(status).is_none()
+}
+
 /// How a call ended that the connection failed.
 pub fn of_call_error(at: &str, error: &CallError) -> Outcome {
     let failure = Failure::new(format!("{at}: {error}"));
@@ -162,8 +170,9 @@ fn words(class: Class, status: &Status) -> String {
     }
 }
 
-/// A wish to come again later than this counts as this: else one odd header would end all attempts for good.
-pub const LONGEST_WISH: Duration = Duration::from_secs(3600);
+/// A wish to come again later than this counts as this, the longest delay between attempts in the background: one odd header of a
+/// proxy must not keep a healthy manager from being asked.
+pub const LONGEST_WISH: Duration = Duration::from_secs(30);
 
 /// The peer's wish for when to come again: `grpc-retry-pushback-ms`, or `retry-after` as a proxy sets it.
 fn floor_of(status: &Status) -> Option<Duration> {

@@ -1,5 +1,8 @@
 //! The manager's REST API: fresh reads, lists, deletion.
 //!
+//! Of several endpoints the one that answered last is asked first, and the next one beside it once it has been silent for a
+//! second: an endpoint that hangs costs a read a second, not its whole time. A deletion is never repeated unseen.
+//!
 //! Reads are fresh because each asks with a `per_page` of its own: a manager keeps a query's answer for up to 30 s, and a
 //! query that differs isn't answered from it. Redirects are not followed (they would carry the credentials away) and no
 //! proxy of the environment is used. An answer is read chunk by chunk and given up on past 4 MiB.
@@ -13,7 +16,9 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use reqwest::{Method, header};
+use tokio::time::sleep;
 
 use self::{
     row::Rows,
@@ -21,12 +26,19 @@ use self::{
 };
 use super::{
     Failure, Filter, Freshness, Outcome, Row, RowRead, RowState, State,
-    endpoints::{self, Endpoint, Reach},
+    endpoints::{self, CONNECT_LIMIT, Endpoint, Reach},
     grpc::ANSWER_CAP,
     outcome::{self, Class},
+    times::Stamp,
 };
-use crate::{key::SchedulerKey, net::Tls, secret::Secret};
+use crate::{
+    files::{Reader, Troubles},
+    key::SchedulerKey,
+    net::{self, Peer, Tls},
+    secret::{FileError, Secret},
+};
 
+mod clusters;
 mod pages;
 pub(crate) mod row;
 mod session;
@@ -39,6 +51,11 @@ pub use session::Credentials as RestCredentials;
 
 /// How long a request may take, its answer included.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+/// How long a connection may take to be made: its name's resolution, TCP, and TLS, which may take two round trips.
+const MADE_WITHIN: Duration = CONNECT_LIMIT.saturating_mul(4);
+/// After this silence of one endpoint the next one is asked beside it: a manager that is far away, and connected to anew, has
+/// mostly answered by then.
+const STAGGER: Duration = Duration::from_secs(1);
 /// More rows than this are not listed: the answer would not fit a sidecar's memory.
 const ROWS_CAP: usize = 40_000;
 const SCHEDULERS: &str = "/api/v1/schedulers";
@@ -51,6 +68,8 @@ pub struct Rest {
     tls: Arc<Tls>,
     http: Mutex<Option<(Arc<rustls::ClientConfig>, reqwest::Client)>>,
     credentials: Credentials,
+    password: Reader<Result<Secret, FileError>>,
+    troubles: Troubles,
     session: tokio::sync::Mutex<Session>,
 }
 
@@ -61,6 +80,9 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
+/// What is said of an HTTPS endpoint that was given as http://.
+pub(crate) const WANTS_TLS: &str = "it wants TLS: give it as https://";
+
 impl Answer {
     /// The manager's own word in an error's body, if there is one.
     pub(crate) fn message(&self) -> String {
@@ -70,7 +92,13 @@ impl Answer {
             errors: Option<String>,
         }
         let said = serde_json::from_slice::<Said>(&self.body).ok();
-        said.and_then(|s| s.message.or(s.errors)).unwrap_or_default()
+        said.and_then(|s| s.message.or(s.errors)).unwrap_or_else(|| {
+            // What Go's HTTPS servers, a manager's among them, and nginx say to plain text.
+            let body = String::from_utf8_lossy(&self.body);
+            let wants_tls = ["HTTP request to an HTTPS server", "HTTP request was sent to HTTPS port"];
+            let wants_tls = self.status == 400 && wants_tls.iter().any(|words| body.contains(words));
+            if wants_tls { WANTS_TLS.to_owned() } else { String::new() }
+        })
     }
 
     /// The page of rows that it is.
@@ -105,8 +133,16 @@ impl Rest {
             tls: if secured { tls } else { Arc::new(Tls::nobody()) },
             http: Mutex::default(),
             credentials,
+            password: Reader::default(),
+            troubles: Troubles::default(),
             session: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Tells there whether the password's file can be used.
+    #[must_use]
+    pub fn telling(self, troubles: Troubles) -> Self {
+        Self { troubles, ..self }
     }
 
     /// Reads the row of `key` as it is in the database now.
@@ -132,6 +168,7 @@ impl Rest {
             },
             freshness: Freshness::Fresh,
             port: row.map(|row| row.port),
+            updated: row.and_then(|row| row.updated_at.as_deref()).map(Stamp::of),
         })
     }
 
@@ -163,28 +200,86 @@ impl Rest {
         Ok(rows)
     }
 
-    /// Deletes a row, and sees that it is gone.
+    /// Deletes a row, and sees that it is gone. Where an endpoint's answer is lost the row is looked at before the next is
+    /// asked: it may be gone, and what has changed meanwhile may live, and stays.
     pub async fn delete(&self, id: u64) -> Result<(), Failure> {
         let path = format!("{SCHEDULERS}/{id}");
-        let (at, answer) = self.authorized(Method::DELETE, &path).await?;
-        match answer.class() {
-            Class::Confirmed | Class::Absent => {}
-            _ => return Err(answer.failure(&at)),
+        let mut left = self.order().count();
+        // Only with a second endpoint is there anything to be repeated.
+        let before = if left > 1 { self.look(id).await? } else { None };
+        if left > 1 && before.is_none() {
+            return Ok(());
         }
-        let Some(row) = self.by_id(id).await? else { return Ok(()) };
-        // Another manager may answer that from its memory: ask again in a way that none has in memory.
+        let mut failures: Vec<Failure> = Vec::new();
+        for (index, endpoint) in self.order() {
+            let lost = match self.authorized_at(endpoint, Method::DELETE, &path).await {
+                Ok((at, answer)) => {
+                    self.preferred.store(index, Ordering::Relaxed);
+                    return match answer.class() {
+                        Class::Confirmed | Class::Absent => self.is_gone(id, &at).await,
+                        _ => Err(answer.failure(&at)),
+                    };
+                }
+                Err(lost) => lost,
+            };
+            left -= 1;
+            tracing::info!(row.id = id, reason = %lost, "A deletion was not acknowledged: the row is looked at.");
+            failures.push(lost);
+            match self.look(id).await {
+                Ok(None) => {
+                    tracing::info!(
+                        row.id = id,
+                        "The row is gone: it was deleted, though its answer was lost."
+                    );
+                    return Ok(());
+                }
+                Ok(Some(row)) if left > 0 && Some(&row) == before.as_ref() => {
+                    tracing::info!(
+                        row.id = id,
+                        "The row is there, and as it was: another endpoint is asked to delete it."
+                    );
+                }
+                Ok(Some(row)) => {
+                    let is = if before.is_some_and(|before| before != row) {
+                        "is there, and has changed meanwhile: it is left alone"
+                    } else {
+                        "is there"
+                    };
+                    failures.push(Failure::new(format!("row {id} {is}")));
+                    break;
+                }
+                Err(failure) => {
+                    failures.push(Failure {
+                        why: format!("whether row {id} is gone is not known: {}", failure.why),
+                        ..failure
+                    });
+                    break;
+                }
+            }
+        }
+        Err(joined(failures))
+    }
+
+    async fn is_gone(&self, id: u64, at: &str) -> Result<(), Failure> {
+        match self.look(id).await? {
+            None => Ok(()),
+            Some(_) => Err(Failure::new(format!(
+                "{at}: the manager said that row {id} was deleted, but it is there"
+            ))),
+        }
+    }
+
+    /// The row with this id, as it is in the database now.
+    async fn look(&self, id: u64) -> Result<Option<Row>, Failure> {
+        let Some(row) = self.by_id(id).await? else { return Ok(None) };
+        // A manager may answer that from its memory: ask again in a way that none has in memory.
         let query = [
             ("host_name", row.hostname),
             ("ip", row.ip),
             ("page", "1".to_owned()),
             ("per_page", fastrand::u32(1_000..10_000_000).to_string()),
         ];
-        if self.page(&query).await?.iter().any(|row| row.id == id) {
-            return Err(Failure::new(format!(
-                "{at}: the manager said that row {id} was deleted, but it is there"
-            )));
-        }
-        Ok(())
+        Ok(self.page(&query).await?.into_iter().find(|row| row.id == id))
     }
 
     /// The endpoints, in the order they were given.
@@ -194,7 +289,7 @@ impl Rest {
 
     /// The row with this id, which a manager may answer from its memory: at most 30 s old.
     async fn by_id(&self, id: u64) -> Result<Option<Row>, Failure> {
-        let (at, answer) = self.authorized(Method::GET, &format!("{SCHEDULERS}/{id}")).await?;
+        let (at, answer) = self.get(&format!("{SCHEDULERS}/{id}")).await?;
         match answer.class() {
             Class::Absent => Ok(None),
             Class::Confirmed => parse::<row::One>(&at, &answer.body).map(|row| Some(row.0)),
@@ -241,41 +336,74 @@ impl Rest {
         path.set_path(SCHEDULERS);
         path.query_pairs_mut().extend_pairs(query);
         let path = format!("{SCHEDULERS}?{}", path.query().unwrap_or_default());
-        let (at, answer) = self.authorized(Method::GET, &path).await?;
+        let (at, answer) = self.get(&path).await?;
         answer.rows(&at).map(|rows| (at, rows))
     }
 
     /// The endpoints, the one that answered last first.
-    fn order(&self) -> impl Iterator<Item = (usize, &Endpoint)> {
+    fn order(&self) -> impl ExactSizeIterator<Item = (usize, &Endpoint)> {
         let (n, first) = (self.endpoints.len(), self.preferred.load(Ordering::Relaxed));
         (0..n).map(move |i| (first + i) % n).map(|i| (i, &self.endpoints[i]))
     }
 
-    /// Asks the endpoints in turn, with the token, until one answers with something definite. Only for requests that
-    /// may be repeated.
-    async fn authorized(&self, method: Method, path: &str) -> Result<(String, Answer), Failure> {
-        let mut failures: Vec<Failure> = Vec::new();
-        for (index, endpoint) in self.order() {
-            let at = endpoint.to_string();
-            let mut token = self.token(None).await?;
-            let mut asked = self.request(endpoint, method.clone(), path, Some(&token), None).await;
-            if asked.as_ref().is_ok_and(|a| a.status == 401) {
-                // Expired, or the manager's key changed.
-                token = self.token(Some(&token)).await?;
-                asked = self.request(endpoint, method.clone(), path, Some(&token), None).await;
+    /// Asks for `path` at the endpoints, with the token, until one answers with something definite: the endpoint and the answer.
+    async fn get(&self, path: &str) -> Result<(String, Answer), Failure> {
+        // Signed in once, not at each of them.
+        self.token(None).await?;
+        let ask = |endpoint| self.authorized_at(endpoint, Method::GET, path).boxed();
+        let (index, answered) = self.first(ask).await.map_err(joined)?;
+        self.preferred.store(index, Ordering::Relaxed);
+        Ok(answered)
+    }
+
+    /// The first endpoint that `ask` succeeds at, and what it gave; or all errors. The next one is asked when one has failed,
+    /// or was silent for [`STAGGER`]; those that are silent are not given up.
+    async fn first<'a, T, E>(
+        &'a self,
+        ask: impl Fn(&'a Endpoint) -> BoxFuture<'a, Result<T, E>>,
+    ) -> Result<(usize, T), Vec<E>> {
+        let mut order = self.order();
+        let mut next = order.next();
+        let mut asked = FuturesUnordered::new();
+        let mut errors = Vec::new();
+        loop {
+            if let Some((index, endpoint)) = next.take() {
+                let answer = ask(endpoint);
+                asked.push(async move { (index, answer.await) });
             }
-            match asked {
-                Ok(answer) => match answer.class() {
-                    Class::Unknown | Class::Failed | Class::Exhausted => failures.push(answer.failure(&at)),
-                    Class::Confirmed | Class::Absent | Class::Rejected => {
-                        self.preferred.store(index, Ordering::Relaxed);
-                        return Ok((at, answer));
+            tokio::select! {
+                answer = asked.next() => match answer {
+                    Some((index, Ok(value))) => return Ok((index, value)),
+                    Some((_, Err(error))) => {
+                        errors.push(error);
+                        next = order.next();
                     }
+                    None => return Err(errors),
                 },
-                Err(failure) => failures.push(failure),
+                () = sleep(STAGGER), if order.len() > 0 => next = order.next(),
             }
         }
-        Err(joined(failures))
+    }
+
+    /// Asks one endpoint, with the token. What isn't definite is a failure.
+    async fn authorized_at(
+        &self,
+        endpoint: &Endpoint,
+        method: Method,
+        path: &str,
+    ) -> Result<(String, Answer), Failure> {
+        let at = endpoint.to_string();
+        let mut token = self.token(None).await?;
+        let mut answer = self.request(endpoint, method.clone(), path, Some(&token), None).await?;
+        if answer.status == 401 {
+            // Expired, or the manager's key changed.
+            token = self.token(Some(&token)).await?;
+            answer = self.request(endpoint, method, path, Some(&token), None).await?;
+        }
+        match answer.class() {
+            Class::Unknown | Class::Failed | Class::Exhausted => Err(answer.failure(&at)),
+            Class::Confirmed | Class::Absent | Class::Rejected => Ok((at, answer)),
+        }
     }
 
     /// One request to one endpoint.
@@ -290,7 +418,7 @@ impl Rest {
         // The URL is left out of reqwest's words; the endpoint names the place.
         let wrong =
             |e: reqwest::Error| Failure::new(format!("{endpoint}: {}", crate::net::chain(&e.without_url())));
-        let mut request = self.http()?.request(method, format!("{endpoint}{path}"));
+        let mut request = self.http().await?.request(method, format!("{endpoint}{path}"));
         if let Some(token) = token {
             request = request.bearer_auth(token.expose());
         }
@@ -316,8 +444,8 @@ impl Rest {
     }
 
     /// The HTTP client with the TLS files as they are now.
-    fn http(&self) -> Result<reqwest::Client, Failure> {
-        let config = self.tls.http1().map_err(|e| Failure::new(e.to_string()))?;
+    async fn http(&self) -> Result<reqwest::Client, Failure> {
+        let config = self.tls.http1().await.map_err(|e| Failure::new(e.to_string()))?;
         let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((built_with, client)) = http.as_ref()
             && Arc::ptr_eq(built_with, &config)
@@ -328,7 +456,8 @@ impl Rest {
             .tls_backend_preconfigured(rustls::ClientConfig::clone(&config))
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(super::endpoints::CONNECT_LIMIT)
+            .dns_resolver(Arc::new(Names))
+            .connect_timeout(MADE_WITHIN)
             .timeout(REQUEST_LIMIT)
             .pool_max_idle_per_host(1)
             // A manager keeps it as long as it lives; to look whether it is old would wake an agent that sleeps.
@@ -338,6 +467,21 @@ impl Rest {
             .map_err(|e| Failure::new(format!("REST: {}", crate::net::chain(&e))))?;
         *http = Some((config, client.clone()));
         Ok(client)
+    }
+}
+
+/// reqwest's own resolver starts another thread for each lookup, beside those that hang.
+struct Names;
+
+impl reqwest::dns::Resolve for Names {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        // The port is the URL's.
+        let peer = Peer::new(name.as_str(), 0);
+        async move {
+            let found = net::resolve(&peer, CONNECT_LIMIT).await?;
+            Ok(Box::new(found.into_iter()) as reqwest::dns::Addrs)
+        }
+        .boxed()
     }
 }
 

@@ -338,6 +338,9 @@ impl GrpcPort {
             let words = format!("{path} is rejected by grpc_ratelimit middleware, please retry later.");
             return boxed(Status::resource_exhausted(words).into_http::<tonic::body::Body>());
         }
+        if let Some(fault) = self.service.node.faults.take(Kind::Proxied, Scope::Grpc, call_name(path)) {
+            return boxed(proxied(&fault));
+        }
         if path.starts_with("/grpc.health.v1.Health/") {
             return boxed(infallible(HealthServer::from_arc(self.health).call(request).await));
         }
@@ -346,11 +349,7 @@ impl GrpcPort {
                 Status::unimplemented(format!("unknown service {path}")).into_http::<tonic::body::Body>(),
             );
         }
-        let call = match path {
-            "/manager.v2.Manager/KeepAlive" => "keep-alive",
-            "/manager.v2.Manager/ListSchedulers" => "list",
-            _ => "register",
-        };
+        let call = call_name(path);
         if let Some(fault) = self.service.node.faults.take(Kind::Http, Scope::Grpc, call) {
             let mut response = HttpResponse::new(tonic::body::Body::empty());
             *response.status_mut() =
@@ -371,6 +370,32 @@ impl GrpcPort {
         }
         boxed(response)
     }
+}
+
+fn call_name(path: &str) -> &'static str {
+    match path {
+        "/manager.v2.Manager/KeepAlive" => "keep-alive",
+        "/manager.v2.Manager/ListSchedulers" => "list",
+        "/manager.v2.Manager/UpdateScheduler" => "register",
+        _ => "",
+    }
+}
+
+/// What a proxy answers for a manager that is away.
+fn proxied(fault: &Fault) -> HttpResponse<tonic::body::Body> {
+    let mut response = match &fault.message {
+        Some(message) => Status::unavailable(message).into_http(),
+        None => {
+            let mut response = HttpResponse::new(tonic::body::Body::empty());
+            *response.status_mut() =
+                http::StatusCode::from_u16(fault.status.unwrap_or(503)).unwrap_or_default();
+            response
+        }
+    };
+    if let Some(seconds) = fault.after {
+        response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds.ceil() as u64));
+    }
+    response
 }
 
 fn infallible<T>(result: Result<T, Infallible>) -> T {

@@ -141,6 +141,9 @@ where
             return reached(phase, Phase::Stopping).await;
         }
         self.faults.until(Kind::BlackHole, self.api, false).await;
+        if self.faults.take_counted(Kind::HangUp, self.api) || self.faults.is_on(Kind::HangUp, self.api) {
+            return;
+        }
         if self.faults.take_counted(Kind::Garbage, self.api) || self.faults.is_on(Kind::Garbage, self.api) {
             let _ = tcp.try_write(connection::NOISE);
             return;

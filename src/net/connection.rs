@@ -20,7 +20,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{oneshot, watch},
 };
-use tonic::body::Body;
+use tonic::{Code, body::Body};
 
 /// The body of a response, its errors told as [`CallError`]s.
 pub type ResponseBody = MapErr<Incoming, fn(hyper::Error) -> CallError>;
@@ -63,6 +63,20 @@ impl CallError {
     }
 }
 
+/// Why a connection that was made is no HTTP/2 connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoHttp2 {
+    /// A TLS alert came, where no TLS was asked for: what a TLS server may say to plain text.
+    #[error("what answers there speaks TLS, not plain text")]
+    SpeaksTls,
+    /// An HTTP/1 answer came: a REST port, for one.
+    #[error("what answers there speaks HTTP/1, not HTTP/2")]
+    SpeaksHttp1,
+    /// It ended before the peer said a word; why. What Go's TLS servers do to plain text, and a balancer with nobody behind it.
+    #[error("ended before the peer said a word: {0}")]
+    Ended(String),
+}
+
 /// One HTTP/2 connection. A clone is another handle of the same connection, which closes when the last one is dropped
 /// and no call is open. A tower `Service` for tonic's clients: `ManagerClient::with_origin(conn.clone(), conn.origin())`.
 #[derive(Clone)]
@@ -90,19 +104,19 @@ impl Connection {
         peer: SocketAddr,
         origin: http::Uri,
         tls: Option<String>,
-    ) -> Result<Self, String>
+    ) -> Result<Self, NoHttp2>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         static IDS: AtomicU64 = AtomicU64::new(0);
         let (spoke, spoken) = oneshot::channel();
-        let io = FirstWord { io, spoke: Some(spoke) };
+        let io = FirstWord { io, spoke: Some(spoke), heard: Vec::new() };
         let (send, driver) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake::<_, Body>(TokioIo::new(io))
             .await
-            .map_err(|e| super::chain(&e))?;
+            .map_err(|e| NoHttp2::Ended(super::chain(&e)))?;
         let (tell, ended) = watch::channel(None);
         tokio::spawn(async move {
             let why = match driver.await {
@@ -115,8 +129,8 @@ impl Connection {
         let connection = Self { id, send, ended, peer, origin, tls };
         tokio::select! {
             biased;
-            Ok(()) = spoken => Ok(connection),
-            why = connection.ended() => Err(format!("ended before the peer said a word: {why}")),
+            Ok(word) = spoken => word.map(|()| connection),
+            why = connection.ended() => Err(NoHttp2::Ended(why)),
         }
     }
 
@@ -171,6 +185,7 @@ impl tower_service::Service<http::Request<Body>> for Connection {
         Box::pin(async move {
             match answer.await {
                 Ok(mut response) => {
+                    tell_http_status(&mut response);
                     // A status in the head is the end only where the head is (gRPC's `Trailers-Only`). tonic takes an OK there
                     // for the end whatever follows, a reset included; without it, it looks for the one at the end.
                     let ok = response.headers().get("grpc-status").is_some_and(|status| status == "0");
@@ -187,10 +202,50 @@ impl tower_service::Service<http::Request<Body>> for Connection {
     }
 }
 
-/// Tells when the peer's first bytes have come.
+/// Where an answer's HTTP status is found that was no 200, in a gRPC status' metadata.
+pub const HTTP_STATUS: &str = "signoff-http-status";
+
+/// An HTTP status other than 200 is not a gRPC server's: something before the server answered (a mesh's proxy, an ingress). It is
+/// told as the gRPC status that it stands for (gRPC's `http-grpc-status-mapping.md`), with its own headers kept: tonic makes up
+/// such a status too, but drops the headers, `Retry-After` among them.
+fn tell_http_status<B>(response: &mut http::Response<B>) {
+    let status = response.status();
+    if status == http::StatusCode::OK || response.headers().contains_key("grpc-status") {
+        return;
+    }
+    let code = match status.as_u16() {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502 | 503 | 504 => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    let message = format!("HTTP status {}, without a gRPC status", status.as_u16());
+    let headers = response.headers_mut();
+    headers.insert("grpc-status", http::HeaderValue::from(code as i32));
+    // A digit and letters are a valid header value.
+    if let Ok(message) = message.parse() {
+        headers.insert("grpc-message", message);
+    }
+    headers.insert(HTTP_STATUS, http::HeaderValue::from(status.as_u16()));
+}
+
+/// Tells when the peer's first bytes have come, and whether they are plainly another protocol's.
 struct FirstWord<I> {
     io: I,
-    spoke: Option<oneshot::Sender<()>>,
+    spoke: Option<oneshot::Sender<Result<(), NoHttp2>>>,
+    heard: Vec<u8>,
+}
+
+/// What the peer's first bytes say; `None` where more are needed. A frame's header has nine.
+fn first_word(heard: &[u8]) -> Option<Result<(), NoHttp2>> {
+    Some(match heard.get(..4)? {
+        // A record of TLS: an alert, or a handshake. As a frame's length it would be more than anybody may send yet.
+        [0x15 | 0x16, 3, ..] => Err(NoHttp2::SpeaksTls),
+        b"HTTP" => Err(NoHttp2::SpeaksHttp1),
+        _ => Ok(()),
+    })
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for FirstWord<I> {
@@ -201,10 +256,14 @@ impl<I: AsyncRead + Unpin> AsyncRead for FirstWord<I> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before
-            && let Some(spoke) = self.spoke.take()
-        {
-            let _ = spoke.send(());
+        if self.spoke.is_some() {
+            self.heard.extend(buf.filled()[before..].iter().take(4));
+            if let Some(word) = first_word(&self.heard)
+                && let Some(spoke) = self.spoke.take()
+            {
+                // Whoever waited for it may have given up.
+                let _ = spoke.send(word);
+            }
         }
         polled
     }

@@ -7,12 +7,15 @@
 
 mod connection;
 mod dial;
+mod lookup;
 mod probe;
+mod prober;
 mod tls;
 
-pub use connection::{CallError, Connection, ResponseBody};
+pub use connection::{CallError, Connection, HTTP_STATUS, NoHttp2, ResponseBody};
 pub use dial::{ConnectError, Peer, connect, reach, resolve};
 pub use probe::{Probe, probe};
+pub use prober::{EXCLUDE, Found, Prober, Reach};
 pub use tls::{Tls, TlsError, TlsFiles};
 
 #[cfg(test)]
@@ -34,5 +37,9 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = inner.source();
     }
-    text
+    // rustls' words for a first byte that no record of TLS begins with.
+    text.replace("received corrupt message of type InvalidContentType", NO_TLS)
 }
+
+/// How [`chain`] says that a peer answered a TLS handshake with something else: plain text.
+pub(crate) const NO_TLS: &str = "what answers there does not speak TLS";

@@ -1,108 +1,107 @@
-//! Whether anything lives at an address: looked at before a sign-off that its own agent can't answer for.
+//! What is at a scheduler's address: looked at before a sign-off that its own agent can't answer for.
 //!
-//! A gRPC server speaks first once a client has: so a process that was stopped, whose kernel still accepts, is told from one that
-//! lives. Whatever says anything at all, a TLS alert or another protocol included, lives; its health service is not asked,
-//! since any answer of it would mean the same.
+//! **Only what a scheduler itself can have said is life**: an answer of its health service, or TLS, which it ends itself. A service
+//! mesh's proxy takes every connection, whoever is behind it: closed without a byte, an HTTP/2 503 or a gRPC UNAVAILABLE are its
+//! own words, and say nothing. What is not taken at all (refused, unreachable, no answer in time) was not taken by a proxy either.
+//! Whether a process that takes connections and is silent hangs, or is a proxy, only [`super::Prober`] can tell.
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use super::{ConnectError, Peer, connect};
+use tokio::time::timeout;
 
-/// What was found at an address.
+use super::{ConnectError, Connection, Peer, Tls, TlsFiles, connect};
+use crate::proto::health_v1::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod tests;
+
+/// What one probe found at an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
-    /// Something there said something, or hung up.
-    Answers,
-    /// Refused, unreachable, or without a word, in words.
-    Silent(String),
+    /// A scheduler: its health service answered, or something that ends TLS itself.
+    Scheduler,
+    /// Nobody took the connection, in words.
+    Nobody(String),
+    /// Something took it, and said nothing. In words.
+    Mute(String),
+    /// Something took it, and closed it or answered as no scheduler does. In words.
+    Foreign(String),
     /// It is this machine that can't look: no network, no file descriptor left. In words.
-    Unclear(String),
+    CantLook(String),
 }
 
-/// Looks whether anything lives at `addr`, at most `limit` long.
+impl Probe {
+    /// Whether something took the connection.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Probe::Scheduler | Probe::Mute(_) | Probe::Foreign(_))
+    }
+}
+
+/// Looks what is at `addr`: at most `limit` to connect, as long for an answer, and as long again for TLS where that may help.
 pub async fn probe(addr: SocketAddr, limit: Duration) -> Probe {
     match connect(&Peer::from(addr), addr, None, limit).await {
-        Ok(_) | Err(ConnectError::Http2(..) | ConnectError::Tls(..)) => Probe::Answers,
-        Err(why @ (ConnectError::Refused(_) | ConnectError::TimedOut(..) | ConnectError::Mute(..))) => {
-            Probe::Silent(why.to_string())
-        }
-        Err(ConnectError::Tcp(_, e)) if says_nobody_is_there(&e) => Probe::Silent(format!("{addr}: {e}")),
-        Err(why) => Probe::Unclear(format!("it can't be looked at: {why}")),
+        Ok(connection) => match check(&connection, limit).await {
+            Checked::Scheduler => Probe::Scheduler,
+            Checked::Foreign(why) => Probe::Foreign(format!("{addr}: {why}")),
+            // What was heard may have been TLS.
+            Checked::Cut(why) => over_tls(addr, format!("{addr}: {why}"), limit).await,
+        },
+        Err(why @ (ConnectError::Refused(_) | ConnectError::TimedOut(..))) => Probe::Nobody(why.to_string()),
+        Err(why @ ConnectError::Mute(..)) => Probe::Mute(why.to_string()),
+        // A scheduler that wants TLS closes what isn't TLS without a word.
+        Err(why) if why.is_cut() => over_tls(addr, why.to_string(), limit).await,
+        Err(ConnectError::Tcp(_, e)) if says_nobody_is_there(&e) => Probe::Nobody(format!("{addr}: {e}")),
+        Err(why) => Probe::CantLook(format!("it can't be looked at: {why}")),
     }
+}
+
+/// What a health check says of who is there.
+enum Checked {
+    Scheduler,
+    Foreign(String),
+    /// The connection was lost before an answer.
+    Cut(String),
+}
+
+async fn check(connection: &Connection, limit: Duration) -> Checked {
+    let mut health = HealthClient::with_origin(connection.clone(), connection.origin());
+    match timeout(limit, health.check(HealthCheckRequest::default())).await {
+        Err(_) => Checked::Foreign(format!("no answer of a health service within {limit:?}")),
+        Ok(Ok(answer)) => match answer.into_inner().status() {
+            ServingStatus::Serving | ServingStatus::NotServing => Checked::Scheduler,
+            other => Checked::Foreign(format!("its health service says {}", other.as_str_name())),
+        },
+        Ok(Err(status)) if connection.is_ended() => Checked::Cut(format!("it hung up: {}", status.message())),
+        Ok(Err(status)) => {
+            let said: String = status.message().chars().take(100).collect();
+            Checked::Foreign(format!("no scheduler's answer: {:?}: {said}", status.code()))
+        }
+    }
+}
+
+/// Whether what closed a plain connection ends TLS itself: then it is no proxy's word. `why` says how it closed the plain one.
+async fn over_tls(addr: SocketAddr, why: String, limit: Duration) -> Probe {
+    let tls = Tls::unverified(TlsFiles::default());
+    match connect(&Peer::from(addr), addr, Some(&tls), limit).await {
+        // A handshake was made, whatever came after it: a client certificate is wanted then.
+        Ok(_) | Err(ConnectError::Http2(..) | ConnectError::Mute(..)) => Probe::Scheduler,
+        Err(ConnectError::Tls(_, e)) if is_said_in_tls(&e) => Probe::Scheduler,
+        Err(_) => Probe::Foreign(why),
+    }
+}
+
+/// Whether a failed handshake failed over what the peer said in TLS.
+fn is_said_in_tls(error: &io::Error) -> bool {
+    use rustls::Error::{AlertReceived, InvalidCertificate, PeerIncompatible};
+    let said = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(said, Some(AlertReceived(_) | InvalidCertificate(_) | PeerIncompatible(_)))
 }
 
 /// Whether an error is the far end's, or its network's: anything else is a fault of our own and proves nothing.
 fn says_nobody_is_there(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, TimedOut};
-    matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | TimedOut)
-}
-
-#[cfg(test)]
-#[cfg(feature = "mock")]
-mod tests {
-    use super::*;
-    use crate::net::testing::{Answer, BlackHole, Server, refusing};
-
-    /// Generous: a bound for a test that is broken, no verdict.
-    const BOUND: Duration = Duration::from_secs(20);
-
-    #[tokio::test]
-    async fn what_speaks_lives_and_what_refuses_or_is_mute_does_not() {
-        let server = Server::start(Answer::Ok).await;
-        assert_eq!(probe(server.addr, BOUND).await, Probe::Answers);
-        let addr = refusing().await;
-        let silent = probe(addr, BOUND).await;
-        assert!(matches!(&silent, Probe::Silent(why) if why.contains(&addr.to_string())), "{silent:?}");
-        // A stopped process: its kernel accepts, and nobody says a word.
-        let hole = BlackHole::start().await;
-        let mute = probe(hole.addr, Duration::from_millis(200)).await;
-        assert!(matches!(&mute, Probe::Silent(why) if why.contains("no answer")), "{mute:?}");
-    }
-
-    #[tokio::test]
-    async fn g7_a_scheduler_behind_tls_or_something_that_hangs_up_lives() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let hanging_up = tokio::spawn(async move {
-            while let Ok((tcp, _)) = listener.accept().await {
-                drop(tcp);
-            }
-        });
-        assert_eq!(probe(addr, BOUND).await, Probe::Answers);
-        hanging_up.abort();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let alerting = tokio::spawn(async move {
-            while let Ok((mut tcp, _)) = listener.accept().await {
-                // A fatal TLS alert, unexpected_message: what a server says to one that doesn't speak TLS.
-                let _ = tokio::io::AsyncWriteExt::write_all(&mut tcp, &[21, 3, 1, 0, 2, 2, 10]).await;
-            }
-        });
-        assert_eq!(probe(addr, BOUND).await, Probe::Answers);
-        alerting.abort();
-    }
-
-    #[test]
-    fn g7_a_fault_of_our_own_is_no_sign_that_a_scheduler_is_gone() {
-        use std::io::{Error, ErrorKind};
-        for kind in [ErrorKind::ConnectionRefused, ErrorKind::HostUnreachable, ErrorKind::TimedOut] {
-            assert!(says_nobody_is_there(&Error::from(kind)), "{kind}");
-        }
-        // No route from here, no file descriptor left (EMFILE), not allowed to.
-        let ours = [
-            Error::from(ErrorKind::NetworkUnreachable),
-            Error::from_raw_os_error(24),
-            ErrorKind::PermissionDenied.into(),
-        ];
-        for error in ours {
-            assert!(!says_nobody_is_there(&error), "{error}");
-        }
-    }
-
-    #[tokio::test]
-    async fn g7_an_address_that_this_machine_has_no_way_to_is_unclear() {
-        // A link-local scope without an interface: the kernel refuses to try.
-        let nowhere = "[fe80::1]:9".parse().unwrap();
-        assert!(matches!(probe(nowhere, BOUND).await, Probe::Unclear(_)));
-    }
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, TimedOut};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | TimedOut)
 }

@@ -10,8 +10,11 @@ use std::{
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::watch,
 };
 use tokio_stream::Stream;
@@ -77,6 +80,8 @@ pub(crate) struct Script {
     pub(crate) list_silent: Mutex<bool>,
     pub(crate) seen: Mutex<Vec<String>>,
     pub(crate) callers: Mutex<Vec<ListSchedulersRequest>>,
+    /// Something stands in the server's place: every request, health checks too, gets this HTTP status and no gRPC status.
+    pub(crate) in_its_place: Mutex<Option<(u16, Option<&'static str>)>>,
     phase: watch::Sender<Phase>,
 }
 
@@ -90,6 +95,7 @@ impl Script {
             list_silent: Mutex::new(false),
             seen: Mutex::default(),
             callers: Mutex::default(),
+            in_its_place: Mutex::default(),
             phase: watch::Sender::new(Phase::Serving),
         })
     }
@@ -261,9 +267,21 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: I, script
     let mut phase = script.phase.subscribe();
     let (manager, health) =
         (ManagerServer::new(Scripted(script.clone())), HealthServer::new(Scripted(script.clone())));
+    let proxied = script.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (mut manager, mut health) = (manager.clone(), health.clone());
+        let in_its_place = *proxied.in_its_place.lock().unwrap();
+        if in_its_place.is_some() {
+            proxied.saw("proxied");
+        }
         async move {
+            if let Some((status, retry_after)) = in_its_place {
+                let mut answer = hyper::Response::builder().status(status);
+                if let Some(wish) = retry_after {
+                    answer = answer.header("retry-after", wish);
+                }
+                return Ok(answer.body(tonic::body::Body::empty()).unwrap());
+            }
             if request.uri().path().starts_with("/grpc.health") {
                 health.call(request).await
             } else {
@@ -286,6 +304,58 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: I, script
                 }
             }
         }
+    }
+}
+
+/// A way to a server that is far: whatever goes through it, either way, arrives so much later.
+pub(crate) struct FarAway {
+    pub(crate) addr: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl FarAway {
+    /// The way to `server`. A round trip takes twice `one_way`; the kernel's own, of TCP's handshake, nothing.
+    pub(crate) async fn from(server: SocketAddr, one_way: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let Ok(far) = TcpStream::connect(server).await else { return };
+                    let ((from_near, to_near), (from_far, to_far)) = (near.into_split(), far.into_split());
+                    tokio::join!(
+                        Self::carry(from_near, to_far, one_way),
+                        Self::carry(from_far, to_near, one_way)
+                    );
+                });
+            }
+        });
+        Self { addr, task }
+    }
+
+    async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, time: Duration) {
+        let (send, mut under_way) = tokio::sync::mpsc::unbounded_channel::<(tokio::time::Instant, Vec<u8>)>();
+        let leave = async move {
+            let mut bytes = vec![0; 64 << 10];
+            while let Ok(n @ 1..) = from.read(&mut bytes).await {
+                let _ = send.send((tokio::time::Instant::now() + time, bytes[..n].to_vec()));
+            }
+        };
+        let arrive = async move {
+            while let Some((at, bytes)) = under_way.recv().await {
+                tokio::time::sleep_until(at).await;
+                if to.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::join!(leave, arrive);
+    }
+}
+
+impl Drop for FarAway {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -363,6 +433,11 @@ impl Authority {
         self.server_with(self.leaf(), clients)
     }
 
+    /// One that speaks TLS 1.2 only: its handshake takes two round trips.
+    pub(crate) fn server_of_tls_1_2(&self) -> rustls::ServerConfig {
+        self.server_of(self.leaf(), None, &[&rustls::version::TLS12])
+    }
+
     /// One whose certificate expires then.
     pub(crate) fn server_until(&self, then: std::time::SystemTime) -> rustls::ServerConfig {
         let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
@@ -370,15 +445,20 @@ impl Authority {
         self.server_with(self.leaf_of(params), None)
     }
 
-    fn server_with(
+    fn server_with(&self, leaf: (String, String), clients: Option<&Authority>) -> rustls::ServerConfig {
+        self.server_of(leaf, clients, rustls::DEFAULT_VERSIONS)
+    }
+
+    fn server_of(
         &self,
         (cert, key): (String, String),
         clients: Option<&Authority>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> rustls::ServerConfig {
         use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap();
         let builder = match clients {
             None => builder.with_no_client_auth(),

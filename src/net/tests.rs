@@ -3,10 +3,13 @@ use std::{fs, path::PathBuf, time::Duration};
 use tonic::Status;
 
 use super::{
-    testing::{Answer, Authority, BlackHole, Server, eventually, refusing},
+    testing::{Answer, Authority, BlackHole, FarAway, Server, eventually, refusing},
     *,
 };
-use crate::proto::health_v1::{HealthCheckRequest, health_client::HealthClient};
+use crate::{
+    files::{self, Troubles},
+    proto::health_v1::{HealthCheckRequest, health_client::HealthClient},
+};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -95,7 +98,37 @@ async fn nobody_listening_is_refused_and_tls_silence_is_bounded() {
     let tls = Tls::unverified(TlsFiles::default());
     let short = Duration::from_millis(50);
     let error = connect(&hole.addr.into(), hole.addr, Some(&tls), short).await.unwrap_err();
-    assert!(matches!(error, ConnectError::TimedOut(_, l) if l == short), "{error}");
+    assert!(matches!(error, ConnectError::TimedOut(_, l) if l == short * 2), "{error}");
+}
+
+#[tokio::test]
+async fn g3_a_manager_at_a_round_trip_of_600_ms_is_connected_to_each_step_within_its_own_limit() {
+    const LIMIT: Duration = Duration::from_secs(1);
+    let ca = Authority::new();
+    let tls = Tls::unverified(TlsFiles::default());
+    let plain = Server::start(Answer::Ok).await;
+    let of_1_3 = Server::tls(Answer::Ok, ca.server(None)).await;
+    let of_1_2 = Server::tls(Answer::Ok, ca.server_of_tls_1_2()).await;
+    let one = async |server: &Server, tls: Option<&Tls>| {
+        let way = FarAway::from(server.addr, Duration::from_millis(300)).await;
+        let connection = connect(&way.addr.into(), way.addr, tls, LIMIT).await.map_err(|e| e.to_string())?;
+        Ok::<_, String>(connection.tls().map(str::to_owned))
+    };
+    let all = tokio::join!(one(&plain, None), one(&of_1_3, Some(&tls)), one(&of_1_2, Some(&tls)));
+    assert_eq!(all, (Ok(None), Ok(Some("TLSv1_3".to_owned())), Ok(Some("TLSv1_2".to_owned()))));
+}
+
+#[tokio::test]
+async fn g4_a_peer_that_stops_at_any_step_is_given_up_on_within_that_steps_limit() {
+    let short = Duration::from_millis(100);
+    let tls = Tls::unverified(TlsFiles::default());
+    let hole = BlackHole::start().await;
+    let begun = std::time::Instant::now();
+    let error = connect(&hole.addr.into(), hole.addr, None, short).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Mute(_, l) if l == short), "{error}");
+    let error = connect(&hole.addr.into(), hole.addr, Some(&tls), short).await.unwrap_err();
+    assert!(matches!(error, ConnectError::TimedOut(_, l) if l == short * 2), "{error}");
+    assert!(begun.elapsed() >= short * 3, "{:?}", begun.elapsed());
 }
 
 struct Files {
@@ -177,23 +210,26 @@ async fn a_rotated_ca_is_used_at_the_next_connection() {
     assert!(dial(server.addr, Some(&tls)).await.is_ok());
 }
 
-#[test]
-fn a_bad_new_file_leaves_the_old_settings_and_a_good_one_replaces_them() {
+#[tokio::test]
+async fn a_bad_new_file_leaves_the_old_settings_and_a_good_one_replaces_them() {
     let (ca, mut files) = (Authority::new(), Files::new());
     let path = files.put("ca.pem", &ca.pem());
     let tls = Tls::new(TlsFiles { ca: Some(path), ..Default::default() });
-    let first = tls.http1().unwrap();
-    assert!(std::sync::Arc::ptr_eq(&first, &tls.http1().unwrap()), "unchanged files are not read again");
+    let first = tls.http1().await.unwrap();
+    assert!(
+        std::sync::Arc::ptr_eq(&first, &tls.http1().await.unwrap()),
+        "unchanged files are not read again"
+    );
     files.put("ca.pem", "rubbish");
-    assert!(std::sync::Arc::ptr_eq(&first, &tls.http1().unwrap()));
+    assert!(std::sync::Arc::ptr_eq(&first, &tls.http1().await.unwrap()));
     fs::remove_file(files.dir.path().join("ca.pem")).unwrap();
-    assert!(std::sync::Arc::ptr_eq(&first, &tls.http1().unwrap()));
+    assert!(std::sync::Arc::ptr_eq(&first, &tls.http1().await.unwrap()));
     files.put("ca.pem", &Authority::new().pem());
-    assert!(!std::sync::Arc::ptr_eq(&first, &tls.http1().unwrap()));
+    assert!(!std::sync::Arc::ptr_eq(&first, &tls.http1().await.unwrap()));
 }
 
-#[test]
-fn a_wrong_file_is_named_with_what_is_wrong_and_never_quoted() {
+#[tokio::test]
+async fn a_wrong_file_is_named_with_what_is_wrong_and_never_quoted() {
     let (ca, mut files) = (Authority::new(), Files::new());
     let (cert, key) = ca.leaf();
     let (_, other_key) = ca.leaf();
@@ -201,21 +237,21 @@ fn a_wrong_file_is_named_with_what_is_wrong_and_never_quoted() {
     let missing = files.dir.path().join("missing.pem");
     let secret =
         files.put("secret.pem", "-----BEGIN PRIVATE KEY-----\nhunter2 hunter2\n-----END PRIVATE KEY-----\n");
-    let said = |ca: Option<&PathBuf>, cert: Option<&PathBuf>, key: Option<&PathBuf>| {
+    let said = async |ca: Option<&PathBuf>, cert: Option<&PathBuf>, key: Option<&PathBuf>| {
         let files = TlsFiles { ca: ca.cloned(), cert: cert.cloned(), key: key.cloned() };
-        Tls::new(files).http2().unwrap_err().to_string()
+        Tls::new(files).http2().await.unwrap_err().to_string()
     };
     let empty = files.put("empty.pem", "");
     let other_key = files.put("other.pem", &other_key);
     let key = files.put("key.pem", &key);
     for (text, file, words) in [
-        (said(Some(&missing), None, None), "missing.pem", "No such file"),
-        (said(Some(&empty), None, None), "empty.pem", "no certificate in PEM"),
-        (said(Some(&key), None, None), "key.pem", "no certificate in PEM"),
-        (said(None, Some(&cert), None), "cert.pem", "both a certificate file and a key file"),
-        (said(None, Some(&cert), Some(&empty)), "empty.pem", "no private key"),
-        (said(None, Some(&cert), Some(&secret)), "secret.pem", "not usable with"),
-        (said(None, Some(&cert), Some(&other_key)), "other.pem", "not usable with"),
+        (said(Some(&missing), None, None).await, "missing.pem", "No such file"),
+        (said(Some(&empty), None, None).await, "empty.pem", "no certificate in PEM"),
+        (said(Some(&key), None, None).await, "key.pem", "no certificate in PEM"),
+        (said(None, Some(&cert), None).await, "cert.pem", "both a certificate file and a key file"),
+        (said(None, Some(&cert), Some(&empty)).await, "empty.pem", "no private key"),
+        (said(None, Some(&cert), Some(&secret)).await, "secret.pem", "not usable with"),
+        (said(None, Some(&cert), Some(&other_key)).await, "other.pem", "not usable with"),
     ] {
         assert!(text.contains(file) && text.contains(words) && !text.contains("hunter2"), "{text}");
     }
@@ -238,5 +274,55 @@ async fn a_refused_stream_was_surely_not_seen_and_a_cancelled_one_may_have_been(
         let status = check(&connection).await.unwrap_err();
         assert_eq!(call_error(&status).surely_not_seen(), unseen, "{reason:?}: {status:?}");
         server.abort();
+    }
+}
+
+/// A FIFO in a file's place: it answers once somebody has written it.
+fn hang(path: &std::path::Path) {
+    let _ = fs::remove_file(path);
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, path, fifo, 0o600.into(), 0).unwrap();
+}
+
+#[tokio::test]
+async fn g4_tls_files_that_hang_cost_a_moment_once_and_those_loaded_before_stay() {
+    let (ca, mut with) = (Authority::new(), Files::new());
+    let path = with.put("ca.pem", &ca.pem());
+    let troubles = Troubles::default();
+    let told = troubles.watch();
+    let tls = Tls::new(TlsFiles { ca: Some(path.clone()), ..Default::default() }).telling_as("TLS", troubles);
+    let first = tls.http1().await.unwrap();
+    hang(&path);
+    assert!(std::sync::Arc::ptr_eq(&first, &tls.http1().await.unwrap()));
+    assert!(told.borrow()["TLS"].contains("ca.pem: no answer within 1s"), "{:?}", *told.borrow());
+    let begun = std::time::Instant::now();
+    for _ in 0..100 {
+        assert!(std::sync::Arc::ptr_eq(&first, &tls.http1().await.unwrap()));
+    }
+    assert!(begun.elapsed() < files::LIMIT, "each was waited for: {:?}", begun.elapsed());
+    // It answers, at last: with another one.
+    tokio::task::spawn_blocking(move || fs::write(path, Authority::new().pem())).await.unwrap().unwrap();
+    let mut next = tls.http1().await.unwrap();
+    while std::sync::Arc::ptr_eq(&first, &next) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        next = tls.http1().await.unwrap();
+    }
+    assert!(told.borrow().is_empty(), "{:?}", *told.borrow());
+}
+
+#[tokio::test]
+async fn tls_files_that_hang_from_the_start_are_named_and_looked_at_again() {
+    let (ca, files) = (Authority::new(), Files::new());
+    let path = files.dir.path().join("ca.pem");
+    hang(&path);
+    let tls = Tls::new(TlsFiles { ca: Some(path.clone()), ..Default::default() });
+    for _ in 0..3 {
+        let said = tls.http2().await.unwrap_err().to_string();
+        assert!(said.contains("ca.pem: no answer within 1s"), "{said}");
+    }
+    tokio::task::spawn_blocking(move || fs::write(path, ca.pem())).await.unwrap().unwrap();
+    while let Err(error) = tls.http2().await {
+        assert!(matches!(error, TlsError::Unanswered { .. }), "{error}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -1,15 +1,15 @@
 //! TLS settings from files, loaded when first needed and re-read when a file changes.
 //!
-//! A changed file that can't be used leaves the settings that were loaded before in place, with a warning: a
-//! certificate caught in the middle of its rotation must not cost a sign-off. Each connection verifies the peer's
-//! certificate as it is then: no session is resumed, which would take one that has expired meanwhile. ring is the
-//! provider, chosen here and not process-wide.
+//! A changed file that can't be used, or doesn't answer, leaves the settings that were loaded before in place, with a
+//! warning: a certificate caught in the middle of its rotation must not cost a sign-off. Files are looked at away from the
+//! runtime's thread. Each connection verifies the peer's certificate as it is then: no session is resumed, which would take
+//! one that has expired meanwhile. ring is the provider, chosen here and not process-wide.
 
 use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustls::{
@@ -25,6 +25,8 @@ use rustls::{
     },
 };
 
+use crate::files::{self, Reader, Troubles, Unanswered};
+
 /// Which files TLS uses. Without a CA file, the Mozilla roots that are compiled in; without certificate and key, no
 /// client certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,7 +40,7 @@ pub struct TlsFiles {
 }
 
 /// Why TLS can't be set up from its files.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum TlsError {
     /// A file can't be read.
     #[error("TLS: {path}: {source}")]
@@ -46,7 +48,15 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        source: Arc<io::Error>,
+    },
+    /// One of the files doesn't answer.
+    #[error("TLS: {files}: {why}")]
+    Unanswered {
+        /// All that are read.
+        files: String,
+        /// Why not.
+        why: Unanswered,
     },
     /// A file was read, but isn't what it should be.
     #[error("TLS: {path}: {why}")]
@@ -67,15 +77,44 @@ pub enum TlsError {
 /// What tells a file from its next version: inode, size and modification time (a Secret's update swaps a symlink).
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
+#[derive(Clone)]
 struct Loaded {
     http2: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,
 }
 
+/// What is in use.
 #[derive(Default)]
 struct Cache {
     stamps: Option<[Stamp; 3]>,
     loaded: Option<Loaded>,
+    /// What is wrong with the files as they are now: said once.
+    trouble: Option<Trouble>,
+}
+
+/// What is wrong with files, though what was loaded before is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// They were changed, and can't be used.
+    Unusable,
+    /// They don't answer: they may be the same ones.
+    Silent,
+}
+
+/// What a look at the files found.
+#[derive(Clone)]
+enum Look {
+    /// They are those that are in use.
+    Same,
+    /// They are others.
+    Other(Box<Found>),
+}
+
+/// Files as a look found them.
+#[derive(Clone)]
+struct Found {
+    stamps: [Stamp; 3],
+    loaded: Result<Loaded, TlsError>,
 }
 
 /// Whose certificates are taken.
@@ -91,6 +130,9 @@ pub struct Tls {
     files: TlsFiles,
     trust: Trust,
     cache: Mutex<Cache>,
+    reader: Reader<Look>,
+    /// Where troubles are told, and under which name.
+    troubles: (&'static str, Troubles),
 }
 
 impl std::fmt::Debug for Tls {
@@ -100,19 +142,35 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
+    fn trusting(files: TlsFiles, trust: Trust) -> Self {
+        let (cache, reader) = Default::default();
+        Self { files, trust, cache, reader, troubles: ("", Troubles::default()) }
+    }
+
     /// Settings that verify the peer. Nothing is read before it is needed.
     pub fn new(files: TlsFiles) -> Self {
-        Self { files, trust: Trust::Roots, cache: Mutex::default() }
+        Self::trusting(files, Trust::Roots)
     }
 
     /// Settings that take any certificate: only to ask whether something lives at an address, never to send a secret.
     pub fn unverified(files: TlsFiles) -> Self {
-        Self { files, trust: Trust::Anyone, cache: Mutex::default() }
+        Self::trusting(files, Trust::Anyone)
     }
 
     /// Settings that believe nobody and read no file: for a client that speaks without TLS only, but wants settings.
     pub fn nobody() -> Self {
-        Self { files: TlsFiles::default(), trust: Trust::Nobody, cache: Mutex::default() }
+        Self::trusting(TlsFiles::default(), Trust::Nobody)
+    }
+
+    /// Tells there, under that name, which files can't be used.
+    #[must_use]
+    pub fn telling_as(self, name: &'static str, troubles: Troubles) -> Self {
+        Self { troubles: (name, troubles), ..self }
+    }
+
+    fn tell(&self, why: Option<&TlsError>) {
+        let (name, troubles) = &self.troubles;
+        troubles.tell(name, why.map(|why| why as &dyn std::fmt::Display));
     }
 
     /// The files in use.
@@ -121,81 +179,135 @@ impl Tls {
     }
 
     /// The settings with ALPN `h2`, of the files as they are now (or as they last were usable).
-    pub fn http2(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        self.current(|l| l.http2.clone())
+    pub async fn http2(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        self.current().await.map(|loaded| loaded.http2)
     }
 
     /// The settings without ALPN, for HTTP/1.1. The same `Arc` for as long as no file changes.
-    pub fn http1(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        self.current(|l| l.http1.clone())
+    pub async fn http1(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        self.current().await.map(|loaded| loaded.http1)
     }
 
-    fn current<T>(&self, pick: impl Fn(&Loaded) -> T) -> Result<T, TlsError> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        // Stamped before reading: a file replaced meanwhile is read once more, never missed.
-        let stamps = [&self.files.ca, &self.files.cert, &self.files.key].map(|f| stamp(f.as_deref()));
-        if let Some(loaded) = cache.loaded.as_ref().filter(|_| cache.stamps == Some(stamps)) {
-            return Ok(pick(loaded));
-        }
-        match self.load() {
-            Ok(fresh) => {
-                let picked = pick(&fresh);
-                *cache = Cache { stamps: Some(stamps), loaded: Some(fresh) };
-                Ok(picked)
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn current(&self) -> Result<Loaded, TlsError> {
+        let known = {
+            let cache = self.cache();
+            match (&cache.loaded, cache.stamps) {
+                (Some(loaded), _) if self.files == TlsFiles::default() => return Ok(loaded.clone()),
+                (Some(_), stamps) => stamps,
+                (None, _) => None,
             }
-            Err(error) => match &cache.loaded {
-                Some(kept) => {
-                    tracing::warn!(error = %error, "A changed TLS file can't be used; the settings loaded before stay.");
-                    let picked = pick(kept);
-                    cache.stamps = Some(stamps);
-                    Ok(picked)
+        };
+        let look = if self.files == TlsFiles::default() {
+            look(&self.files, self.trust, known)
+        } else {
+            let (named, trust) = (self.files.clone(), self.trust);
+            let looked = self.reader.read(files::LIMIT, move || look(&named, trust, known)).await;
+            looked.unwrap_or_else(|why| {
+                let files = self.files.shown();
+                let loaded = Err(TlsError::Unanswered { files, why });
+                Look::Other(Box::new(Found { stamps: [None; 3], loaded }))
+            })
+        };
+        self.taken(look)
+    }
+
+    fn taken(&self, look: Look) -> Result<Loaded, TlsError> {
+        let mut cache = self.cache();
+        let Found { stamps, loaded } = match look {
+            Look::Same => {
+                if cache.trouble.take_if(|trouble| *trouble == Trouble::Silent).is_some() {
+                    self.tell(None);
                 }
-                None => Err(error),
-            },
+                // Nothing can be the same as nothing.
+                let nothing = || TlsError::Unanswered { files: self.files.shown(), why: Unanswered::Lost };
+                return cache.loaded.clone().ok_or_else(nothing);
+            }
+            Look::Other(found) => *found,
+        };
+        match loaded {
+            Ok(loaded) => {
+                *cache = Cache { stamps: Some(stamps), loaded: Some(loaded.clone()), trouble: None };
+                self.tell(None);
+                Ok(loaded)
+            }
+            Err(error) => {
+                self.tell(Some(&error));
+                let Some(kept) = cache.loaded.clone() else { return Err(error) };
+                if matches!(error, TlsError::Unanswered { .. }) {
+                    if cache.trouble.is_none() {
+                        tracing::warn!(error = %error, "The TLS files don't answer; the settings loaded before stay.");
+                        cache.trouble = Some(Trouble::Silent);
+                    }
+                } else {
+                    tracing::warn!(error = %error, "A changed TLS file can't be used; the settings loaded before stay.");
+                    cache.stamps = Some(stamps);
+                    cache.trouble = Some(Trouble::Unusable);
+                }
+                Ok(kept)
+            }
         }
     }
+}
 
-    fn load(&self) -> Result<Loaded, TlsError> {
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(TlsError::Settings)?;
-        let builder = match self.trust {
-            Trust::Roots => builder.with_root_certificates(self.roots()?),
-            Trust::Nobody => builder.with_root_certificates(RootCertStore::empty()),
-            Trust::Anyone => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyPeer(provider)))
-            }
-        };
-        let mut http1 = match (&self.files.cert, &self.files.key) {
-            (None, None) => builder.with_no_client_auth(),
-            (Some(only), None) | (None, Some(only)) => return Err(TlsError::Half(only.clone())),
-            (Some(cert), Some(key)) => {
-                let chain = certificates(cert)?;
-                let private = PrivateKeyDer::from_pem_slice(&read(key)?)
-                    .map_err(|e| content(key, format!("no private key in PEM: {}", pem_words(&e))))?;
-                builder
-                    .with_client_auth_cert(chain, private)
-                    .map_err(|e| content(key, format!("not usable with {}: {e}", cert.display())))?
-            }
-        };
-        http1.resumption = Resumption::disabled();
-        let mut http2 = http1.clone();
-        http1.alpn_protocols.clear();
-        http2.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Loaded { http2: Arc::new(http2), http1: Arc::new(http1) })
+impl TlsFiles {
+    fn shown(&self) -> String {
+        let files = [&self.ca, &self.cert, &self.key].into_iter().flatten();
+        files.map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
     }
+}
 
-    fn roots(&self) -> Result<RootCertStore, TlsError> {
-        let Some(path) = &self.files.ca else {
-            return Ok(RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()));
-        };
-        let mut roots = RootCertStore::empty();
-        for cert in certificates(path)? {
-            roots.add(cert).map_err(|e| content(path, format!("a certificate can't be a CA: {e}")))?;
+/// Looks at the files, and loads them where they aren't the known ones. Blocks.
+fn look(files: &TlsFiles, trust: Trust, known: Option<[Stamp; 3]>) -> Look {
+    // Stamped before reading: a file replaced meanwhile is read once more, never missed.
+    let stamps = [&files.ca, &files.cert, &files.key].map(|file| stamp(file.as_deref()));
+    if known == Some(stamps) {
+        return Look::Same;
+    }
+    Look::Other(Box::new(Found { stamps, loaded: load(files, trust) }))
+}
+
+fn load(files: &TlsFiles, trust: Trust) -> Result<Loaded, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Settings)?;
+    let builder = match trust {
+        Trust::Roots => builder.with_root_certificates(roots(files)?),
+        Trust::Nobody => builder.with_root_certificates(RootCertStore::empty()),
+        Trust::Anyone => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyPeer(provider))),
+    };
+    let mut http1 = match (&files.cert, &files.key) {
+        (None, None) => builder.with_no_client_auth(),
+        (Some(only), None) | (None, Some(only)) => return Err(TlsError::Half(only.clone())),
+        (Some(cert), Some(key)) => {
+            let chain = certificates(cert)?;
+            let private = PrivateKeyDer::from_pem_slice(&read(key)?)
+                .map_err(|e| content(key, format!("no private key in PEM: {}", pem_words(&e))))?;
+            builder
+                .with_client_auth_cert(chain, private)
+                .map_err(|e| content(key, format!("not usable with {}: {e}", cert.display())))?
         }
-        Ok(roots)
+    };
+    http1.resumption = Resumption::disabled();
+    let mut http2 = http1.clone();
+    http1.alpn_protocols.clear();
+    http2.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Loaded { http2: Arc::new(http2), http1: Arc::new(http1) })
+}
+
+fn roots(files: &TlsFiles) -> Result<RootCertStore, TlsError> {
+    let Some(path) = &files.ca else {
+        return Ok(RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()));
+    };
+    let mut roots = RootCertStore::empty();
+    for cert in certificates(path)? {
+        roots.add(cert).map_err(|e| content(path, format!("a certificate can't be a CA: {e}")))?;
     }
+    Ok(roots)
 }
 
 fn stamp(path: Option<&Path>) -> Stamp {
@@ -204,7 +316,7 @@ fn stamp(path: Option<&Path>) -> Stamp {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+    std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source: Arc::new(source) })
 }
 
 fn content(path: &Path, why: String) -> TlsError {

@@ -1,100 +1,158 @@
 //! Writing what was judged, row by row. Each is looked at once more right before its write, and, where the source is fresh, once
 //! after it: a row that came back is contested, and left alone.
+//!
+//! **What counts is what was begun.** An attempt that ended without an answer may still be applied, for a minute or so: no other is
+//! begun then. All such rows are read once that is over: inactive, it was signed off; active and not written since, nothing was
+//! applied; active otherwise, or where that can't be told, it is contested.
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     judge::{Probed, Seen},
-    sighting::Sighting,
+    memory::Begun,
+    sighting::{Sighting, Stamp},
     sources::Source,
     survey::{Progress, Survey, probe_again},
 };
 use crate::{
-    manager::{AttemptOptions, Manager, Outcome, State, backoff::Backoff},
-    net::Probe,
+    manager::{AttemptOptions, LIST_AGE, Manager, Outcome, State, backoff::Backoff},
+    net::{Found, Prober},
 };
 
 /// How many rows are written at a time.
 const AT_ONCE: usize = 8;
-/// How often one row's sign-off is tried.
+/// How often one row's sign-off is tried, where it is known that nothing was applied.
 const TRIES: u32 = 4;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const CAP: Duration = Duration::from_secs(2);
 /// The longest an attempt may take: a manager without Redis takes 5 to 7 s.
 const ATTEMPT: Duration = Duration::from_secs(30);
+/// How long an attempt without an answer may still be applied.
+const LINGER: Duration = Duration::from_secs(60);
 
 /// What became of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Done {
-    /// The manager acknowledged that it is inactive.
+    /// It is inactive: the manager acknowledged that, or a read after all attempts says so.
     SignedOff,
     /// It was inactive, or not there, when it was looked at once more.
     Gone,
     /// It shows life, seen right before the write: contested, and not written. In words.
     Lives(String),
-    /// It was signed off, and is active again: contested. In words.
+    /// It was signed off, or may have been, and is active: contested. In words.
     CameBack(String),
     /// It could not be written. In words.
     Failed(String),
+    /// An attempt ended without an answer, and it is not known yet whether it was applied. In words.
+    Unanswered(String),
     /// It was deleted.
     Deleted,
     /// It could not be deleted. In words.
     NotDeleted(String),
 }
 
+/// What became of a row's sign-off, and the one that was begun, if it may have been applied.
+pub(super) struct Became {
+    pub(super) done: Done,
+    pub(super) begun: Option<Begun>,
+}
+
+impl Became {
+    fn untouched(done: Done) -> Self {
+        Self { done, begun: None }
+    }
+
+    /// It ended; the row had been written before.
+    fn ended(done: Done, written: Option<Stamp>) -> Self {
+        Self { done, begun: Some(Begun { written, open_until: Instant::now() }) }
+    }
+}
+
 /// Who writes.
 pub(super) struct Writer<'a> {
     pub(super) manager: Arc<dyn Manager>,
     pub(super) source: &'a dyn Source,
+    pub(super) prober: &'a Prober,
     /// No write is begun after this.
     pub(super) until: Instant,
     pub(super) progress: &'a dyn Progress,
 }
 
 impl Writer<'_> {
-    /// Signs these rows off. Hands over what became of each as soon as that is known.
-    pub(super) async fn sign_off(&self, survey: &Survey, rows: &[usize], mut each: impl FnMut(usize, Done)) {
+    /// Signs these rows off. Hands over what became of each as soon as that is known; of one without an answer twice.
+    pub(super) async fn sign_off(
+        &self,
+        survey: &Survey,
+        rows: &[usize],
+        mut each: impl FnMut(usize, Became),
+    ) {
         let mut written = stream::iter(rows)
             .map(|at| async move { (*at, self.sign_off_one(&survey.rows[*at]).await) })
             .buffer_unordered(AT_ONCE);
-        let mut done = 0;
+        let (mut done, mut unanswered) = (0, Vec::new());
         while let Some((at, became)) = written.next().await {
             done += 1;
             self.progress.written(done, rows.len());
+            if let Became { done: Done::Unanswered(why), begun: Some(begun) } = &became {
+                unanswered.push((at, why.clone(), *begun));
+            }
             each(at, became);
+        }
+        if unanswered.is_empty() {
+            return;
+        }
+        let age = if self.source.fresh() { Duration::ZERO } else { LIST_AGE };
+        let closed = unanswered.iter().map(|(_, _, begun)| begun.open_until + age).max();
+        let Some(closed) = closed.filter(|closed| *closed < self.until) else { return };
+        tracing::info!(
+            reconcile.unanswered = unanswered.len(),
+            wait.seconds = (closed - Instant::now()).as_secs(),
+            "Sign-offs ended without an answer: their rows are read once nothing can be applied any more."
+        );
+        sleep_until(closed).await;
+        for (at, why, begun) in unanswered {
+            each(at, self.read_unanswered(&survey.rows[at], why, begun).await);
         }
     }
 
-    async fn sign_off_one(&self, row: &Seen) -> Done {
+    async fn sign_off_one(&self, row: &Seen) -> Became {
         let key = match row.now.key() {
             Ok(key) => key,
             Err(why) => {
-                return Done::Failed(format!(
+                return Became::untouched(Done::Failed(format!(
                     "no KeepAlive finds it ({why}): delete row {} (DELETE /api/v1/schedulers/{} with a user who may)",
                     row.now.id, row.now.id
-                ));
+                )));
             }
         };
         let mut backoff = Backoff::new(FIRST_DELAY);
         let mut last = String::new();
         for attempt in 1..=TRIES {
+            // Before each try: whatever kept the last one from succeeding may have brought its scheduler back.
+            let again = match self.look_again(row).await {
+                Ok(again) => again,
+                Err(instead) => return Became::untouched(instead),
+            };
+            // After the look, which may have taken its time.
             let left = self.until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Done::Failed(format!("out of time (--deadline): {}", or(&last, "not tried")));
-            }
-            // Before each try: whatever kept the last one from succeeding may have brought its scheduler back.
-            if let Some(instead) = self.look_again(row).await {
-                return instead;
+                let last = or(&last, "not tried");
+                return Became::untouched(Done::Failed(format!("out of time (--deadline): {last}")));
             }
             let options = AttemptOptions { hedge: false, limit: ATTEMPT.min(left) };
             let failure = match self.manager.sign_off(&key, options).await {
-                Outcome::Confirmed => return self.look_after(row).await,
-                Outcome::Absent => return Done::Gone,
-                Outcome::Rejected(failure) => return Done::Failed(failure.why),
-                Outcome::Failed(failure) | Outcome::Unknown(failure) => failure,
+                Outcome::Confirmed => return Became::ended(self.look_after(row).await, again.updated),
+                Outcome::Absent => return Became::untouched(Done::Gone),
+                Outcome::Rejected(failure) => return Became::untouched(Done::Failed(failure.why)),
+                Outcome::Unknown(failure) => {
+                    let why = format!("no answer, and it may have been applied: {failure}");
+                    let begun = Begun { written: again.updated, open_until: Instant::now() + LINGER };
+                    return Became { done: Done::Unanswered(why), begun: Some(begun) };
+                }
+                Outcome::Failed(failure) => failure,
             };
             let delay = backoff.next(CAP, fastrand::f64(), failure.floor, Some(left));
             last = failure.why;
@@ -102,38 +160,42 @@ impl Writer<'_> {
                 sleep(delay).await;
             }
         }
-        Done::Failed(last)
+        Became::untouched(Done::Failed(last))
     }
 
-    /// What a last look, and a last probe, before the write say against it.
-    async fn look_again(&self, row: &Seen) -> Option<Done> {
-        match self.source.again(&row.now).await {
+    /// The row as it is right before the write; or what this, or a probe, says against it.
+    async fn look_again(&self, row: &Seen) -> Result<Sighting, Done> {
+        let again = match self.source.again(&row.now).await {
             Err(failure) => {
-                return Some(Done::Failed(format!("it could not be looked at once more: {failure}")));
+                return Err(Done::Failed(format!("it could not be looked at once more: {failure}")));
             }
-            Ok(None) => return Some(Done::Gone),
-            Ok(Some(again)) if again.state == State::Inactive => return Some(Done::Gone),
-            Ok(Some(again)) => {
-                if let Some(life) = sign_of_life(&row.now, &again) {
-                    return Some(Done::Lives(life.to_owned()));
-                }
-            }
+            Ok(None) => return Err(Done::Gone),
+            Ok(Some(again)) if again.state == State::Inactive => return Err(Done::Gone),
+            Ok(Some(again)) => again,
+        };
+        if let Some(life) = sign_of_life(&row.now, &again) {
+            return Err(Done::Lives(life.to_owned()));
         }
-        self.probe_again(row).await.map(|found| match found {
-            Found::Life(why) => Done::Lives(why),
-            Found::Unclear(why) => Done::Failed(why),
-        })
+        match self.probe_again(row).await {
+            None => Ok(again),
+            Some(Against::Life(why)) => Err(Done::Lives(why)),
+            Some(Against::Unclear(why)) => Err(Done::Failed(why)),
+        }
     }
 
-    /// What a last probe says against a write; nothing where the address is another's, or there is none.
-    async fn probe_again(&self, row: &Seen) -> Option<Found> {
+    /// What a last probe says against a write; nothing where the address is another's, where a probe tells nothing, or where there
+    /// is no address.
+    async fn probe_again(&self, row: &Seen) -> Option<Against> {
         if row.probe == Probed::Answers {
             return None;
         }
-        match probe_again(&row.now).await {
-            Some(Probe::Answers) => Some(Found::Life("it answers at its address now".to_owned())),
-            Some(Probe::Unclear(why)) => Some(Found::Unclear(why)),
-            Some(Probe::Silent(_)) | None => None,
+        match probe_again(self.prober, &row.now).await? {
+            Found::Scheduler => Some(Against::Life("it answers at its address now".to_owned())),
+            // It was judged without a word of a probe, or by another than this.
+            Found::Something { why, .. } | Found::CantLook(why) if row.probe == Probed::Silent => {
+                Some(Against::Unclear(why))
+            }
+            Found::Something { .. } | Found::CantLook(_) | Found::Nobody(_) => None,
         }
     }
 
@@ -154,21 +216,40 @@ impl Writer<'_> {
         }
     }
 
+    /// What became of a row whose sign-off had no answer, now that nothing of it can be applied any more.
+    async fn read_unanswered(&self, row: &Seen, why: String, begun: Begun) -> Became {
+        let done = match self.source.again(&row.now).await {
+            Ok(None) => Done::SignedOff,
+            Ok(Some(again)) if again.state == State::Inactive => Done::SignedOff,
+            Ok(Some(again)) => {
+                let untouched =
+                    begun.written.zip(again.updated).is_some_and(|(before, now)| !now.moved_since(before));
+                if untouched {
+                    return Became::untouched(Done::Failed(format!("{why}; it was not applied")));
+                }
+                Done::CameBack(
+                    "its sign-off had no answer and may have been applied, and it is active".to_owned(),
+                )
+            }
+            Err(failure) => Done::Unanswered(format!("{why}; and the row can't be read: {failure}")),
+        };
+        Became { done, begun: Some(begun) }
+    }
+
     /// Deletes these rows through REST, one after the other.
     pub(super) async fn delete(&self, survey: &Survey, rows: &[usize], mut each: impl FnMut(usize, Done)) {
         for (done, at) in rows.iter().enumerate() {
-            let row = &survey.rows[*at];
-            let became = if Instant::now() >= self.until {
-                Done::NotDeleted("out of time (--deadline)".to_owned())
-            } else {
-                self.delete_one(row).await
-            };
+            let became = self.delete_one(&survey.rows[*at]).await;
             self.progress.written(done + 1, rows.len());
             each(*at, became);
         }
     }
 
     async fn delete_one(&self, row: &Seen) -> Done {
+        let out_of_time = || Done::NotDeleted("out of time (--deadline)".to_owned());
+        if Instant::now() >= self.until {
+            return out_of_time();
+        }
         match self.source.again(&row.now).await {
             Err(failure) => {
                 return Done::NotDeleted(format!("it could not be looked at once more: {failure}"));
@@ -184,9 +265,12 @@ impl Writer<'_> {
             }
         }
         match self.probe_again(row).await {
-            Some(Found::Life(why)) => return Done::Lives(why),
-            Some(Found::Unclear(why)) => return Done::NotDeleted(why),
+            Some(Against::Life(why)) => return Done::Lives(why),
+            Some(Against::Unclear(why)) => return Done::NotDeleted(why),
             None => {}
+        }
+        if Instant::now() >= self.until {
+            return out_of_time();
         }
         match self.manager.delete(row.now.id).await {
             Ok(()) => Done::Deleted,
@@ -196,7 +280,7 @@ impl Writer<'_> {
 }
 
 /// What a probe right before a write found against it.
-enum Found {
+enum Against {
     Life(String),
     Unclear(String),
 }
@@ -207,12 +291,10 @@ fn or<'a>(text: &'a str, other: &'a str) -> &'a str {
 
 /// What says that a row's scheduler lives, between two looks.
 fn sign_of_life(before: &Sighting, now: &Sighting) -> Option<&'static str> {
-    let times = before.keep_alive.zip(now.keep_alive);
-    if times.is_some_and(|(before, now)| now.moved_since(before)) {
+    if now.times().heard_since(before.times()) == Some(true) {
         return Some("the manager hears of it now");
     }
-    let written = before.updated.zip(now.updated);
-    if now.state == State::Active && written.is_some_and(|(before, now)| now.moved_since(before)) {
+    if now.state == State::Active && now.times().written_since(before.times()) == Some(true) {
         return Some("it was written a moment ago: its scheduler may just have come back to the manager");
     }
     let identity = |row: &Sighting| (row.ip, row.port, row.cluster_id);

@@ -1,24 +1,22 @@
 //! One run: survey, judge, plan, and with `--apply` the writes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    apply::{Done, Writer},
-    guard::{self, MaxShare, Plan},
+    apply::{Became, Done, Writer},
+    guard::{self, Limits, Plan},
     judge::{Judgement, Seen, Verdict, judge},
+    memory::Memory,
     purge,
-    sources::Source,
+    sources::{Scope, Source},
     survey::{Options, Progress, Survey, survey},
 };
 use crate::{
     exit::Exit,
     manager::{Failure, Manager, State},
+    net::Prober,
 };
 
 #[cfg(test)]
@@ -47,8 +45,8 @@ pub struct Policy {
     pub look: Options,
     /// Only rows whose hostname matches are written, or counted for the share.
     pub pattern: Option<Pattern>,
-    /// `--max-share`.
-    pub max_share: MaxShare,
+    /// How much may be written, and on what evidence.
+    pub limits: Limits,
     /// Write; else only say what would be.
     pub apply: bool,
     /// `--deadline`: a run ends after this.
@@ -102,6 +100,30 @@ pub struct Report {
     pub done: BTreeMap<usize, Done>,
     /// It was a dry run.
     pub dry: bool,
+    /// Clusters that were asked for and have no row.
+    pub empty: Vec<Empty>,
+}
+
+/// A cluster that was asked for and has no row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Empty {
+    /// Its id.
+    pub cluster_id: u64,
+    /// The manager's clusters, where it has no such one; none where it has, or where that isn't shown.
+    pub instead: Option<Vec<u64>>,
+}
+
+impl std::fmt::Display for Empty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { cluster_id, instead } = self;
+        match instead {
+            None => write!(f, "cluster {cluster_id} has no row"),
+            Some(others) => {
+                let others: Vec<String> = others.iter().map(u64::to_string).collect();
+                write!(f, "the manager has no cluster {cluster_id}; its clusters are {}", others.join(", "))
+            }
+        }
+    }
 }
 
 /// How many rows of each kind.
@@ -177,7 +199,7 @@ impl Report {
                 Done::SignedOff => counts.signed_off += 1,
                 Done::Lives(_) => counts.lives += 1,
                 Done::CameBack(_) => counts.came_back += 1,
-                Done::Failed(_) => counts.failed += 1,
+                Done::Failed(_) | Done::Unanswered(_) => counts.failed += 1,
                 Done::Deleted => counts.deleted += 1,
                 Done::NotDeleted(_) => counts.not_deleted += 1,
                 Done::Gone => {}
@@ -186,13 +208,25 @@ impl Report {
         counts
     }
 
+    /// Clusters that were asked for, and that the manager doesn't have.
+    pub fn no_such_clusters(&self) -> impl Iterator<Item = &Empty> {
+        self.empty.iter().filter(|empty| empty.instead.is_some())
+    }
+
     /// How it ended.
     pub fn outcome(&self) -> Outcome {
         let counts = self.counts();
+        if self.no_such_clusters().next().is_some() {
+            return Outcome::HeldBack;
+        }
         let left = counts.contested + counts.wrongly_inactive;
         if self.dry {
             // What it would have been held back from is no matter, unless it could not even see.
-            let blind = self.plan.held.iter().any(|held| matches!(held, guard::Held::Blind { .. }));
+            let blind = self
+                .plan
+                .held
+                .iter()
+                .any(|held| matches!(held, guard::Held::Blind { .. } | guard::Held::Probes { .. }));
             let wrong = counts.dead + counts.replaced + left + self.plan.purge.len();
             return match (blind, wrong) {
                 (true, _) => Outcome::HeldBack,
@@ -215,6 +249,9 @@ impl Report {
 
     /// The exit code of this run.
     pub fn exit(&self) -> Exit {
+        if self.no_such_clusters().next().is_some() {
+            return Exit::Usage;
+        }
         match self.outcome() {
             Outcome::Inconsistent if self.dry => Exit::Inconsistent,
             // What is left is for a person, or for an agent, and was said.
@@ -231,23 +268,30 @@ pub struct Reconciler {
     pub source: Box<dyn Source>,
     /// Who writes; a dry run needs nobody.
     pub manager: Option<Arc<dyn Manager>>,
+    /// Who looks at addresses.
+    pub prober: Prober,
     /// What may be done.
     pub policy: Policy,
-    /// Rows that this process has signed off, by id.
-    ours: BTreeSet<u64>,
+    memory: Memory,
+    said_timeless: bool,
 }
 
 impl Reconciler {
     /// Nothing was signed off yet.
-    pub fn new(source: Box<dyn Source>, manager: Option<Arc<dyn Manager>>, policy: Policy) -> Self {
-        Self { source, manager, policy, ours: BTreeSet::new() }
+    pub fn new(
+        source: Box<dyn Source>,
+        manager: Option<Arc<dyn Manager>>,
+        prober: Prober,
+        policy: Policy,
+    ) -> Self {
+        Self { source, manager, prober, policy, memory: Memory::default(), said_timeless: false }
     }
 
     /// One run. Fails where the rows can't be read.
     pub async fn run(&mut self, progress: &dyn Progress) -> Result<Report, Failure> {
         let policy = &self.policy;
         let until = Instant::now() + policy.deadline;
-        let looked = survey(self.source.as_ref(), &policy.look, &self.ours, progress);
+        let looked = survey(self.source.as_ref(), &self.prober, &policy.look, &self.memory, progress);
         let survey = timeout_at(until, looked).await.map_err(|_| {
             Failure::new(format!(
                 "{}: the looks were not done within --deadline {}",
@@ -256,13 +300,24 @@ impl Reconciler {
             ))
         })??;
         let judged = judge(&survey.rows, &survey.given);
+        self.memory.forget(&survey.rows, &judged, self.source.shows_inactive());
+        let empty = empty(self.source.as_ref(), &policy.look.scope, &survey.rows).await;
+        if !self.said_timeless && is_timeless(&survey.rows) {
+            self.said_timeless = true;
+            tracing::warn!(
+                rows.source = self.source.name(),
+                "No keep-alive times are shown (gRPC, or a manager before v2.3.1): only a row whose hostname lives elsewhere can be \
+                 judged dead, and one that lives and can't be reached from here looks the same. Give a REST endpoint with a user (a \
+                 guest may read) of a manager from v2.3.1 on, or --database-url."
+            );
+        }
         let wanted =
             |row: &Seen| policy.pattern.as_ref().is_none_or(|pattern| pattern.0.matches(&row.now.hostname));
         let purge = match policy.look.purge_after {
             Some(after) => purge::plan(&survey.rows, &judged, &survey.given, after, wanted),
             None => Vec::new(),
         };
-        let plan = guard::plan(&survey.rows, &judged, policy.max_share, wanted, &purge);
+        let plan = guard::plan(&survey.rows, &judged, &survey.given, policy.limits, wanted, &purge);
         let mut report = Report {
             source: self.source.name(),
             survey,
@@ -270,18 +325,20 @@ impl Reconciler {
             plan,
             done: BTreeMap::new(),
             dry: !policy.apply,
+            empty,
         };
-        if let (true, Some(manager)) = (policy.apply, &self.manager) {
-            let writer =
-                Writer { manager: Arc::clone(manager), source: self.source.as_ref(), until, progress };
+        let mistaken = report.no_such_clusters().next().is_some();
+        if let (true, false, Some(manager)) = (policy.apply, mistaken, &self.manager) {
+            let (manager, source, prober) = (Arc::clone(manager), self.source.as_ref(), &self.prober);
+            let writer = Writer { manager, source, prober, until, progress };
             let Report { survey, plan, done, .. } = &mut report;
-            let ours = &mut self.ours;
+            let memory = &mut self.memory;
             writer
-                .sign_off(survey, &plan.sign_off, |at, became| {
+                .sign_off(survey, &plan.sign_off, |at, Became { done: became, begun }| {
                     let row = &survey.rows[at].now;
                     say(row, &became);
-                    if matches!(became, Done::SignedOff | Done::CameBack(_)) {
-                        ours.insert(row.id);
+                    if let Some(begun) = begun {
+                        memory.began(row.id, begun);
                     }
                     done.insert(at, became);
                 })
@@ -295,6 +352,28 @@ impl Reconciler {
         }
         Ok(report)
     }
+}
+
+/// Whether there are active rows, and none shows when it was last heard of.
+fn is_timeless(rows: &[Seen]) -> bool {
+    let mut active = rows.iter().filter(|row| row.now.state == State::Active).peekable();
+    active.peek().is_some() && active.all(|row| row.now.keep_alive.is_none())
+}
+
+/// The clusters of the scope that have no row.
+async fn empty(source: &dyn Source, scope: &Scope, rows: &[Seen]) -> Vec<Empty> {
+    let Scope::Clusters(ids) = scope else { return Vec::new() };
+    let empty = ids.iter().map(|id| id.get()).filter(|id| !rows.iter().any(|row| row.now.cluster_id == *id));
+    let empty: Vec<u64> = empty.collect();
+    if empty.is_empty() {
+        return Vec::new();
+    }
+    let clusters = source.clusters().await;
+    let one = |cluster_id: u64| {
+        let instead = clusters.clone().filter(|clusters| !clusters.contains(&cluster_id));
+        Empty { cluster_id, instead }
+    };
+    empty.into_iter().map(one).collect()
 }
 
 fn say(row: &super::sighting::Sighting, became: &Done) {
@@ -321,10 +400,13 @@ fn say(row: &super::sighting::Sighting, became: &Done) {
             say!(
                 error,
                 why.as_str(),
-                "A row that was signed off is active again: it is contested, and left alone."
+                "A row that was signed off, or may have been, is active again: it is contested, and left alone."
             )
         }
         Done::Failed(why) => say!(warn, why.as_str(), "A dead scheduler's row could not be signed off."),
+        Done::Unanswered(why) => {
+            say!(warn, why.as_str(), "A dead scheduler's row may have been signed off: there was no answer.")
+        }
         Done::Deleted => say!(info, None::<&str>, "Deleted a row that was inactive for long."),
         Done::NotDeleted(why) => {
             say!(warn, why.as_str(), "A row that was inactive for long could not be deleted.")

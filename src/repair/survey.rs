@@ -2,26 +2,24 @@
 //!
 //! Probing is bounded: so many at a time, each so long, so many in a run (beyond that a random part of them, so that over some
 //! runs each is seen). In every cluster with a row to be probed some rows that live are probed beside it: if these don't
-//! answer either, it is this side that can't see (see [`super::guard`]).
+//! answer either, it is this side that can't see (see [`super::guard`]). Where something takes connections even at addresses where
+//! nobody can be, probes are worthless, and that is kept ([`Circumstances::masked`]).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    judge::{Before, Circumstances, Heard, INTERVALS_APART, Probed, Seen, Unproven, hear},
+    judge::{Before, Circumstances, Heard, Probed, Seen, Unproven, hear},
+    memory::Memory,
     purge,
     sighting::{Sighting, USUAL_INTERVAL},
     sources::{Scope, Source},
 };
 use crate::{
-    manager::{Failure, State},
-    net::{Probe, probe},
+    manager::{Failure, State, times::INTERVALS_APART},
+    net::{Found, Prober},
 };
 
 #[cfg(test)]
@@ -78,12 +76,13 @@ pub struct Survey {
     pub partial: bool,
 }
 
-/// Looks twice, then probes. `ours` are the rows (by id) that this process signed off before. Fails where a look fails: rows may
-/// be missing then.
+/// Looks twice, then probes. `memory` knows which rows this process signed off before. Fails where a look fails: rows may be
+/// missing then.
 pub async fn survey(
     source: &dyn Source,
+    prober: &Prober,
     options: &Options,
-    ours: &BTreeSet<u64>,
+    memory: &Memory,
     progress: &dyn Progress,
 ) -> Result<Survey, Failure> {
     let mut first: Vec<(u64, Before)> = Vec::new();
@@ -111,16 +110,17 @@ pub async fn survey(
             let found = if expected { Ok(next) } else { first.binary_search_by_key(&now.id, |(id, _)| *id) };
             next = found.map_or_else(|at| at, |at| at + 1);
             let before = found.ok().map(|at| first[at].1);
-            rows.push(Seen { ours: ours.contains(&now.id), now, before, probe: Probed::NotMade });
+            let ours = memory.is_ours(&now, looked + apart);
+            rows.push(Seen { now, before, probe: Probed::NotMade, ours });
             progress.read(2, rows.len());
         })
         .await?;
     drop(first);
     rows.sort_unstable_by_key(|row| row.now.id);
-    let given = Circumstances { names: source.names(), apart };
+    let given = Circumstances { names: source.names(), apart, masked: false };
     let partial = options.only.is_some();
     let mut survey = Survey { rows, given, probe_words: BTreeMap::new(), not_probed: 0, partial };
-    survey.probe(options, progress).await;
+    survey.probe(prober, options, progress).await;
     Ok(survey)
 }
 
@@ -143,7 +143,7 @@ async fn wait(time: Duration, progress: &dyn Progress) {
 }
 
 impl Survey {
-    async fn probe(&mut self, options: &Options, progress: &dyn Progress) {
+    async fn probe(&mut self, prober: &Prober, options: &Options, progress: &dyn Progress) {
         let heard = hear(&self.rows, &self.given);
         let mut open = self.open(options, &heard);
         if open.len() > PROBES {
@@ -159,17 +159,21 @@ impl Survey {
             .collect();
         let of = all.len();
         let mut found = stream::iter(all)
-            .map(|(at, addr)| async move { (at, probe(addr, PROBE_LIMIT).await) })
+            .map(|(at, addr)| async move { (at, prober.look(addr, PROBE_LIMIT).await) })
             .buffer_unordered(AT_ONCE);
         let mut done = 0;
-        while let Some((at, probe)) = found.next().await {
+        while let Some((at, found)) = found.next().await {
             done += 1;
             progress.probed(done, of);
             let row = &mut self.rows[at];
-            let (probed, words) = match probe {
-                Probe::Answers => (Probed::Answers, None),
-                Probe::Silent(words) => (Probed::Silent, Some(words)),
-                Probe::Unclear(words) => (Probed::Unclear, Some(words)),
+            let (probed, words) = match found {
+                Found::Scheduler => (Probed::Answers, None),
+                Found::Nobody(words) => (Probed::Silent, Some(words)),
+                Found::Something { why, everywhere } => {
+                    self.given.masked |= everywhere;
+                    (Probed::Foreign, Some(why))
+                }
+                Found::CantLook(words) => (Probed::Unclear, Some(words)),
             };
             row.probe = probed;
             self.probe_words.extend(words.map(|words| (row.now.id, words)));
@@ -231,7 +235,7 @@ pub(super) fn address(row: &Sighting) -> Option<SocketAddr> {
     row.ip.filter(|_| row.port != 0).map(|ip| SocketAddr::new(ip, row.port))
 }
 
-/// Looks once more whether anybody is there.
-pub(super) async fn probe_again(row: &Sighting) -> Option<Probe> {
-    Some(probe(address(row)?, PROBE_LIMIT).await)
+/// Looks once more who is there.
+pub(super) async fn probe_again(prober: &Prober, row: &Sighting) -> Option<Found> {
+    Some(prober.look(address(row)?, PROBE_LIMIT).await)
 }

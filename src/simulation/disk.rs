@@ -17,12 +17,15 @@ use tokio::sync::Notify;
 
 use super::{
     dice::Dice,
+    dragonflies::in_the_world,
     history::{Event, HAND, History, Pid},
 };
 use crate::{
     key::SchedulerKey,
     spool::{
+        Managers,
         files::{FileSystem, Files, How, OpenFile, Stat},
+        format,
         record::{Record, RecordId, What},
     },
 };
@@ -89,6 +92,10 @@ struct State {
     dead: BTreeSet<Pid>,
     /// A process dies at its so manieth call from now.
     dies: BTreeMap<Pid, u64>,
+    /// Which row of the world each record is about.
+    about: BTreeMap<RecordId, SchedulerKey>,
+    /// Whoever has one of these open is told that it is gone: another file has its name.
+    stale: BTreeSet<Inode>,
 }
 
 /// A disk. Clones share it.
@@ -111,13 +118,15 @@ impl Disk {
             dice,
             dead: BTreeSet::new(),
             dies: BTreeMap::new(),
+            about: BTreeMap::new(),
+            stale: BTreeSet::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), history }
     }
 
-    /// The disk as a process sees it.
-    pub(super) fn seen_by(&self, pid: Pid) -> Files {
-        Files::Other(Arc::new(View { disk: self.clone(), pid }))
+    /// The disk as a process of a manager's agent sees it.
+    pub(super) fn seen_by(&self, pid: Pid, manager: usize) -> Files {
+        Files::Other(Arc::new(View { disk: self.clone(), pid, manager }))
     }
 
     /// Hears of each file that comes into a directory.
@@ -191,7 +200,7 @@ impl Disk {
         let state = self.state.lock().unwrap();
         let Some(directory) = state.directories.get(dir) else { return Vec::new() };
         let asks = directory.durable.iter().filter(|(name, _)| name.ends_with(".ask.json"));
-        asks.filter_map(|(_, inode)| record(&state.files.get(inode)?.durable)).collect()
+        asks.filter_map(|(_, inode)| state.record(&state.files.get(inode)?.durable)).collect()
     }
 
     pub(super) fn has_durable_ask(&self, dir: &Path, key: &SchedulerKey) -> bool {
@@ -204,13 +213,48 @@ impl Disk {
         let Some(directory) = state.directories.get(dir) else { return Vec::new() };
         let names = directory.now.iter().filter(|(name, _)| name.ends_with(".json"));
         names
-            .filter_map(|(name, inode)| Some((name.clone(), record(&state.files.get(inode)?.now)?)))
+            .filter_map(|(name, inode)| Some((name.clone(), state.record(&state.files.get(inode)?.now)?)))
             .collect()
+    }
+
+    /// Whatever nobody holds is as an older release wrote it: it doesn't say which manager it is for.
+    pub(super) fn forget_managers(&self, dir: &Path) {
+        let mut state = self.state.lock().unwrap();
+        let State { files, directories, locks, .. } = &mut *state;
+        let Some(directory) = directories.get_mut(dir) else { return };
+        for (name, inode) in &directory.now {
+            let held = locks.get(inode).is_some_and(|holders| !holders.is_empty());
+            let file = files.get_mut(inode).unwrap();
+            let synced = directory.durable.get(name) == Some(inode) && file.synced;
+            if let Some(record) = record(&file.now).filter(|_| name.ends_with(".json") && synced && !held) {
+                file.now = format::encode(&Record { managers: Managers::default(), ..record }).unwrap();
+                file.durable.clone_from(&file.now);
+            }
+        }
+    }
+
+    /// The volume is restored, or moved: each of a directory's files is a copy of what it was, and what is open is no file of the
+    /// directory's any more. Where `stale`, whoever has one open is told so.
+    pub(super) fn replace_by_copies(&self, dir: &Path, stale: bool) {
+        let mut state = self.state.lock().unwrap();
+        let Some(directory) = state.directories.remove(dir) else { return };
+        let mut names = BTreeMap::new();
+        for (name, inode) in directory.now {
+            state.last += 1;
+            let (copy, now) = (state.last, state.files[&inode].now.clone());
+            state.files.insert(copy, Content { durable: now.clone(), now, synced: true, lost: false });
+            names.insert(name, copy);
+            if stale {
+                state.stale.insert(inode);
+            }
+        }
+        let directory = Directory { durable: names.clone(), now: names, unsynced: Vec::new() };
+        state.directories.insert(dir.to_owned(), directory);
     }
 
     /// Somebody drops an ask by hand.
     pub(super) fn drop_by_hand(&self, dir: &Path, name: &str) {
-        let view = View { disk: self.clone(), pid: HAND };
+        let view = View { disk: self.clone(), pid: HAND, manager: 0 };
         // It may be settled this moment.
         let _ = view.remove(&dir.join(name));
         let _ = view.sync_directory(dir);
@@ -233,6 +277,12 @@ fn split(path: &Path) -> (PathBuf, String) {
 }
 
 impl State {
+    /// A file's record, with the key that the world knows.
+    fn record(&self, bytes: &[u8]) -> Option<Record> {
+        let record = record(bytes)?;
+        Some(Record { key: self.about.get(&record.id).unwrap_or(&record.key).clone(), ..record })
+    }
+
     fn kill(&mut self, pid: Pid) {
         self.dead.insert(pid);
         self.dies.remove(&pid);
@@ -285,6 +335,7 @@ impl State {
 struct View {
     disk: Disk,
     pid: Pid,
+    manager: usize,
 }
 
 impl View {
@@ -351,7 +402,13 @@ impl FileSystem for View {
         let inode = state.find(from)?;
         let ((dir, old), (_, new)) = (split(from), split(to));
         state.make(&dir, Change::Rename(old.clone(), new.clone(), inode))?;
-        let asked = new.ends_with(".ask.json").then(|| record(&state.files[&inode].now)).flatten();
+        let is_new = new.ends_with(".json") && old.ends_with(".tmp");
+        let written = is_new.then(|| record(&state.files[&inode].now)).flatten().map(|record| {
+            let key = in_the_world(self.manager, &record.key);
+            state.about.insert(record.id.clone(), key.clone());
+            Record { key, ..record }
+        });
+        let asked = written.filter(|_| new.ends_with(".ask.json"));
         drop(state);
         if let Some(Record { id, key, what: What::SignOff { cause, .. }, listed, .. }) = asked {
             self.disk.history.tell(Event::Asked { pid: self.pid, id, key, cause, listed });
@@ -419,6 +476,9 @@ impl Open {
 
 impl OpenFile for Open {
     fn stat(&self) -> io::Result<Stat> {
+        if self.disk.state.lock().unwrap().stale.contains(&self.inode) {
+            return Err(errno(Errno::STALE));
+        }
         Ok(Stat { id: (1, self.inode), is_file: true, is_directory: false, mode: 0o660 })
     }
 

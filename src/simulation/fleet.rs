@@ -15,9 +15,10 @@ use tokio::{
 };
 
 use super::{
+    dragonflies::{at_its_manager, endpoint, in_the_world, manager_of, port_of},
     history::{Event, Pid},
     network::{Lie, Network},
-    world::{Fact, INTERVAL, PORT, Pace, Pod, Shared},
+    world::{Fact, INTERVAL, Pace, Pod, Shared},
 };
 use crate::{
     agent::{
@@ -32,6 +33,7 @@ use crate::{
     exit::Exit,
     identity::Settings,
     key::SchedulerKey,
+    net::Prober,
     spool::{Limits, Spool},
 };
 
@@ -65,14 +67,38 @@ impl Fleet {
         Self { world, lie, deaf, processes: Arc::default() }
     }
 
-    /// A new pod, without a scheduler or an agent yet.
+    pub(super) fn lie(&self) -> Lie {
+        self.lie
+    }
+
+    pub(super) fn next_pid(&self) -> Pid {
+        let mut processes = self.processes.lock().unwrap();
+        processes.last += 1;
+        processes.last
+    }
+
+    /// A new pod of the first manager's, without a scheduler or an agent yet.
     pub(super) fn add_pod(&self, hostname: &str, node: usize, spool: String) -> usize {
-        let mut world = self.world.lock();
-        let n = world.pods.len();
+        self.add_pod_at(0, hostname, node, spool)
+    }
+
+    /// As [`Fleet::add_pod`], of any manager's.
+    pub(super) fn add_pod_at(&self, manager: usize, hostname: &str, node: usize, spool: String) -> usize {
+        let n = self.world.lock().pods.len();
         let ip = format!("10.0.{}.{}", n / 200, n % 200 + 1);
         let key = SchedulerKey::new(1.try_into().unwrap(), hostname.parse().unwrap(), ip.parse().unwrap());
+        self.add_pod_of(in_the_world(manager, &key), node, spool)
+    }
+
+    /// As [`Fleet::add_pod`], with this key.
+    pub(super) fn add_pod_of(&self, key: SchedulerKey, node: usize, spool: String) -> usize {
+        let mut world = self.world.lock();
+        let n = world.pods.len();
         world.pods.push(Pod {
+            name: key.hostname.first_label().to_owned(),
+            named: key.clone(),
             key,
+            answered: None,
             node,
             spool,
             link: super::world::Link::Up,
@@ -80,42 +106,64 @@ impl Fleet {
             life: 0,
             exists: true,
             agent: None,
+            endpoint: String::new(),
         });
         n
     }
 
     /// Starts an agent in a pod that has none.
     pub(super) fn start(&self, pod: usize) {
-        let (key, node, spool, history) = {
+        let (key, node, spool, history, rest) = {
             let world = self.world.lock();
             let Pod { key, node, spool, exists, agent, .. } = &world.pods[pod];
             if !exists || agent.is_some() {
                 return;
             }
-            (key.clone(), *node, spool.clone(), world.history.clone())
+            (key.clone(), *node, spool.clone(), world.history.clone(), world.rest)
         };
-        let pid = {
-            let mut processes = self.processes.lock().unwrap();
-            processes.last += 1;
-            processes.last
-        };
+        let pid = self.next_pid();
         self.world.lock().pods[pod].agent = Some(pid);
-        history.tell(Event::Started { pid, key: key.clone(), spool: spool.clone() });
-        let settings = Settings {
-            pod_name: Some(key.hostname.first_label().to_owned()),
-            hostname: Some(key.hostname.clone()),
-            ip: Some(key.ip),
-            cluster_id: Some(key.cluster_id),
-            scheduler_addr: Some(format!("{}:{PORT}", key.ip).parse().unwrap()),
-            advertise_port: PORT,
-            keep_alive_interval: INTERVAL,
-            managers: vec!["grpc://manager:65003".to_owned()],
-            spool: spool.clone().into(),
-            grace: GRACE,
-            ..Settings::default()
+        let on = format!("node {node}: {spool}");
+        history.tell(Event::Started { pid, key: key.clone(), spool: on });
+        let (manager, port) = (manager_of(&key), port_of(&key));
+        let endpoint = {
+            let mut world = self.world.lock();
+            let endpoint = endpoint(manager, world.renamed[manager]);
+            world.pods[pod].endpoint.clone_from(&endpoint);
+            endpoint
+        };
+        let settings = {
+            let (world, spool) = (self.world.clone(), spool.clone());
+            let name = world.lock().pods[pod].name.clone();
+            // As the scheduler's configuration names it now.
+            move || {
+                let key = at_its_manager(&world.lock().pods[pod].named);
+                Settings {
+                    pod_name: Some(name.clone()),
+                    hostname: Some(key.hostname.clone()),
+                    ip: Some(key.ip),
+                    cluster_id: Some(key.cluster_id),
+                    scheduler_addr: Some(format!("{}:{port}", key.ip).parse().unwrap()),
+                    advertise_port: port,
+                    keep_alive_interval: INTERVAL,
+                    managers: [Some(endpoint.as_str()), rest.then_some("http://manager:8080")]
+                        .into_iter()
+                        .flatten()
+                        .map(str::to_owned)
+                        .collect(),
+                    username: rest.then(|| "guest".to_owned()),
+                    password_file: rest.then(|| "/password".into()),
+                    spool: spool.clone().into(),
+                    grace: GRACE,
+                    ..Settings::default()
+                }
+            }
         };
         let network = Network::new(self.world.clone(), pid, pod, self.lie);
-        let (watcher, looks) = self.look_at(pid, pod);
+        let look = {
+            let fleet = self.clone();
+            move || fleet.look_at(pid, pod)
+        };
         let deadline = {
             let fleet = self.clone();
             Deadline(Box::new(move |left, code| {
@@ -127,8 +175,16 @@ impl Fleet {
                 });
             }))
         };
-        let disk = self.disk(pid, node, spool.into());
-        let (commands, run) = simulated::agent(settings, Arc::new(network), disk, watcher, deadline);
+        let disk = self.disk(pid, manager, node, spool.into());
+        let before = self.world.lock().pods[pod].answered.clone();
+        let remember = {
+            let world = self.world.clone();
+            move |settings: &Settings| world.lock().pods[pod].answered = Some(settings.clone())
+        };
+        let before = (before, remember);
+        let network: (Arc<dyn crate::manager::Manager>, _) =
+            (Arc::new(network.clone()), Prober::new(network));
+        let (commands, run) = simulated::agent(settings, before, network, disk, look, deadline);
         let fleet = self.clone();
         let main = tokio::spawn(async move {
             match std::panic::AssertUnwindSafe(run).catch_unwind().await {
@@ -136,13 +192,14 @@ impl Fleet {
                 Err(_) => fleet.world.lock().history.tell(Event::Panicked { pid }),
             }
         });
-        let tasks = vec![main.abort_handle(), looks];
+        let tasks = vec![main.abort_handle()];
         self.processes.lock().unwrap().running.insert(pid, Process { pod, commands, tasks });
     }
 
     fn disk(
         &self,
         pid: Pid,
+        manager: usize,
         node: usize,
         dir: PathBuf,
     ) -> (Disk, mpsc::UnboundedReceiver<crate::agent::disk::Report>) {
@@ -151,7 +208,7 @@ impl Fleet {
             (world.disks[node].clone(), world.paces[node].subscribe(), world.dice.clone())
         };
         let arrivals = Arrivals::Test(disk.tells_of_what_comes_to(&dir));
-        let files = disk.seen_by(pid);
+        let files = disk.seen_by(pid, manager);
         let (at, dead) = (dir.clone(), disk.clone());
         let turn = move || {
             let (mut pace, dice, disk) = (pace.clone(), dice.clone(), dead.clone());
@@ -180,7 +237,7 @@ impl Fleet {
     }
 
     /// What an agent sees of its scheduler.
-    fn look_at(&self, pid: Pid, pod: usize) -> (Watcher, AbortHandle) {
+    fn look_at(&self, pid: Pid, pod: usize) -> Watcher {
         let (tell, seen) = mpsc::channel(16);
         let (mut fact, address, history, dice) = {
             let world = self.world.lock();
@@ -218,7 +275,7 @@ impl Fleet {
                 }
             }
         });
-        (Watcher::fed(seen), looks.abort_handle())
+        Watcher::fed(seen, looks.abort_handle())
     }
 
     fn remove(&self, pid: Pid) -> Option<Process> {

@@ -39,6 +39,19 @@ pub(super) enum Call {
     Release,
 }
 
+/// What there is to be known of the scheduler whose row is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target {
+    /// In truth.
+    pub(super) lives: bool,
+    /// Its row is.
+    pub(super) active: bool,
+    /// Since when the manager has heard nothing of it.
+    pub(super) unheard_for: Duration,
+    /// Whoever may read over REST could know that.
+    pub(super) times_are_shown: bool,
+}
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Event {
@@ -95,6 +108,7 @@ pub(super) enum Event {
         key: SchedulerKey,
         what: Call,
         on_disk: bool,
+        target: Target,
     },
     Ended {
         pid: Pid,
@@ -116,7 +130,17 @@ pub(super) enum Event {
     },
     Listed {
         pid: Pid,
-        keys: Vec<(String, IpAddr)>,
+        /// Each with when it was last heard of, as far as that is shown.
+        keys: Vec<(String, IpAddr, Option<String>)>,
+    },
+    /// A process begins to reconcile.
+    Reconciles {
+        pid: Pid,
+    },
+    /// One of its runs ended, and saw these live.
+    Reconciled {
+        pid: Pid,
+        live: Vec<SchedulerKey>,
     },
     /// An ask has its name.
     Asked {

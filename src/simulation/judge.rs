@@ -2,14 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     time::Duration,
 };
 
 use super::{
+    dragonflies::{address_of, manager_of},
     fleet::GRACE,
-    history::{Call, CallId, End, Event, HAND, Pid},
-    world::PORT,
+    history::{Call, CallId, End, Event, HAND, Pid, Target},
+    world::INTERVAL,
 };
 use crate::{
     agent::lifecycle::Verdict,
@@ -18,6 +18,8 @@ use crate::{
     manager::{Freshness, LIST_AGE, RowState},
     spool::record::{Cause, RecordId},
 };
+
+mod repair;
 
 pub(super) type Events = [(Duration, Event)];
 
@@ -52,6 +54,7 @@ struct Made {
     key: SchedulerKey,
     what: Call,
     on_disk: bool,
+    target: Target,
     began: (usize, Duration),
     ended: Option<(usize, Duration, End)>,
 }
@@ -85,10 +88,14 @@ pub(super) fn judge(events: &Events) -> Vec<Broken> {
     let mut case = Case::of(events);
     case.g1_what_is_tried_or_answered_is_on_disk();
     case.g1_g5_g6_what_goes_was_settled();
+    case.g1_g5_each_dragonfly_settles_its_own();
     case.g2_g3_g6_in_the_end_all_is_right();
+    case.g2_a_hold_is_the_last_resort();
+    case.g3_there_is_no_storm_of_attempts();
     case.g4_it_ends_in_time_and_only_when_told();
     case.g5_what_is_said_was_acknowledged();
     case.g7_repairing_makes_no_outage();
+    case.g7_reconciling_makes_no_outage();
     case.broken.sort_by_key(|broken| broken.at);
     case.broken
 }
@@ -126,9 +133,10 @@ impl<'a> Case<'a> {
                     case.asks.entry(id.clone()).or_insert(ask);
                 }
                 Event::AskGone { pid: HAND, id, .. } => case.drops.push((*at, id.clone())),
-                Event::Began { pid, call, key, what, on_disk } => {
-                    let (pid, key, what, on_disk) = (*pid, key.clone(), *what, *on_disk);
-                    case.calls.insert(*call, Made { pid, key, what, on_disk, began: (n, *at), ended: None });
+                Event::Began { pid, call, key, what, on_disk, target } => {
+                    let (pid, key, what, on_disk, target) = (*pid, key.clone(), *what, *on_disk, *target);
+                    let made = Made { pid, key, what, on_disk, target, began: (n, *at), ended: None };
+                    case.calls.insert(*call, made);
                 }
                 Event::Ended { call, end, .. } => {
                     if let Some(made) = case.calls.get_mut(call) {
@@ -178,7 +186,9 @@ impl<'a> Case<'a> {
         let excused = |key: &SchedulerKey, at| !self.disk_is_blameless(at) || self.dropped_lately(key, at);
         for (call, made) in &self.calls {
             let at = made.began.1;
-            if matches!(made.what, Call::SignOff { .. }) && !made.on_disk && !excused(&made.key, at) {
+            let agents = self.keys.contains_key(&made.pid);
+            if agents && matches!(made.what, Call::SignOff { .. }) && !made.on_disk && !excused(&made.key, at)
+            {
                 found.push((at, format!("call {call} of {} was begun without an ask on disk", made.key)));
             }
         }
@@ -219,7 +229,15 @@ impl<'a> Case<'a> {
                     let Some(ask) = self.asks.get(id) else { continue };
                     // What the disk refused was taken back within the same moment, and is no ask.
                     let taken_back = ask.born == *at && !self.disk_is_blameless(*at);
-                    if taken_back || self.lives(*pid, ask, n) {
+                    // A damaged copy in the place of one that is held is set aside, and the ask written again.
+                    let again = self.events[n..].iter().take_while(|(then, _)| then == at).any(|(_, event)| {
+                        matches!(event, Event::Asked { pid: by, id: asked, .. } if by == pid && asked == id)
+                    });
+                    if taken_back
+                        || again
+                        || self.lives(*pid, ask, n)
+                        || self.a_predecessors_is_over(*pid, ask, n)
+                    {
                         continue;
                     }
                     if let Err((guarantee, why)) = self.is_settled(*pid, id, ask, n) {
@@ -238,10 +256,27 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// G1, G5: no manager has a word to say of another's row.
+    fn g1_g5_each_dragonfly_settles_its_own(&mut self) {
+        let mut found = Vec::new();
+        for (at, event) in self.events {
+            let Event::AskGone { pid, id, .. } = event else { continue };
+            let (Some(ask), Some((key, ..))) = (self.asks.get(id), self.keys.get(pid)) else { continue };
+            // What the disk refused was taken back within the same moment, and is no ask.
+            let taken_back = ask.by == *pid && ask.born == *at;
+            if manager_of(&ask.key) != manager_of(key) && !taken_back {
+                found.push((*at, format!("{pid}, of another Dragonfly, settled {id} of {}", ask.key)));
+            }
+        }
+        for (at, how) in found {
+            self.breaks("G5", at, how);
+        }
+    }
+
     /// Whether the agent could know that the ask's scheduler lives.
     fn lives(&self, pid: Pid, ask: &Ask, before: usize) -> bool {
         let own = self.keys.get(&pid).is_some_and(|(key, ..)| *key == ask.key);
-        let address = SocketAddr::new(ask.key.ip.get(), PORT);
+        let address = address_of(&ask.key);
         let mut serves = false;
         let mut ever = false;
         for (at, event) in &self.events[..before] {
@@ -257,7 +292,9 @@ impl<'a> Case<'a> {
             ever |= serves && *at >= ask.since;
         }
         let once = ask.cause == Cause::Predecessor;
-        ever || serves || (once && !own && self.came_back(pid, ask, before))
+        ever || serves
+            || self.was_heard_of(pid, ask, before)
+            || (once && !own && self.came_back(pid, ask, before))
     }
 
     /// A predecessor's ask is superseded where its row is active after an acknowledged attempt.
@@ -370,8 +407,9 @@ impl<'a> Case<'a> {
     fn was_listed(&self, pid: Pid, key: &SchedulerKey, before: usize) -> bool {
         self.events[..before].iter().any(|(_, event)| match event {
             Event::Listed { pid: by, keys } => {
-                *by == pid
-                    && keys.iter().any(|(name, ip)| name == key.hostname.as_str() && *ip == key.ip.get())
+                let own = manager_of(&self.keys[&pid].0) == manager_of(key);
+                (*by == pid && own)
+                    && keys.iter().any(|(name, ip, _)| name == key.hostname.as_str() && *ip == key.ip.get())
             }
             Event::Read { pid: by, key: read, state, .. } => {
                 *by == pid && read == key && matches!(state, Some(RowState::Active | RowState::Inactive))
@@ -394,6 +432,82 @@ impl<'a> Case<'a> {
                 Event::Left { id } => self.breaks("G6", *at, format!("{id} is never settled")),
                 _ => {}
             }
+        }
+    }
+
+    /// G2: a scheduler that was seen to come back sets its row active itself, and until that was due nobody holds its row: a hold
+    /// that is not needed makes a living scheduler inactive when its agent ends.
+    fn g2_a_hold_is_the_last_resort(&mut self) {
+        let mut found = Vec::new();
+        let mut came_back: BTreeMap<Pid, (bool, Option<Duration>)> = BTreeMap::new();
+        for (at, event) in self.events {
+            match event {
+                Event::Sight { pid, serves } => {
+                    let (refused, back) = came_back.entry(*pid).or_default();
+                    if *serves == Some(true) && std::mem::take(refused) {
+                        *back = Some(*at);
+                    }
+                    *refused |= *serves == Some(false);
+                }
+                Event::Began { pid, key, what: Call::Hold, .. } => {
+                    let back = came_back.get(pid).and_then(|(_, back)| *back);
+                    if let Some(back) = back.filter(|back| *at < *back + INTERVAL * 2) {
+                        let waited = *at - back;
+                        found.push((
+                            *at,
+                            format!("{pid} holds {key} {waited:?} after its scheduler came back"),
+                        ));
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (at, how) in found {
+            self.breaks("G2", at, how);
+        }
+    }
+
+    /// G3: attempts wait for each other, whatever the manager, or what answers in its place, is like: in a grace half a second on the
+    /// average, in the background some seconds at the least; hedges double that.
+    fn g3_there_is_no_storm_of_attempts(&mut self) {
+        let mut begun: BTreeMap<(Pid, &SchedulerKey), Vec<Duration>> = BTreeMap::new();
+        for made in self.calls.values().filter(|made| matches!(made.what, Call::SignOff { .. })) {
+            begun.entry((made.pid, &made.key)).or_default().push(made.began.1);
+        }
+        let mut urged: BTreeMap<Pid, Vec<Duration>> = BTreeMap::new();
+        for (at, event) in self.events {
+            match event {
+                Event::PreStop { pid, .. }
+                | Event::Terminated { pid }
+                | Event::Sight { pid, serves: Some(false) }
+                | Event::Started { pid, .. }
+                | Event::Asked { pid, .. } => urged.entry(*pid).or_default().push(*at),
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        for ((pid, key), mut at) in begun {
+            at.sort_unstable();
+            let urged = urged.get(&pid).map_or(&[][..], Vec::as_slice);
+            let waits = |from: Duration, to: Duration| {
+                urged.iter().any(|urged| *urged <= to && *urged + GRACE + Duration::from_secs(15) >= from)
+            };
+            for (window, at_most, background) in [(10, 60, false), (20, 16, true)] {
+                let window = Duration::from_secs(window);
+                let storm = at.windows(at_most + 1).find(|some| {
+                    let (first, last) = (some[0], some[at_most]);
+                    last - first < window && !(background && waits(first, last))
+                });
+                if let Some(storm) = storm {
+                    found.push((
+                        storm[0],
+                        format!("{pid} makes over {at_most} attempts on {key} in {window:?}"),
+                    ));
+                }
+            }
+        }
+        for (at, how) in found {
+            self.breaks("G3", at, how);
         }
     }
 
@@ -503,63 +617,6 @@ impl<'a> Case<'a> {
         let own = &self.keys[&pid].0;
         self.events.iter().take_while(|(at, _)| *at <= until).any(|(_, event)| {
             matches!(event, Event::Read { pid: by, key, state: Some(state), .. } if *by == pid && key == own && *state != RowState::Active)
-        })
-    }
-
-    /// G7: another's row is written only after a look that found nobody there, and a predecessor's once.
-    fn g7_repairing_makes_no_outage(&mut self) {
-        let mut found = Vec::new();
-        let mut asked: BTreeSet<(Pid, &SchedulerKey)> = BTreeSet::new();
-        for (at, event) in self.events {
-            if let Event::Asked { pid, key, cause: Cause::Predecessor, id, .. } = event
-                // An ask that the disk refused is offered to it again.
-                && self.asks[id].born == *at
-                && !asked.insert((*pid, key))
-                && self.disk_is_blameless(*at)
-            {
-                found.push((*at, format!("{pid} asked twice for its predecessor {key}")));
-            }
-        }
-        for made in self.calls.values() {
-            let Some((own, ..)) = self.keys.get(&made.pid) else { continue };
-            if *own == made.key {
-                continue;
-            }
-            let at = made.began.1;
-            let address = SocketAddr::new(made.key.ip.get(), PORT);
-            let looked = self.events[..made.began.0].iter().rev().find_map(|(when, event)| match event {
-                Event::Probed { pid, address: there, answers, lives, cut }
-                    if *pid == made.pid && *there == address =>
-                {
-                    Some((*when, *answers, *lives && !*cut))
-                }
-                _ => None,
-            });
-            match looked {
-                Some((when, Some(false), false)) if at - when <= Duration::from_secs(70) => {}
-                other => found.push((
-                    at,
-                    format!("{} signs {} off, and its last look was {other:?}", made.pid, made.key),
-                )),
-            }
-            let once = asked.contains(&(made.pid, &made.key));
-            let acknowledged = self.calls.values().any(|other| {
-                let before = matches!(other.ended, Some((n, _, End::Confirmed)) if n < made.began.0);
-                other.pid == made.pid && other.key == made.key && before
-            });
-            if once && acknowledged && !self.inherited(made) {
-                found.push((at, format!("{} signs its predecessor {} off again", made.pid, made.key)));
-            }
-        }
-        for (at, how) in found {
-            self.breaks("G7", at, how);
-        }
-    }
-
-    /// Whether an ask for the key was there that the process did not make.
-    fn inherited(&self, made: &Made) -> bool {
-        self.events[..made.began.0].iter().any(|(_, event)| {
-            matches!(event, Event::Asked { pid, key, .. } if *pid != made.pid && *key == made.key)
         })
     }
 }

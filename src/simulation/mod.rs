@@ -12,10 +12,14 @@
 
 mod dice;
 mod disk;
+mod dragonflies;
 mod fleet;
 mod history;
+mod identity;
 mod judge;
 mod network;
+mod reconciler;
+mod repair;
 mod story;
 mod tests;
 mod world;
@@ -49,16 +53,25 @@ fn run(seed: u64, sabotage: Sabotage) -> Vec<(Duration, Event)> {
     let events = runtime.block_on(async {
         let (history, dice) = (History::new(), Dice::new(seed));
         let disks =
-            (0..2).map(|_| Disk::new(history.clone(), dice.clone(), sabotage.fsync_lies)).collect::<Vec<_>>();
+            (0..3).map(|_| Disk::new(history.clone(), dice.clone(), sabotage.fsync_lies)).collect::<Vec<_>>();
         let rest = dice.one_in(2);
         let world = Shared::new(history.clone(), dice.clone(), rest, disks);
+        world.lock().draw_surroundings(&dice);
         let mut story = Story::new(Fleet::new(world, sabotage.lie, sabotage.deaf));
         story.begin().await;
-        story.faults(1 + dice.below(14)).await;
-        story.quiet().await;
-        story.last_look();
-        story.flip().await;
-        story.last_look();
+        let reconciling = story.fleet.clone().reconcile();
+        let goes_on = async {
+            story.faults(1 + dice.below(14)).await;
+            story.quiet().await;
+            story.last_look();
+            story.flip().await;
+            story.last_look();
+        };
+        tokio::select! {
+            biased;
+            () = reconciling => {}
+            () = goes_on => {}
+        }
         history.events()
     });
     drop(runtime);

@@ -10,16 +10,18 @@ use async_trait::async_trait;
 use tokio::time::{sleep, timeout};
 
 use super::{
+    dragonflies::{in_the_world, manager_of},
     history::{Call, CallId, End, Event, Pid},
+    repair::{Mesh, Shows},
     world::{Fact, Link, Mood, Script, Shared, failure},
 };
 use crate::{
     key::SchedulerKey,
     manager::{
-        AttemptOptions, Contact, Failure, Filter, Freshness, Held, HoldStart, Manager, Outcome, Row, RowRead,
-        RowState, State,
+        AttemptOptions, Contact, Failure, Filter, Freshness, Held, HoldStart, Listed, Manager, Outcome, Row,
+        RowRead, RowState, State, times::Stamp,
     },
-    net::Probe,
+    net::{Probe, Reach},
 };
 
 /// A lie that is told to the agents, to show that the judges see it.
@@ -62,15 +64,25 @@ impl Network {
         Self { world, pid, pod, lie, rest_worked: std::sync::Arc::default() }
     }
 
+    fn is_dead(&self) -> bool {
+        let world = self.world.lock();
+        world.disks[world.pods[self.pod].node].is_dead(self.pid)
+    }
+
     /// Waits for ever once the process is dead.
     async fn alive(&self) {
-        let dead = {
-            let world = self.world.lock();
-            world.disks[world.pods[self.pod].node].is_dead(self.pid)
-        };
-        if dead {
+        if self.is_dead() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Whose agent this is.
+    fn manager(&self) -> usize {
+        manager_of(&self.world.lock().pods[self.pod].key)
+    }
+
+    fn in_the_world(&self, key: &SchedulerKey) -> SchedulerKey {
+        in_the_world(self.manager(), key)
     }
 
     fn tell(&self, event: Event) {
@@ -82,7 +94,8 @@ impl Network {
         world.last_call += 1;
         let (call, pod) = (world.last_call, &world.pods[self.pod]);
         let on_disk = world.disks[pod.node].has_durable_ask(pod.spool.as_ref(), key);
-        world.history.tell(Event::Began { pid: self.pid, call, key: key.clone(), what, on_disk });
+        let target = world.target(key);
+        world.history.tell(Event::Began { pid: self.pid, call, key: key.clone(), what, on_disk, target });
         call
     }
 
@@ -130,17 +143,21 @@ impl Network {
     }
 
     /// Rows, and how old they may be; as a read of that kind sees them.
-    async fn rows(&self, filter: Option<&Filter>) -> Result<(Vec<Row>, Freshness), Failure> {
+    pub(super) async fn rows(&self, filter: Option<&Filter>) -> Result<(Vec<Row>, Freshness), Failure> {
         self.connect(Duration::from_secs(30)).await?;
         let latency = self.world.lock().dice.millis(1, 30);
+        let manager = self.manager();
         sleep(latency).await;
         self.alive().await;
         let world = self.world.lock();
         if world.rest && world.rest_works {
             self.rest_worked.store(true, Ordering::Relaxed);
-            return Ok((world.rows_before(Duration::ZERO), Freshness::Fresh));
+            return Ok((world.rows_before(manager, Duration::ZERO, world.shows), Freshness::Fresh));
         }
         self.rest_worked.store(false, Ordering::Relaxed);
+        if world.mood == Mood::Proxied {
+            return Err(failure("Unavailable: no healthy upstream"));
+        }
         if world.mood == Mood::NoDatabase {
             return Err(failure("dial tcp: connection refused"));
         }
@@ -148,7 +165,7 @@ impl Network {
             Some(Filter::Cluster(_)) => world.dice.millis(0, 480_000),
             _ => world.dice.millis(0, 30_000),
         };
-        let mut rows = world.rows_before(age);
+        let mut rows = world.rows_before(manager, age, Shows::Nothing);
         if !matches!(filter, Some(Filter::Cluster(_))) {
             rows.retain(|row| row.state == State::Active);
         }
@@ -160,6 +177,7 @@ impl Network {
 impl Manager for Network {
     async fn sign_off(&self, key: &SchedulerKey, options: AttemptOptions) -> Outcome {
         self.alive().await;
+        let key = &self.in_the_world(key);
         let call = self.began(key, Call::SignOff { hedge: options.hedge });
         let outcome = match self.connect(options.limit).await {
             Ok(replica) => {
@@ -168,11 +186,19 @@ impl Manager for Network {
             }
             Err(failure) => Outcome::Failed(failure),
         };
+        {
+            let mut world = self.world.lock();
+            if world.mood == Mood::Proxied && world.pods[self.pod].link == Link::Up {
+                world.contact(&[self.pod], false);
+                world.contact(&[self.pod], true);
+            }
+        }
         self.ended(call, outcome).await
     }
 
     async fn hold(&self, key: &SchedulerKey) -> Result<HoldStart, Failure> {
         self.alive().await;
+        let key = &self.in_the_world(key);
         let call = self.began(key, Call::Hold);
         // Given up before it is connected, it ends all the same.
         let mut given_up = GivenUp { network: self, call: Some(call) };
@@ -187,6 +213,10 @@ impl Manager for Network {
                 return Err(failure);
             }
         };
+        if self.world.lock().mood == Mood::Proxied {
+            self.tell(Event::Ended { pid: self.pid, call, end: End::Failed });
+            return Err(failure("Unavailable: no healthy upstream"));
+        }
         if self.world.lock().row(key).is_none() {
             self.tell(Event::Ended { pid: self.pid, call, end: End::Absent });
             return Ok(HoldStart::Absent);
@@ -229,7 +259,8 @@ impl Manager for Network {
         let asked = self.world.lock().history.now();
         let rows = self.rows(None).await;
         let freshness = self.freshness();
-        let told = |state| Event::Read { pid: self.pid, key: key.clone(), asked, state, freshness };
+        let in_the_world = self.in_the_world(key);
+        let told = |state| Event::Read { pid: self.pid, key: in_the_world.clone(), asked, state, freshness };
         let (rows, freshness) = match rows {
             Ok(rows) => rows,
             Err(failure) => {
@@ -237,7 +268,9 @@ impl Manager for Network {
                 return Err(failure);
             }
         };
-        let state = match (rows.iter().find(|row| row.is(key)).map(|row| row.state), freshness) {
+        let row = rows.iter().find(|row| row.is(key));
+        let updated = row.and_then(|row| row.updated_at.as_deref()).map(Stamp::of);
+        let state = match (row.map(|row| row.state), freshness) {
             (Some(State::Active), _) => RowState::Active,
             (Some(State::Inactive), _) => RowState::Inactive,
             (None, Freshness::Fresh) => RowState::Absent,
@@ -250,19 +283,21 @@ impl Manager for Network {
         } else {
             state
         };
-        Ok(RowRead { state, freshness, port: None })
+        Ok(RowRead { state, freshness, port: row.map(|row| row.port), updated })
     }
 
-    async fn list(&self, filter: &Filter) -> Result<Vec<Row>, Failure> {
-        let (mut rows, _) = self.rows(Some(filter)).await?;
+    async fn list(&self, filter: &Filter) -> Result<Listed, Failure> {
+        let (mut rows, freshness) = self.rows(Some(filter)).await?;
         rows.retain(|row| match filter {
             Filter::Hostname(hostname) => row.hostname == hostname.as_str(),
             Filter::Cluster(cluster) => row.cluster_id == cluster.get(),
             Filter::Ip(ip) => row.ip == ip.to_string(),
         });
-        let keys = rows.iter().filter_map(|row| Some((row.hostname.clone(), row.ip.parse().ok()?))).collect();
+        let one =
+            |row: &Row| Some((row.hostname.clone(), row.ip.parse().ok()?, row.last_keep_alive_at.clone()));
+        let keys = rows.iter().filter_map(one).collect();
         self.tell(Event::Listed { pid: self.pid, keys });
-        Ok(rows)
+        Ok(Listed { rows, freshness })
     }
 
     async fn delete(&self, _: u64) -> Result<(), Failure> {
@@ -276,30 +311,38 @@ impl Manager for Network {
     fn watch(&self) -> tokio::sync::watch::Receiver<Contact> {
         self.world.lock().watch(self.pid, self.pod)
     }
+}
 
+#[async_trait]
+impl Reach for Network {
     async fn probe(&self, address: SocketAddr, limit: Duration) -> Probe {
         self.alive().await;
-        let (link, fact, lives, cut) = {
+        let (link, fact, lives, cut, mesh) = {
             let world = self.world.lock();
-            let (link, pod) = (world.pods[self.pod].link, world.pod_at(address.ip()));
+            let (link, pod) = (world.pods[self.pod].link, world.pod_at(address, self.pod));
             let truth = pod.map(|pod| *pod.fact.borrow());
             let reached = pod.is_some_and(|pod| pod.link != Link::Silent);
             let cut = link == Link::Silent || (pod.is_some() && !reached);
-            (link, truth.filter(|_| reached), truth == Some(Fact::Serves), cut)
+            (link, truth.filter(|_| reached), truth == Some(Fact::Serves), cut, world.mesh)
         };
         let fact = if self.lie == Lie::Probes { None } else { fact };
         let (after, probe) = match (link, fact) {
-            (Link::Silent, _) => (limit, Probe::Silent("timed out".to_owned())),
-            (_, Some(Fact::Serves)) => (Duration::from_millis(2), Probe::Answers),
-            (_, Some(Fact::Down)) => (Duration::from_millis(1), Probe::Silent("refused".to_owned())),
-            (_, Some(Fact::Hangs) | None) => (limit, Probe::Silent("timed out".to_owned())),
+            // The proxy beside the prober takes every connection, and finds out that nobody is there.
+            (_, fact) if mesh != Mesh::None && fact != Some(Fact::Serves) => {
+                (Duration::from_millis(3), Probe::Foreign(format!("{mesh:?}")))
+            }
+            (Link::Silent, _) => (limit, Probe::Nobody("timed out".to_owned())),
+            (_, Some(Fact::Serves)) => (Duration::from_millis(2), Probe::Scheduler),
+            (_, Some(Fact::Down)) => (Duration::from_millis(1), Probe::Nobody("refused".to_owned())),
+            (_, Some(Fact::Hangs)) => (limit, Probe::Mute("no answer".to_owned())),
+            (_, None) => (limit, Probe::Nobody("timed out".to_owned())),
         };
         sleep(after).await;
         self.alive().await;
         let answers = match probe {
-            Probe::Answers => Some(true),
-            Probe::Silent(_) => Some(false),
-            Probe::Unclear(_) => None,
+            Probe::Scheduler => Some(true),
+            Probe::Nobody(_) | Probe::Mute(_) => Some(false),
+            Probe::Foreign(_) | Probe::CantLook(_) => None,
         };
         self.tell(Event::Probed { pid: self.pid, address, answers, lives, cut });
         probe
@@ -339,8 +382,14 @@ impl Drop for Hold {
         if !self.told {
             self.network.tell(Event::Ended { pid: self.network.pid, call: self.call, end: End::Unknown });
         }
-        // Gone without a word: the manager notices, now or later, after the first message.
-        if self.open {
+        self.end_late();
+    }
+}
+
+impl Hold {
+    /// Gone without a word: the manager notices, now or later, after the first message.
+    fn end_late(&mut self) {
+        if std::mem::take(&mut self.open) {
             let first = self.first_by.saturating_duration_since(tokio::time::Instant::now());
             let left = 55_000u64.saturating_sub(u64::try_from(first.as_millis()).unwrap_or(0));
             let (world, key, by) =
@@ -362,6 +411,11 @@ impl Held for Hold {
         self.network.alive().await;
         loop {
             let crashed = timeout(Duration::from_secs(1), self.lives.changed()).await.is_ok();
+            if self.network.is_dead() {
+                // Its kernel closes the stream.
+                self.end_late();
+                std::future::pending::<()>().await;
+            }
             let silent = self.network.world.lock().pods[self.network.pod].link != Link::Up;
             if crashed || silent {
                 self.network.alive().await;

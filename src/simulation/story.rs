@@ -6,14 +6,19 @@ use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     disk::Health,
+    dragonflies::{MANAGERS, REPLICAS, manager_of},
     fleet::{Fleet, GRACE},
     history::{Event, HAND},
+    repair::{HOME_NODES, TWINS_NODE},
     world::{Fact, Link, Mood, Pace},
 };
 use crate::{
     agent::clock::set::set_wall,
     key::SchedulerKey,
-    spool::record::{RecordId, What},
+    spool::{
+        Managers,
+        record::{RecordId, What},
+    },
 };
 
 /// Lets a pod alone while something that takes time happens to it.
@@ -21,28 +26,31 @@ pub(super) struct Story {
     pub(super) fleet: Fleet,
     busy: JoinSet<usize>,
     taken: Vec<usize>,
-    nodes: usize,
+    pub(super) nodes: usize,
     shared: bool,
+    /// Another Dragonfly's pods are there.
+    another: bool,
 }
 
 const WALL: u64 = 1_790_000_000_000;
 
 impl Story {
     pub(super) fn new(fleet: Fleet) -> Self {
-        let (nodes, shared) = {
+        let (nodes, shared, another) = {
             let world = fleet.world.lock();
-            (world.disks.len(), world.dice.one_in(2))
+            let another = world.dice.one_in(3);
+            (world.disks.len(), another || world.dice.one_in(2), another)
         };
         set_wall(Some(WALL));
-        Self { fleet, busy: JoinSet::new(), taken: Vec::new(), nodes, shared }
+        Self { fleet, busy: JoinSet::new(), taken: Vec::new(), nodes, shared, another }
     }
 
-    fn spool(&self, pod: usize) -> String {
+    pub(super) fn spool(&self, pod: usize) -> String {
         // A directory of the node's that all its pods use, or the pod's own.
         if self.shared { "/node/spool".to_owned() } else { format!("/pods/{pod}/spool") }
     }
 
-    fn below(&self, bound: u64) -> u64 {
+    pub(super) fn below(&self, bound: u64) -> u64 {
         self.fleet.world.lock().dice.below(bound)
     }
 
@@ -50,19 +58,24 @@ impl Story {
         self.fleet.world.lock().dice.millis(from, to)
     }
 
-    fn fault(&self, what: String) {
+    pub(super) fn fault(&self, what: String) {
         self.fleet.world.lock().history.tell(Event::Fault(what));
     }
 
     /// Some pods begin, each with an agent and a scheduler.
     pub(super) async fn begin(&mut self) {
-        for n in 0..1 + self.below(3) {
-            let node = self.below(self.nodes as u64) as usize;
+        if self.another {
+            self.begin_another().await;
+        }
+        let fleet = 1 + self.below(3);
+        for n in 0..fleet {
+            let node = self.below(HOME_NODES) as usize;
             let pod = self.fleet.world.lock().pods.len();
             let pod = self.fleet.add_pod(&format!("scheduler-{n}.scheduler.ns.svc"), node, self.spool(pod));
             self.fleet.start(pod);
             self.fleet.world.start_scheduler(pod);
         }
+        self.twins_begin(fleet).await;
         sleep(self.millis(0, 90_000)).await;
     }
 
@@ -89,7 +102,7 @@ impl Story {
     }
 
     /// A pod that is there and to which nothing else happens.
-    fn free_pod(&self) -> Option<usize> {
+    pub(super) fn free_pod(&self) -> Option<usize> {
         let world = self.fleet.world.lock();
         let free: Vec<usize> = (0..world.pods.len())
             .filter(|pod| world.pods[*pod].exists && !self.taken.contains(pod))
@@ -106,7 +119,7 @@ impl Story {
     }
 
     fn fault_now(&mut self) {
-        let what = self.below(22);
+        let what = self.below(26);
         match what {
             0 | 1 => self.scheduler_restarts(),
             2 => self.scheduler_hangs(),
@@ -117,8 +130,14 @@ impl Story {
             10 => self.power_is_lost(),
             11 | 12 => self.replicas_die(),
             13 | 14 => {
-                let mood =
-                    self.fleet.world.lock().dice.of(&[Mood::Well, Mood::Slow, Mood::Odd, Mood::NoDatabase]);
+                let mood = self.fleet.world.lock().dice.of(&[
+                    Mood::Well,
+                    Mood::Slow,
+                    Mood::Odd,
+                    Mood::NoDatabase,
+                    Mood::Lossy,
+                    Mood::Proxied,
+                ]);
                 self.fault(format!("the managers are {mood:?}"));
                 self.fleet.world.lock().mood = mood;
             }
@@ -143,6 +162,10 @@ impl Story {
                 self.fleet.world.apply(&key, active, "others");
             }
             20 => self.an_ask_is_dropped(),
+            21 => self.connections_flap(),
+            22 => self.a_volume_is_restored(),
+            23 if self.another => self.a_manager_is_renamed(),
+            24 => self.a_release_before_was_here(),
             _ => {
                 let mut world = self.fleet.world.lock();
                 world.rest_works = world.rest && world.dice.one_in(2);
@@ -150,6 +173,27 @@ impl Story {
                 world.history.tell(Event::Fault(format!("REST works: {works}")));
             }
         }
+    }
+
+    /// A second fleet with the first one's names, that neither reaches.
+    async fn twins_begin(&mut self, fleet: u64) {
+        if self.below(3) != 0 {
+            return;
+        }
+        sleep(self.millis(0, 30_000)).await;
+        for n in 0..fleet {
+            let pod = self.fleet.world.lock().pods.len();
+            let hostname = format!("scheduler-{n}.scheduler.ns.svc");
+            let pod = self.fleet.add_pod(&hostname, TWINS_NODE, self.spool(pod));
+            self.fleet.start(pod);
+            self.fleet.world.start_scheduler(pod);
+        }
+    }
+
+    /// Where a pod's successor comes to: in the same network.
+    fn node_for_the_next_of(&self, pod: usize) -> usize {
+        let node = self.below(HOME_NODES) as usize;
+        if self.fleet.world.lock().pods[pod].network() { TWINS_NODE } else { node }
     }
 
     fn scheduler_restarts(&mut self) {
@@ -213,7 +257,7 @@ impl Story {
         let (native, drains) = (self.below(2) == 0, self.millis(0, 4_000));
         let (fleet, gone) = (self.fleet.clone(), self.millis(500, 30_000));
         let comes_back = self.below(6) != 0;
-        let node = self.below(self.nodes as u64) as usize;
+        let node = self.node_for_the_next_of(pod);
         let next = self.fleet.world.lock().pods.len();
         // Its number is drawn when it is made: others may be made before.
         let spool = self.shared.then(|| self.spool(next));
@@ -237,16 +281,12 @@ impl Story {
                 .saturating_duration_since(tokio::time::Instant::now());
             sleep(left.max(Duration::from_secs(2))).await;
             fleet.kill_agent(pod);
-            let hostname = {
-                let mut world = fleet.world.lock();
-                world.pods[pod].exists = false;
-                world.pods[pod].key.hostname.clone()
-            };
+            fleet.world.lock().pods[pod].exists = false;
             if comes_back {
                 sleep(gone).await;
                 let n = fleet.world.lock().pods.len();
                 let spool = spool.unwrap_or_else(|| format!("/pods/{n}/spool"));
-                let new = fleet.add_pod(hostname.as_str(), node, spool);
+                let new = fleet.add_successor(pod, node, spool);
                 fleet.start(new);
                 fleet.world.start_scheduler(new);
             }
@@ -277,11 +317,8 @@ impl Story {
                 sleep(off).await;
                 let pod = if moved {
                     // Its sandbox is a new one; its volumes are the same.
-                    let (hostname, spool) = {
-                        let world = fleet.world.lock();
-                        (world.pods[pod].key.hostname.clone(), world.pods[pod].spool.clone())
-                    };
-                    fleet.add_pod(hostname.as_str(), node, spool)
+                    let spool = fleet.world.lock().pods[pod].spool.clone();
+                    fleet.add_successor(pod, node, spool)
                 } else {
                     fleet.world.lock().pods[pod].exists = true;
                     pod
@@ -294,10 +331,12 @@ impl Story {
 
     fn replicas_die(&mut self) {
         let which = self.below(3) as usize;
+        let manager = if self.another { self.below(2) as usize } else { 0 };
         let (world, down) = (self.fleet.world.clone(), self.millis(50, 100_000));
         // No pod's.
         self.take(usize::MAX, async move {
-            let dying: Vec<usize> = if which == 2 { vec![0, 1] } else { vec![which] };
+            let dying = if which == REPLICAS { vec![0, 1] } else { vec![which] };
+            let dying: Vec<usize> = dying.into_iter().map(|replica| manager * REPLICAS + replica).collect();
             for replica in &dying {
                 world.set_replica(*replica, false);
             }
@@ -317,6 +356,12 @@ impl Story {
             sleep(cut).await;
             world.set_link(pod, Link::Up);
         });
+    }
+
+    fn connections_flap(&mut self) {
+        let Some(pod) = self.free_pod() else { return };
+        let (world, time) = (self.fleet.world.clone(), self.millis(1_000, 60_000));
+        self.take(usize::MAX, async move { world.flap(pod, time).await });
     }
 
     fn disk_is_ill(&mut self) {
@@ -344,6 +389,19 @@ impl Story {
         });
     }
 
+    /// Each file of a spool is replaced by a copy of itself, under the same name.
+    fn a_volume_is_restored(&mut self) {
+        let Some(pod) = self.free_pod() else { return };
+        let stale = self.below(2) == 0;
+        self.fault(format!(
+            "the spool of pod {pod} is restored{}",
+            if stale { ", its files stale" } else { "" }
+        ));
+        let world = self.fleet.world.lock();
+        let (disk, spool) = (&world.disks[world.pods[pod].node], world.pods[pod].spool.clone());
+        disk.replace_by_copies(spool.as_ref(), stale);
+    }
+
     fn an_ask_is_dropped(&mut self) {
         let Some(pod) = self.free_pod() else { return };
         let world = self.fleet.world.lock();
@@ -367,7 +425,7 @@ impl Story {
             world.disks[node].spare_all();
             world.paces[node].tell(Pace::Well);
         }
-        for replica in 0..2 {
+        for replica in 0..REPLICAS * MANAGERS {
             self.fleet.world.set_replica(replica, true);
         }
         {
@@ -444,23 +502,33 @@ impl Story {
             };
             if let (true, Some(agent)) = (pod.exists, pod.agent) {
                 let records = world.disks[pod.node].records(pod.spool.as_ref());
-                let marked =
-                    records.iter().any(|(_, record)| record.key == pod.key && record.what == What::Seen);
+                // One that names another manager, though it be another name of this one, is not its own.
+                let its_own = Managers::of([pod.endpoint.clone()]);
+                let marked = records.iter().any(|(_, record)| {
+                    let own = record.managers.is_empty() || record.managers == its_own;
+                    record.key == pod.key && record.what == What::Seen && own
+                });
                 match *pod.fact.borrow() {
+                    Fact::Serves if world.may_have_no_feature(pod, agent, &events) => {}
                     Fact::Serves => tell(true, "it serves"),
                     Fact::Down if seen_by(agent) || marked => tell(false, "it is down"),
                     Fact::Down | Fact::Hangs => {}
                 }
                 continue;
             }
+            if world.pods.iter().any(|other| other.exists && other.key == pod.key) {
+                continue;
+            }
             // Gone for good: its successor, of the same name, was there before its row could come back.
             let successor = world.pods.iter().find(|other| {
-                let same = other.exists && other.key.hostname == pod.key.hostname;
+                let same = other.exists && other.is_namesake(pod) && other.network() == pod.network();
                 same && *other.fact.borrow() == Fact::Serves
             });
             let since = successor.and_then(|pod| started(pod.agent?));
-            if let (Some(since), Some(changed)) = (since, world.became_active(&pod.key))
+            if let (Some(successor), Some(since), Some(changed)) =
+                (successor, since, world.became_active(&pod.key))
                 && changed < since
+                && world.succession_is_owed(pod, successor, &events)
                 && !dropped_since(&pod.key, changed)
             {
                 tell(false, "its successor serves");
@@ -480,6 +548,12 @@ impl Story {
             let asks = world.disks[pod.node].durable_asks(pod.spool.as_ref());
             // One that the manager never knew stays, until it does or somebody drops it.
             let asks = asks.into_iter().filter(|ask| world.row(&ask.key).is_some());
+            // Another Dragonfly's waits for its own agent.
+            let asks = asks.filter(|ask| manager_of(&ask.key) == manager_of(&pod.key));
+            // One that names no manager, or another name of this one, stays until its row is shown beside a silent address.
+            let its_own = Managers::of([pod.endpoint.clone()]);
+            let asks = asks.filter(|ask| ask.managers == its_own);
+            let asks = asks.filter(|ask| ask.key == pod.key || !world.is_in_the_dark());
             left.extend(asks.map(|ask| ask.id).filter(|ask| !settled_by_the_dead(ask)));
         }
         for id in left {

@@ -1,7 +1,7 @@
 //! The world around the agents: the manager's table, its replicas, the schedulers, the network.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -14,7 +14,9 @@ use tokio::{
 use super::{
     dice::Dice,
     disk::Disk,
-    history::{CallId, Event, History, Pid},
+    dragonflies::{MANAGERS, REPLICAS, address_of, at_its_manager, manager_of, port_of, replicas_of},
+    history::{CallId, Event, History, Pid, Target},
+    repair::{Mesh, Shows, Times},
 };
 use crate::{
     key::SchedulerKey,
@@ -33,6 +35,7 @@ struct TableRow {
     key: SchedulerKey,
     /// Since when it was what, the latest last. It begins inactive.
     was: Vec<(Duration, bool)>,
+    times: Times,
 }
 
 impl TableRow {
@@ -40,17 +43,20 @@ impl TableRow {
         self.was.iter().rev().find(|(since, _)| *since <= then).map(|(_, active)| *active)
     }
 
-    fn shown(&self, active: bool) -> Row {
+    /// As a list shows it: with the times that `shows` has.
+    fn shown(&self, active: bool, shows: Shows) -> Row {
+        let [created_at, updated_at, last_keep_alive_at] = self.times.shown(shows);
         Row {
             id: self.id,
             hostname: self.key.hostname.as_str().to_owned(),
             ip: self.key.ip.to_string(),
-            port: i32::from(PORT),
+            port: i32::from(port_of(&self.key)),
             state: if active { State::Active } else { State::Inactive },
-            cluster_id: self.key.cluster_id.get(),
-            last_keep_alive_at: None,
-            keep_alive_interval: None,
-            updated_at: None,
+            cluster_id: at_its_manager(&self.key).cluster_id.get(),
+            created_at,
+            keep_alive_interval: last_keep_alive_at.as_ref().map(|_| INTERVAL),
+            last_keep_alive_at,
+            updated_at,
         }
     }
 }
@@ -66,8 +72,12 @@ pub(super) enum Mood {
     Slow,
     /// All sorts of ends.
     Odd,
+    /// It does all that it is told, and its answers are lost.
+    Lossy,
     /// The database can't be reached.
     NoDatabase,
+    /// They are away, and something that stands before them answers in their place, and hangs up after each answer.
+    Proxied,
 }
 
 /// What becomes of a packet from a pod.
@@ -107,7 +117,12 @@ struct Watching {
 
 /// A pod: its name, its address, its scheduler.
 pub(super) struct Pod {
+    pub(super) name: String,
     pub(super) key: SchedulerKey,
+    /// The key that the scheduler's configuration names: it is the scheduler's from its next start on.
+    pub(super) named: SchedulerKey,
+    /// What the pod's last agent answered as, as it kept it in the pod's run directory.
+    pub(super) answered: Option<crate::identity::Settings>,
     pub(super) node: usize,
     pub(super) spool: String,
     pub(super) link: Link,
@@ -117,11 +132,13 @@ pub(super) struct Pod {
     /// The pod is there; else nobody is at its address.
     pub(super) exists: bool,
     pub(super) agent: Option<Pid>,
+    /// What its agent was configured with.
+    pub(super) endpoint: String,
 }
 
 impl Pod {
     pub(super) fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.key.ip.get(), PORT)
+        address_of(&self.key)
     }
 }
 
@@ -153,8 +170,13 @@ impl<T: Copy> Told<T> {
 pub(super) struct World {
     pub(super) history: History,
     pub(super) dice: Dice,
+    /// How often each manager's name has changed.
+    pub(super) renamed: [u32; MANAGERS],
     pub(super) rest: bool,
     pub(super) rest_works: bool,
+    /// Which times REST shows.
+    pub(super) shows: Shows,
+    pub(super) mesh: Mesh,
     pub(super) mood: Mood,
     /// Whether each replica is up, and its how manieth life it is.
     pub(super) replicas: Vec<Told<(bool, u64)>>,
@@ -191,10 +213,13 @@ impl Shared {
         Self(Arc::new(Mutex::new(World {
             history,
             dice,
+            renamed: [0; MANAGERS],
             rest,
             rest_works: rest,
+            shows: Shows::All,
+            mesh: Mesh::None,
             mood: Mood::Well,
-            replicas: (0..2).map(|_| Told::new((true, 0))).collect(),
+            replicas: (0..REPLICAS * MANAGERS).map(|_| Told::new((true, 0))).collect(),
             table: Vec::new(),
             pods: Vec::new(),
             paces: disks.iter().map(|_| Told::new(Pace::Well)).collect(),
@@ -277,8 +302,9 @@ impl Shared {
             Link::Up => {}
             link => return Err(link),
         }
-        let up: Vec<usize> =
-            (0..world.replicas.len()).filter(|replica| world.replicas[*replica].now().0).collect();
+        let up: Vec<usize> = replicas_of(manager_of(&world.pods[pod].key))
+            .filter(|replica| world.replicas[*replica].now().0)
+            .collect();
         if up.is_empty() { Err(Link::Refused) } else { Ok(world.dice.of(&up)) }
     }
 
@@ -287,6 +313,16 @@ impl Shared {
         let world = self.lock();
         let dice = &world.dice;
         let ms = |from, to| dice.millis(from, to);
+        if world.mood == Mood::Proxied {
+            // Some proxies say when to come again.
+            let floor = dice.one_in(2).then(|| dice.millis(1_000, 30_000));
+            let failure = Failure { floor, ..failure("Unavailable: no healthy upstream") };
+            return Script {
+                active: None,
+                inactive: None,
+                answer: Some((ms(1, 4), Outcome::Unknown(failure))),
+            };
+        }
         if !world.table.iter().any(|row| row.key == *key) {
             return Script { active: None, inactive: None, answer: Some((ms(1, 4), Outcome::Absent)) };
         }
@@ -301,7 +337,8 @@ impl Shared {
             Mood::Best => 8,
             Mood::Slow => 0,
             Mood::Odd => dice.below(10),
-            Mood::NoDatabase => 1,
+            Mood::Lossy => 3 + dice.below(2),
+            Mood::NoDatabase | Mood::Proxied => 1,
         };
         let internal = |why| Outcome::Failed(failure(why));
         let (active, inactive, answer) = match odd {
@@ -331,14 +368,32 @@ impl World {
         let now = self.history.now();
         let Some(row) = self.table.iter_mut().find(|row| row.key == *key) else { return };
         row.was.push((now, active));
+        row.times.written(now);
         self.history.tell(Event::Row { key: key.clone(), active, by: by.to_owned() });
     }
 
+    /// A scheduler registers: its row is there from now on, and it was heard of.
     fn register(&mut self, key: &SchedulerKey) {
+        let now = self.history.now();
         if self.row(key).is_none() {
             let id = self.table.len() as u64 + 1;
-            self.table.push(TableRow { id, key: key.clone(), was: vec![(self.history.now(), false)] });
+            let (key, was, times) = (key.clone(), vec![(now, false)], Times::made(now));
+            self.table.push(TableRow { id, key, was, times });
         }
+        self.heard(key);
+    }
+
+    /// The manager hears of a scheduler, by its registration or by a message that is not its stream's first.
+    fn heard(&mut self, key: &SchedulerKey) {
+        let now = self.history.now();
+        if let Some(row) = self.table.iter_mut().find(|row| row.key == *key) {
+            row.times.heard(now);
+        }
+    }
+
+    /// The times of a row.
+    pub(super) fn times(&self, key: &SchedulerKey) -> Option<Times> {
+        self.table.iter().find(|row| row.key == *key).map(|row| row.times)
     }
 
     /// Whether a row is active; nothing where there is none.
@@ -346,10 +401,11 @@ impl World {
         self.table.iter().find(|row| row.key == *key)?.was.last().map(|(_, active)| *active)
     }
 
-    /// All rows, as they were so long ago.
-    pub(super) fn rows_before(&self, age: Duration) -> Vec<Row> {
+    /// All rows of a manager's, as they were so long ago, with such times.
+    pub(super) fn rows_before(&self, manager: usize, age: Duration, shows: Shows) -> Vec<Row> {
         let then = self.history.now().saturating_sub(age);
-        self.table.iter().filter_map(|row| Some(row.shown(row.at(then)?))).collect()
+        let its = self.table.iter().filter(|row| manager_of(&row.key) == manager);
+        its.filter_map(|row| Some(row.shown(row.at(then)?, shows))).collect()
     }
 
     pub(super) fn keys(&self) -> Vec<SchedulerKey> {
@@ -363,22 +419,37 @@ impl World {
         Some(at[1].0)
     }
 
-    pub(super) fn pod_at(&self, ip: IpAddr) -> Option<&Pod> {
-        self.pods.iter().find(|pod| pod.exists && pod.key.ip.get() == ip)
+    /// Whoever is at an address, as far as a pod's network goes.
+    pub(super) fn pod_at(&self, address: SocketAddr, from: usize) -> Option<&Pod> {
+        let one_network = |pod: &&Pod| pod.network() == self.pods[from].network();
+        self.pods.iter().filter(one_network).find(|pod| pod.exists && pod.address() == address)
+    }
+
+    /// What there is to be known of a scheduler whose row somebody else is about to write.
+    pub(super) fn target(&self, key: &SchedulerKey) -> Target {
+        let now = self.history.now();
+        let pod = self.pods.iter().find(|pod| pod.exists && pod.key == *key);
+        Target {
+            lives: pod.is_some_and(|pod| *pod.fact.borrow() == Fact::Serves),
+            active: self.row(key) == Some(true),
+            unheard_for: self.times(key).map_or(Duration::MAX, |times| now.saturating_sub(times.keep_alive)),
+            times_are_shown: self.rest && self.rest_works && self.shows == Shows::All,
+        }
     }
 
     pub(super) fn watch(&mut self, pid: Pid, pod: usize) -> watch::Receiver<Contact> {
-        let up = self.pods[pod].link == Link::Up && self.replicas.iter().any(|replica| replica.now().0);
+        let its = replicas_of(manager_of(&self.pods[pod].key));
+        let up = self.pods[pod].link == Link::Up && self.replicas[its].iter().any(|replica| replica.now().0);
         let gains = u64::from(up);
         let (contact, receiver) =
-            watch::channel(Contact { answered: up, losses: 0, gains, last_error: None });
+            watch::channel(Contact { answered: up, losses: 0, gains, last_error: None, rest_error: None });
         self.watching.push(Watching { pid, pod, contact });
         receiver
     }
 
-    /// The agents of this pod, or of all, notice that a connection is lost, or is there again.
-    pub(super) fn contact(&mut self, pod: Option<usize>, gained: bool) {
-        for watching in self.watching.iter().filter(|watching| pod.is_none_or(|pod| watching.pod == pod)) {
+    /// The agents of these pods notice that a connection is lost, or is there again.
+    pub(super) fn contact(&mut self, pods: &[usize], gained: bool) {
+        for watching in self.watching.iter().filter(|watching| pods.contains(&watching.pod)) {
             watching.contact.send_modify(|contact| {
                 contact.answered |= gained;
                 *(if gained { &mut contact.gains } else { &mut contact.losses }) += 1;
@@ -395,8 +466,19 @@ impl World {
 }
 
 impl Shared {
+    /// A message of a scheduler's open stream, if it comes through: a stopped process sends none.
+    fn keeps_alive(&self, pod: usize, comes_through: bool) {
+        let mut world = self.lock();
+        let serves = *world.pods[pod].fact.borrow() == Fact::Serves;
+        if comes_through && serves && world.mood != Mood::NoDatabase {
+            let key = world.pods[pod].key.clone();
+            world.heard(&key);
+        }
+    }
+
     /// A replica dies, or is there again.
     pub(super) fn set_replica(&self, replica: usize, up: bool) {
+        let pods = self.pods_of(replica / REPLICAS);
         let mut world = self.lock();
         if world.replicas[replica].now().0 == up {
             return;
@@ -404,7 +486,19 @@ impl Shared {
         world.history.tell(Event::Fault(format!("replica {replica} {}", if up { "is up" } else { "dies" })));
         let (_, life) = world.replicas[replica].now();
         world.replicas[replica].tell((up, life + 1));
-        world.contact(None, up);
+        world.contact(&pods, up);
+    }
+
+    /// Connections to the managers are made and lost again, for so long.
+    pub(super) async fn flap(&self, pod: usize, time: Duration) {
+        let until = self.lock().history.now() + time;
+        self.lock().history.tell(Event::Fault(format!("the connections of pod {pod} come and go")));
+        while self.lock().history.now() < until {
+            self.lock().contact(&[pod], false);
+            self.lock().contact(&[pod], true);
+            let pause = self.lock().dice.millis(50, 1_000);
+            sleep(pause).await;
+        }
     }
 
     pub(super) fn set_link(&self, pod: usize, link: Link) {
@@ -415,7 +509,7 @@ impl Shared {
         }
         world.history.tell(Event::Fault(format!("the link of pod {pod} is {link:?}")));
         if before == Link::Up || link == Link::Up {
-            world.contact(Some(pod), link == Link::Up);
+            world.contact(&[pod], link == Link::Up);
         }
     }
 
@@ -425,6 +519,7 @@ impl Shared {
             let mut world = self.lock();
             world.history.tell(Event::Fault(format!("scheduler {pod} starts")));
             let pod = &mut world.pods[pod];
+            pod.key = pod.named.clone();
             pod.life += 1;
             pod.fact.send_replace(Fact::Serves);
             pod.life
@@ -462,7 +557,11 @@ impl Shared {
         if was != Fact::Down && power && link == Link::Up {
             let by = format!("the end of scheduler {pod}");
             // Usually within milliseconds.
-            let latest = if self.lock().dice.one_in(5) { LATEST } else { 9 };
+            let late = {
+                let world = self.lock();
+                world.mood != Mood::Best && world.dice.one_in(5)
+            };
+            let latest = if late { LATEST } else { 9 };
             self.ends_late(key, by, latest);
         }
     }
@@ -485,7 +584,7 @@ async fn keep_alive(world: Shared, pod: usize, life: u64) {
             return;
         }
         let Ok(replica) = world.reach(pod) else { continue };
-        if world.lock().mood == Mood::NoDatabase {
+        if matches!(world.lock().mood, Mood::NoDatabase | Mood::Proxied) {
             continue;
         }
         world.apply(&key, true, &by);
@@ -500,7 +599,9 @@ async fn keep_alive(world: Shared, pod: usize, life: u64) {
                 // The manager is gone: it writes nothing.
                 break;
             }
-            if world.reach(pod).is_err() && world.lock().dice.one_in(3) {
+            let cut = world.reach(pod).is_err();
+            world.keeps_alive(pod, !cut);
+            if cut && world.lock().dice.one_in(3) {
                 // The manager notices that its stream is dead, now or later.
                 world.ends_late(key.clone(), format!("a lost stream of {by}"), LATEST);
                 break;

@@ -92,11 +92,11 @@ pub enum SpoolError {
         /// What is wrong.
         why: String,
     },
-    /// No readable record has this id.
-    #[error("{}: no record has the id {id:?}: signoff queue list shows those there are", dir.display())]
+    /// No readable record has one of these ids.
+    #[error("{}: no record has the id {}: signoff queue list shows those there are", dir.display(), either(ids))]
     UnknownId {
-        /// The id asked for.
-        id: String,
+        /// The ids asked for that are no record's.
+        ids: Vec<String>,
         /// The spool's directory.
         dir: PathBuf,
     },
@@ -143,6 +143,11 @@ impl SpoolError {
             Self::NoLocks { .. } => "no-locks",
         }
     }
+}
+
+/// As `"A" or "B"`.
+fn either(ids: &[String]) -> String {
+    ids.iter().map(|id| format!("{id:?}")).collect::<Vec<_>>().join(" or ")
 }
 
 fn groups(gid: u32) -> String {

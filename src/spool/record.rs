@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::whose::Managers;
 use crate::key::SchedulerKey;
 
 /// Milliseconds since the Unix epoch, of the wall clock: for people, and for the end of a drain. Never for ordering.
@@ -90,11 +91,42 @@ pub struct Record {
     /// Whether the key was seen in the manager before (only then is `record not found` a success).
     #[serde(default)]
     pub listed: bool,
+    /// The row's `updated_at` as it was when a predecessor's sign-off was asked, verbatim, where it was shown (REST): a row that
+    /// was written since may have been signed off for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_updated: Option<String>,
     /// When it was written, by the wall clock.
     pub at: WallMillis,
     /// The pod that wrote it (POD_NAME), for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+    /// The manager whose row it is about, as whoever wrote it was configured to reach it. Empty before it is written (the spool
+    /// fills it in), and in the records of releases that did not say it.
+    #[serde(default, skip_serializing_if = "Managers::is_empty")]
+    pub managers: Managers,
+}
+
+impl Record {
+    /// A sign-off that is asked for a row which the manager was just seen to have: a new one, not written yet.
+    pub fn sign_off(
+        key: SchedulerKey,
+        cause: Cause,
+        address: Option<SocketAddr>,
+        at: WallMillis,
+        pod: Option<String>,
+    ) -> Self {
+        Self {
+            id: RecordId::random(),
+            key,
+            what: What::SignOff { cause, drain_until: None },
+            address,
+            listed: true,
+            row_updated: None,
+            at,
+            pod,
+            managers: Managers::default(),
+        }
+    }
 }
 
 /// Which kind of file a record is in.

@@ -1,6 +1,7 @@
 //! Looking at a spool without changing it.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     fs::TryLockError,
     io,
@@ -13,6 +14,7 @@ use super::{
     error::SpoolError,
     files::{File, Files, How},
     format::{self, Content, Damage, FileName, MAX_BYTES},
+    place,
     record::{Kind, Record},
 };
 
@@ -80,7 +82,23 @@ pub fn scan(dir: &Path) -> Result<Listing, SpoolError> {
 
 pub(crate) fn scan_on(files: &Files, dir: &Path) -> Result<Listing, SpoolError> {
     let mut listing = Listing::default();
-    for name in names(files, dir)? {
+    read_all(files, dir, names(files, dir)?, &mut listing);
+    let older = match place::older(files, dir) {
+        Ok(Some(older)) => names(files, &older).map(|names| read_all(files, &older, names, &mut listing)),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = older {
+        listing.unreadable.push(Problem { path: dir.to_owned(), why: error.to_string() });
+    }
+    for entries in [&mut listing.asks, &mut listing.marks] {
+        entries.sort_by(|a, b| (a.record.at, &a.record.id).cmp(&(b.record.at, &b.record.id)));
+    }
+    Ok(listing)
+}
+
+fn read_all(files: &Files, dir: &Path, names: Vec<Name>, listing: &mut Listing) {
+    for name in names {
         let path = dir.join(name.text());
         match name {
             Name::Record(name) => match open(files, &path, &name, Access::Look) {
@@ -103,32 +121,68 @@ pub(crate) fn scan_on(files: &Files, dir: &Path) -> Result<Listing, SpoolError> 
             Name::Temporary(_) => {}
         }
     }
-    for entries in [&mut listing.asks, &mut listing.marks] {
-        entries.sort_by(|a, b| (a.record.at, &a.record.id).cmp(&(b.record.at, &b.record.id)));
+}
+
+/// What came of dropping several records.
+#[derive(Debug, Default)]
+pub struct Drops {
+    /// Those that were dropped, as they were.
+    pub dropped: Vec<Entry>,
+    /// Why not the others, if there are any.
+    pub failed: Option<SpoolError>,
+}
+
+/// Removes records by hand, whoever holds them. Where one of the ids is no record's, nothing is removed. The directories are
+/// fsynced.
+pub fn drop_records(dir: &Path, ids: &[String]) -> Result<Drops, SpoolError> {
+    drop_records_on(&Files::Real, dir, ids)
+}
+
+pub(crate) fn drop_records_on(files: &Files, dir: &Path, ids: &[String]) -> Result<Drops, SpoolError> {
+    let mut drops = Drops::default();
+    let mut left: BTreeSet<&String> = ids.iter().collect();
+    let mut listing = scan_on(files, dir)?;
+    let unknown = |id: &&&String, listing: &Listing| listing.find(id).is_none();
+    let is_unknown: Vec<String> =
+        left.iter().filter(|id| unknown(id, &listing)).map(|id| (*id).clone()).collect();
+    if !is_unknown.is_empty() {
+        return Err(SpoolError::UnknownId { ids: is_unknown, dir: dir.to_owned() });
     }
-    Ok(listing)
-}
-
-/// Removes one record by hand, whoever holds it, and tells what it was. The directory is fsynced.
-pub fn drop_record(dir: &Path, id: &str) -> Result<Entry, SpoolError> {
-    drop_record_on(&Files::Real, dir, id)
-}
-
-pub(crate) fn drop_record_on(files: &Files, dir: &Path, id: &str) -> Result<Entry, SpoolError> {
     // Its agent may rename an ask to its mark between the look and the removal: then look again.
     for _ in 0..3 {
-        let listing = scan_on(files, dir)?;
-        let Some(entry) = listing.find(id) else { break };
-        match files.remove(&entry.path) {
-            Ok(()) => {
-                files.sync_directory(dir).map_err(SpoolError::at("fsync the directory", dir))?;
-                return Ok(entry.clone());
+        let mut changed = BTreeSet::new();
+        for entry in left.iter().filter_map(|id| listing.find(id)) {
+            match files.remove(&entry.path) {
+                Ok(()) => {
+                    changed.extend(entry.path.parent().map(Path::to_owned));
+                    drops.dropped.push(entry.clone());
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => drops.failed = Some(SpoolError::at("remove it", &entry.path)(error)),
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(SpoolError::at("remove it", &entry.path)(error)),
         }
+        for dir in &changed {
+            if let Err(error) = files.sync_directory(dir) {
+                drops.failed = Some(SpoolError::at("fsync the directory", dir)(error));
+            }
+        }
+        left.retain(|id| !drops.dropped.iter().any(|entry| entry.record.id.0 == **id));
+        if left.is_empty() || drops.failed.is_some() {
+            return Ok(drops);
+        }
+        listing = scan_on(files, dir)?;
     }
-    Err(SpoolError::UnknownId { id: id.to_owned(), dir: dir.to_owned() })
+    // Settled in this very moment.
+    drops.failed =
+        Some(SpoolError::UnknownId { ids: left.into_iter().cloned().collect(), dir: dir.to_owned() });
+    Ok(drops)
+}
+
+/// [`drop_records`] of one.
+#[cfg(test)]
+pub(crate) fn drop_record(dir: &Path, id: &str) -> Result<Entry, SpoolError> {
+    let mut drops = drop_records(dir, &[id.to_owned()])?;
+    drops.failed.map_or_else(|| Ok(drops.dropped.remove(0)), Err)
 }
 
 pub(super) fn newer(path: PathBuf, version: u64) -> Problem {
@@ -203,11 +257,30 @@ pub(super) enum Opened {
 
 /// Opens, locks and reads one record's file.
 pub(super) fn open(files: &Files, path: &Path, name: &FileName, access: Access) -> Opened {
+    // Another file may get its name between the opening and the lock: a copy. Whoever does that all the time waits.
+    for _ in 0..3 {
+        if let Some(opened) = open_once(files, path, name, access) {
+            return opened;
+        }
+    }
+    Opened::Locked
+}
+
+fn open_once(files: &Files, path: &Path, name: &FileName, access: Access) -> Option<Opened> {
+    let file = match open_and_lock(files, path, access) {
+        Ok((file, locked)) => (file, locked),
+        Err(opened) => return Some(opened),
+    };
+    read(files, path, name, file.0, file.1, access)
+}
+
+/// The file, and whether somebody else has it locked.
+fn open_and_lock(files: &Files, path: &Path, access: Access) -> Result<(File, bool), Opened> {
     let file = match open_nonblocking(files, path, access) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Opened::Gone,
-        Err(error) if is_no_file(&error) => return Opened::Damaged(None, Damage::NoFile),
-        Err(error) => return Opened::Unreadable(SpoolError::at("open it", path)(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Opened::Gone),
+        Err(error) if is_no_file(&error) => return Err(Opened::Damaged(None, Damage::NoFile)),
+        Err(error) => return Err(Opened::Unreadable(SpoolError::at("open it", path)(error))),
     };
     let mut locked = false;
     match access {
@@ -218,16 +291,16 @@ pub(super) fn open(files: &Files, path: &Path, name: &FileName, access: Access) 
         }
         Access::Take => match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Opened::Locked,
+            Err(TryLockError::WouldBlock) => return Err(Opened::Locked),
             Err(TryLockError::Error(source)) => {
-                return Opened::Unreadable(SpoolError::NoLocks { path: path.to_owned(), source });
+                return Err(Opened::Unreadable(SpoolError::NoLocks { path: path.to_owned(), source }));
             }
         },
     }
-    read(files, path, name, file, locked, access)
+    Ok((file, locked))
 }
 
-/// Reads an opened file of a record.
+/// Reads an opened file of a record. `None`: another file has its name now.
 pub(super) fn read(
     files: &Files,
     path: &Path,
@@ -235,29 +308,28 @@ pub(super) fn read(
     mut file: File,
     locked: bool,
     access: Access,
-) -> Opened {
-    match file.stat() {
-        Ok(stat) if !stat.is_file => return Opened::Damaged(Some(file), Damage::NoFile),
-        Ok(_) => {}
-        Err(error) => return Opened::Unreadable(SpoolError::at("look at it", path)(error)),
-    }
+) -> Option<Opened> {
     // Between the opening and the lock its owner may have settled it.
     if access == Access::Take {
-        match is_still_at(files, &file, path) {
-            Ok(true) => {}
-            Ok(false) => return Opened::Gone,
-            Err(error) => return Opened::Unreadable(SpoolError::at("look at it", path)(error)),
+        match look(files, &file, path) {
+            Ok(There::This) => {}
+            Ok(There::Another) => return None,
+            Ok(There::Nothing) => return Some(Opened::Gone),
+            Err(error) => return Some(Opened::Unreadable(SpoolError::at("look at it", path)(error))),
         }
     }
-    let bytes = match file.read(MAX_BYTES + 1) {
-        Ok(bytes) => bytes,
-        Err(error) => return Opened::Unreadable(SpoolError::at("read it", path)(error)),
-    };
-    match format::decode(name, &bytes) {
-        Ok(Content::Record(record)) => Opened::Whole { file, record, locked },
-        Ok(Content::Newer(version)) => Opened::Newer(version),
-        Err(damage) => Opened::Damaged(Some(file), damage),
-    }
+    Some(match file.stat() {
+        Ok(stat) if !stat.is_file => Opened::Damaged(Some(file), Damage::NoFile),
+        Err(error) => Opened::Unreadable(SpoolError::at("look at it", path)(error)),
+        Ok(_) => match file.read(MAX_BYTES + 1) {
+            Err(error) => Opened::Unreadable(SpoolError::at("read it", path)(error)),
+            Ok(bytes) => match format::decode(name, &bytes) {
+                Ok(Content::Record(record)) => Opened::Whole { file, record, locked },
+                Ok(Content::Newer(version)) => Opened::Newer(version),
+                Err(damage) => Opened::Damaged(Some(file), damage),
+            },
+        },
+    })
 }
 
 /// Opens without following a link and without waiting for a pipe's other end.
@@ -279,19 +351,34 @@ fn is_no_file(error: &io::Error) -> bool {
     [Errno::LOOP, Errno::ISDIR, Errno::NXIO, Errno::NODEV].into_iter().any(of_kind)
 }
 
-/// Whether `path` still names this very file; not, where that can't be found out.
-pub(super) fn is_at(files: &Files, file: &File, path: &Path) -> bool {
-    is_still_at(files, file, path).unwrap_or(false)
+/// What has a file's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum There {
+    /// This very file.
+    This,
+    /// Another file: a copy of it, or one that was written anew. Where the open file is gone (ESTALE) and its name is there, the
+    /// name is another file's, too.
+    Another,
+    /// Nothing: the name is missing.
+    Nothing,
 }
 
-/// Whether `path` still names this very file. Fails where the disk does.
-pub(super) fn is_still_at(files: &Files, file: &File, path: &Path) -> io::Result<bool> {
-    // On a network file system an open file can be gone.
-    let is_gone = |error: &io::Error| {
-        error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::STALE.raw_os_error())
+/// What `path` names, compared with an open file. Fails where the disk can't tell.
+pub(super) fn look(files: &Files, file: &File, path: &Path) -> io::Result<There> {
+    let named = match files.link_stat(path) {
+        Ok(stat) => stat.id,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(There::Nothing),
+        Err(error) => return Err(error),
     };
-    match files.link_stat(path).and_then(|there| Ok(there.id == file.stat()?.id)) {
-        Err(error) if is_gone(&error) => Ok(false),
-        other => other,
+    match file.stat() {
+        Ok(stat) if stat.id == named => Ok(There::This),
+        Ok(_) => Ok(There::Another),
+        Err(error) if error.raw_os_error() == Some(Errno::STALE.raw_os_error()) => Ok(There::Another),
+        Err(error) => Err(error),
     }
+}
+
+/// Whether `path` still names this very file; not, where that can't be found out.
+pub(super) fn is_at(files: &Files, file: &File, path: &Path) -> bool {
+    look(files, file, path).is_ok_and(|there| there == There::This)
 }

@@ -1,19 +1,19 @@
-//! Writing, settling and forgetting records.
+//! A spool, and the records of it that this process holds.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs::TryLockError,
     io,
     path::{Path, PathBuf},
 };
 
 use super::{
     error::SpoolError,
-    files::{File, Files, How},
-    format::{self, FileName},
-    place::{make_directory, open_lock, share_with_group},
+    files::{File, Files},
+    format::FileName,
+    place::{self, Lock, make_directory},
     record::{Kind, Record, RecordId, What},
     scan::{self, Access, Listing, Name, Opened},
+    whose::{Holder, Whose},
 };
 use crate::key::SchedulerKey;
 
@@ -47,7 +47,7 @@ pub enum Marks {
 }
 
 impl Marks {
-    fn include(self, what: &What) -> bool {
+    pub(super) fn include(self, what: &What) -> bool {
         match self {
             Marks::All => true,
             Marks::SignOff => matches!(what, What::SignOff { .. }),
@@ -56,7 +56,7 @@ impl Marks {
         }
     }
 
-    fn of(what: &What) -> Self {
+    pub(super) fn of(what: &What) -> Self {
         match what {
             What::SignOff { .. } => Marks::SignOff,
             What::Seen => Marks::Seen,
@@ -73,6 +73,8 @@ const READ_TO_COUNT: usize = 256;
 pub struct Count {
     /// Asks that can be read.
     pub asks: u64,
+    /// Those of them that are for another manager, as far as they were read.
+    pub for_another: u64,
     /// Marks that can be read.
     pub marks: u64,
     /// Damaged files that were set aside.
@@ -81,48 +83,47 @@ pub struct Count {
     pub newer: u64,
 }
 
-/// What settling did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settled {
-    /// The asks that are marks now.
-    pub marked: Vec<RecordId>,
-    /// The asks that were gone already: somebody dropped them by hand.
-    pub vanished: Vec<RecordId>,
+/// In which of a spool's directories a record lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// Its own.
+    Own,
+    /// That of the spool it lies in.
+    Older,
 }
 
 /// A record that this process holds: its file is open, and locked where the file system has locks.
 pub(super) struct Held {
     pub(super) file: File,
+    pub(super) place: Place,
     pub(super) kind: Kind,
     pub(super) record: Record,
     /// Grows with each record taken or written: which of two asks is newer.
     pub(super) order: u64,
 }
 
-impl Held {
-    pub(super) fn path(&self, dir: &Path) -> PathBuf {
-        dir.join(FileName::of(self.kind, &self.record).to_string())
-    }
-}
-
 /// A spool's directory, and the records of it that this process holds. Synchronous: it belongs on a thread of its own.
 pub struct Spool {
     pub(super) files: Files,
     pub(super) dir: PathBuf,
+    /// The spool that this one lies in.
+    pub(super) older: Option<PathBuf>,
     pub(super) limits: Limits,
+    pub(super) holder: Holder,
     pub(super) held: HashMap<RecordId, Held>,
     pub(super) last_order: u64,
-    /// `spool.lock`, and whether this process has it locked.
-    pub(super) lock: File,
-    pub(super) leads: bool,
+    /// `spool.lock`.
+    pub(super) house: Lock,
+    /// Of this process's Dragonfly; none before it is needed.
+    pub(super) lead: Option<Lock>,
     /// The last ask of another key that was taken.
-    pub(super) last_adopted: Option<FileName>,
-    /// A directory fsync failed and is to be made good.
-    pub(super) owed: bool,
+    pub(super) last_adopted: Option<(FileName, Place)>,
+    /// The directories whose fsync failed and is to be made good.
+    pub(super) owed: BTreeSet<Place>,
     /// Settled asks that the disk did not let go of, and whether they are to be marks.
-    refused: BTreeMap<RecordId, bool>,
+    pub(super) refused: BTreeMap<RecordId, bool>,
     /// Marks that the disk did not take.
-    unwritten: BTreeMap<(SchedulerKey, Marks), Record>,
+    pub(super) unwritten: BTreeMap<(SchedulerKey, Marks), Record>,
 }
 
 impl std::fmt::Debug for Spool {
@@ -141,21 +142,33 @@ impl Spool {
         Self::open_on(Files::Real, dir.into(), limits)
     }
 
+    /// As [`Spool::open`], where its directory is there; it is not made.
+    pub fn open_existing(dir: impl Into<PathBuf>, limits: Limits) -> Result<Self, SpoolError> {
+        let dir = dir.into();
+        match Files::Real.stat(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SpoolError::Missing { dir }),
+            // What else is wrong with it is said by what follows.
+            _ => Self::open(dir, limits),
+        }
+    }
+
     /// As [`Spool::open`], on any file system.
     pub(crate) fn open_on(files: Files, dir: PathBuf, limits: Limits) -> Result<Self, SpoolError> {
         make_directory(&files, &dir)?;
         files.may_write_in(&dir).map_err(SpoolError::at("write in the directory", &dir))?;
-        let lock = open_lock(&files, &dir)?;
+        let house = Lock::open(&files, &dir, place::LOCK)?;
         let spool = Self {
+            older: None,
             files,
             dir,
             limits,
+            holder: Holder::default(),
             held: HashMap::new(),
             last_order: 0,
-            lock,
-            leads: false,
+            house,
+            lead: None,
             last_adopted: None,
-            owed: false,
+            owed: BTreeSet::new(),
             refused: BTreeMap::new(),
             unwritten: BTreeMap::new(),
         };
@@ -163,9 +176,36 @@ impl Spool {
         Ok(spool)
     }
 
+    /// The same, on this one's behalf.
+    #[must_use]
+    pub fn held_by(mut self, holder: Holder) -> Self {
+        self.hold_for(holder);
+        self
+    }
+
+    /// On this one's behalf from now on: what is written names its manager, and what is for that manager is taken.
+    pub fn hold_for(&mut self, holder: Holder) {
+        if holder.managers != self.holder.managers {
+            // It is another Dragonfly's to take.
+            self.lead = None;
+        }
+        self.holder = holder;
+    }
+
     /// The spool's directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    pub(super) fn dir_of(&self, place: Place) -> &Path {
+        match (place, &self.older) {
+            (Place::Older, Some(older)) => older,
+            _ => &self.dir,
+        }
+    }
+
+    pub(super) fn path_of(&self, held: &Held) -> PathBuf {
+        self.dir_of(held.place).join(FileName::of(held.kind, &held.record).to_string())
     }
 
     /// What is in the spool, other processes' records included. Changes nothing.
@@ -177,7 +217,15 @@ impl Spool {
     /// past [`READ_TO_COUNT`] a record's name tells what it is.
     pub fn count(&self) -> Result<Count, SpoolError> {
         let (mut count, mut read) = (Count::default(), 0);
-        for name in scan::names(&self.files, &self.dir)? {
+        self.count_in(&self.dir, &mut count, &mut read)?;
+        if let Some(older) = &self.older {
+            self.count_in(older, &mut count, &mut read)?;
+        }
+        Ok(count)
+    }
+
+    fn count_in(&self, dir: &Path, count: &mut Count, read: &mut usize) -> Result<(), SpoolError> {
+        for name in scan::names(&self.files, dir)? {
             let name = match name {
                 Name::Record(name) => name,
                 Name::Corrupt(_) => {
@@ -186,10 +234,14 @@ impl Spool {
                 }
                 Name::Misnamed(_) | Name::Temporary(_) => continue,
             };
-            let whole = self.held.contains_key(&name.id) || read == READ_TO_COUNT || {
-                read += 1;
-                match scan::open(&self.files, &self.dir.join(name.to_string()), &name, Access::Look) {
-                    Opened::Whole { .. } => true,
+            let whole = self.held.contains_key(&name.id) || *read == READ_TO_COUNT || {
+                *read += 1;
+                match scan::open(&self.files, &dir.join(name.to_string()), &name, Access::Look) {
+                    Opened::Whole { record, .. } => {
+                        let for_another = self.holder.whose(&record) == Whose::Anothers;
+                        count.for_another += u64::from(for_another && name.kind == Kind::Ask);
+                        true
+                    }
                     Opened::Newer(_) => {
                         count.newer += 1;
                         false
@@ -202,129 +254,7 @@ impl Spool {
                 Kind::Mark => count.marks += u64::from(whole),
             }
         }
-        Ok(count)
-    }
-
-    /// Writes an ask durably and keeps it locked. An ask that is there already is not written again, so that a write may be
-    /// repeated after any error.
-    pub fn write_ask(&mut self, record: &Record) -> Result<(), SpoolError> {
-        if !matches!(record.what, What::SignOff { .. }) {
-            let why = "only a sign-off can be asked".to_owned();
-            return Err(SpoolError::BadRecord { id: record.id.to_string(), why });
-        }
-        if let Some(address) = format::elsewhere(record) {
-            let why = format!("{address} is not an address of {}", record.key);
-            return Err(SpoolError::BadRecord { id: record.id.to_string(), why });
-        }
-        self.write(Kind::Ask, record)
-    }
-
-    /// Writes a mark durably and keeps it locked, in place of the held marks of the same key and kind. One that the disk refuses
-    /// is owed: [`Spool::make_good`].
-    pub fn write_mark(&mut self, record: &Record) -> Result<(), SpoolError> {
-        let which = (record.key.clone(), Marks::of(&record.what));
-        self.unwritten.remove(&which);
-        if let Err(error) = self.write(Kind::Mark, record) {
-            self.unwritten.insert(which, record.clone());
-            return Err(error);
-        }
-        // Should an older one come back after a power loss, it says nothing that was not true: no fsync for that.
-        self.unlink_marks(&record.key, Marks::of(&record.what), Some(&record.id)).map(drop)
-    }
-
-    /// These asks are settled. With `keep_as_mark` the newest held one of each key becomes its mark, in place of older marks of
-    /// sign-offs; the others are removed. Ids that aren't held asks are passed over, so that this may be repeated after any error.
-    /// What the disk refuses is owed: [`Spool::make_good`]. One directory fsync.
-    pub fn settle(&mut self, asks: &[RecordId], keep_as_mark: bool) -> Result<Settled, SpoolError> {
-        let mut newest_last: BTreeMap<SchedulerKey, BTreeMap<u64, RecordId>> = BTreeMap::new();
-        for id in asks {
-            self.refused.remove(id);
-            if let Some(held) = self.held.get(id).filter(|held| held.kind == Kind::Ask) {
-                newest_last.entry(held.record.key.clone()).or_default().insert(held.order, id.clone());
-            }
-        }
-        let mut settled = Settled::default();
-        let mut failed = None;
-        let mut changed = false;
-        for (key, ids) in newest_last {
-            let mut ids: Vec<RecordId> = ids.into_values().collect();
-            let mut mark = None;
-            if keep_as_mark {
-                // First the mark, then the removals: whatever a crash leaves says that the sign-off was asked or made.
-                match self.mark_newest(&mut ids, &mut settled) {
-                    Ok(marked) => mark = marked,
-                    Err(error) => {
-                        self.refused.extend(ids.into_iter().map(|id| (id, true)));
-                        failed.get_or_insert(error);
-                        continue;
-                    }
-                }
-                changed |= mark.is_some();
-            }
-            for id in ids {
-                match self.unlink(&id) {
-                    Ok(true) => changed = true,
-                    Ok(false) => settled.vanished.push(id),
-                    Err(error) => {
-                        self.refused.insert(id, false);
-                        failed.get_or_insert(error);
-                    }
-                }
-            }
-            if let Some(mark) = mark {
-                match self.unlink_marks(&key, Marks::SignOff, Some(&mark)) {
-                    Ok(some) => changed |= some,
-                    Err(error) => {
-                        failed.get_or_insert(error);
-                    }
-                }
-            }
-        }
-        self.sync_if(changed)?;
-        failed.map_or(Ok(settled), Err)
-    }
-
-    /// Whether the disk refused something that is to be made good.
-    pub fn owes(&self) -> bool {
-        self.owed || !self.refused.is_empty() || !self.unwritten.is_empty()
-    }
-
-    /// Tries again what the disk refused: an ask that is settled and stays would be replayed, and be shown as pending; without its
-    /// mark nobody would know what this process did.
-    pub fn make_good(&mut self) -> Result<(), SpoolError> {
-        let of_kind = |mark| self.refused.iter().filter(move |(_, as_mark)| **as_mark == mark);
-        let [marks, gone] =
-            [true, false].map(|mark| of_kind(mark).map(|(id, _)| id.clone()).collect::<Vec<_>>());
-        let marked = self.settle(&marks, true);
-        let settled = self.settle(&gone, false).and(marked).map(drop);
-        let unwritten: Vec<Record> = self.unwritten.values().cloned().collect();
-        unwritten.iter().map(|mark| self.write_mark(mark)).fold(settled, Result::and)
-    }
-
-    /// Removes this key's held marks of one kind. One directory fsync, if there were any.
-    pub fn drop_marks(&mut self, key: &SchedulerKey, which: Marks) -> Result<(), SpoolError> {
-        self.unwritten.retain(|(of, kind), _| of != key || !(which == Marks::All || which == *kind));
-        if matches!(which, Marks::SignOff | Marks::All) {
-            // What is owed becomes no mark any more.
-            for (id, as_mark) in &mut self.refused {
-                *as_mark &= self.held.get(id).is_none_or(|held| held.record.key != *key);
-            }
-        }
-        let unlinked = self.unlink_marks(key, which, None);
-        self.sync_if(*unlinked.as_ref().unwrap_or(&true))?;
-        unlinked.map(drop)
-    }
-
-    /// Which of these records, held by this process, are not in the directory any more: somebody dropped them by hand. They stay
-    /// held until they are settled or released.
-    pub fn vanished(&self, ids: &[RecordId]) -> Vec<RecordId> {
-        let gone = |id: &&RecordId| {
-            self.held.get(*id).is_some_and(|held| {
-                // Where the disk can't tell, nobody dropped it.
-                matches!(scan::is_still_at(&self.files, &held.file, &held.path(&self.dir)), Ok(false))
-            })
-        };
-        ids.iter().filter(gone).cloned().collect()
+        Ok(())
     }
 
     /// Lets go of these records: their files stay, and whoever adopts next may have them.
@@ -349,151 +279,13 @@ impl Spool {
         self.held.values().map(|held| (held.kind, &held.record))
     }
 
-    pub(super) fn hold(&mut self, file: File, kind: Kind, record: Record) {
+    pub(super) fn hold(&mut self, file: File, place: Place, kind: Kind, record: Record) {
         self.last_order += 1;
-        self.held.insert(record.id.clone(), Held { file, kind, record, order: self.last_order });
+        let held = Held { file, place, kind, record, order: self.last_order };
+        self.held.insert(held.record.id.clone(), held);
     }
 
-    fn write(&mut self, kind: Kind, record: &Record) -> Result<(), SpoolError> {
-        if !format::is_id(&record.id.0) {
-            return Err(SpoolError::BadId { id: record.id.0.clone() });
-        }
-        if let Some(held) = self.held.get(&record.id)
-            && scan::is_at(&self.files, &held.file, &held.path(&self.dir))
-        {
-            return self.sync_if(false);
-        }
-        let bytes = format::encode(record)?;
-        make_directory(&self.files, &self.dir)?;
-        let count = self.number()?;
-        if count >= self.limits.records {
-            return Err(SpoolError::Full { dir: self.dir.clone(), count, bound: self.limits.records });
-        }
-        let name = FileName::of(kind, record);
-        let (temporary, mut file) = self.create(&name)?;
-        let path = self.dir.join(name.to_string());
-        if let Err(error) = self.fill(&temporary, &path, &mut file, &bytes) {
-            // After an error nothing of this file can be trusted: the next try makes a new one from memory.
-            let _ = self.files.remove(&temporary);
-            let _ = self.files.remove(&path);
-            return Err(error);
-        }
-        self.hold(file, kind, record.clone());
-        Ok(())
-    }
-
-    fn fill(
-        &mut self,
-        temporary: &Path,
-        path: &Path,
-        file: &mut File,
-        bytes: &[u8],
-    ) -> Result<(), SpoolError> {
-        file.write_all(bytes).map_err(SpoolError::at("write it", temporary))?;
-        file.sync().map_err(SpoolError::at("fsync it", temporary))?;
-        self.files.rename(temporary, path).map_err(SpoolError::at("rename it into place", path))?;
-        self.files.sync_directory(&self.dir).map_err(SpoolError::at("fsync the directory", &self.dir))?;
-        self.owed = false;
-        Ok(())
-    }
-
-    /// A new empty file, locked before it has a record's name.
-    fn create(&self, name: &FileName) -> Result<(PathBuf, File), SpoolError> {
-        let mut last = None;
-        for _ in 0..3 {
-            let path = self.dir.join(name.temporary());
-            let file = match self.files.open(&path, How::New) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(SpoolError::at("create it", &path)(error)),
-            };
-            share_with_group(&self.files, &self.dir, &path);
-            match file.try_lock() {
-                // Someone who removes leftovers may have been here between the two: then its name is gone.
-                Ok(()) if scan::is_at(&self.files, &file, &path) => return Ok((path, file)),
-                Ok(()) | Err(TryLockError::WouldBlock) => {
-                    let _ = self.files.remove(&path);
-                    last = Some(io::Error::from(io::ErrorKind::WouldBlock));
-                }
-                // Without locks nobody adopts, and an ask is still better written than not.
-                Err(TryLockError::Error(_)) => return Ok((path, file)),
-            }
-        }
-        let error = last.unwrap_or_else(|| io::ErrorKind::AlreadyExists.into());
-        Err(SpoolError::at("create a temporary file in the directory", &self.dir)(error))
-    }
-
-    /// Renames the newest ask that is still there to its mark, and takes it off `ids`. Answers which that was.
-    fn mark_newest(
-        &mut self,
-        ids: &mut Vec<RecordId>,
-        settled: &mut Settled,
-    ) -> Result<Option<RecordId>, SpoolError> {
-        while let Some(id) = ids.pop() {
-            let Some(held) = self.held.get_mut(&id) else { continue };
-            let ask = held.path(&self.dir);
-            let mark = self.dir.join(FileName::of(Kind::Mark, &held.record).to_string());
-            match self.files.rename(&ask, &mark) {
-                Ok(()) => {
-                    held.kind = Kind::Mark;
-                    settled.marked.push(id.clone());
-                    return Ok(Some(id));
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.held.remove(&id);
-                    settled.vanished.push(id);
-                }
-                Err(error) => {
-                    ids.push(id);
-                    return Err(SpoolError::at("rename it to its mark", &ask)(error));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Removes a held record's file and lets go of it. Answers whether it was still there.
-    fn unlink(&mut self, id: &RecordId) -> Result<bool, SpoolError> {
-        let Some(held) = self.held.get(id) else { return Ok(false) };
-        let path = held.path(&self.dir);
-        let there = match self.files.remove(&path) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(SpoolError::at("remove it", &path)(error)),
-        };
-        self.held.remove(id);
-        Ok(there)
-    }
-
-    fn unlink_marks(
-        &mut self,
-        key: &SchedulerKey,
-        which: Marks,
-        except: Option<&RecordId>,
-    ) -> Result<bool, SpoolError> {
-        let of_key = |held: &&Held| {
-            held.kind == Kind::Mark && held.record.key == *key && which.include(&held.record.what)
-        };
-        let ids: BTreeSet<RecordId> =
-            self.held.values().filter(of_key).map(|held| held.record.id.clone()).collect();
-        let mut changed = false;
-        for id in ids.iter().filter(|id| Some(*id) != except) {
-            changed |= self.unlink(id)?;
-        }
-        Ok(changed)
-    }
-
-    pub(super) fn sync_if(&mut self, changed: bool) -> Result<(), SpoolError> {
-        if !changed && !self.owed {
-            return Ok(());
-        }
-        self.owed = true;
-        self.files.sync_directory(&self.dir).map_err(SpoolError::at("fsync the directory", &self.dir))?;
-        self.owed = false;
-        Ok(())
-    }
-
-    fn number(&self) -> Result<usize, SpoolError> {
+    pub(super) fn number(&self) -> Result<usize, SpoolError> {
         let names = scan::names(&self.files, &self.dir)?;
         Ok(names.iter().filter(|name| matches!(name, Name::Record(_))).count())
     }

@@ -15,8 +15,10 @@ use crate::key::SchedulerKey;
 
 mod damage;
 mod faults;
+mod kept;
 mod model;
 mod sharing;
+mod whose;
 
 fn key(n: u64) -> SchedulerKey {
     let ip = format!("10.0.{}.{}", n / 256, n % 256);
@@ -34,8 +36,10 @@ fn record(key: SchedulerKey, id: u64, what: What) -> Record {
         key,
         what,
         listed: true,
+        row_updated: None,
         at: 1_700_000_000_000 + id,
         pod: Some("dragonfly-scheduler-0".to_owned()),
+        managers: Default::default(),
     }
 }
 
@@ -62,7 +66,7 @@ fn ids(records: &[(Kind, Record)]) -> Vec<(Kind, u64)> {
 fn files(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.retain(|name| name != "spool.lock");
+    names.retain(|name| !name.ends_with(".lock"));
     names.sort();
     names
 }
@@ -325,16 +329,21 @@ fn a_missing_directory_is_made_and_a_file_in_its_place_is_named() {
 }
 
 #[test]
-fn a_directory_removed_under_the_spool_is_made_again() {
+fn g1_a_directory_removed_under_the_spool_is_made_again_with_all_that_is_held() {
     let dir = dir();
     let at = dir.path().join("spool");
     let mut spool = Spool::open(&at, Limits::default()).unwrap();
     spool.write_ask(&ask(1, 1)).unwrap();
+    spool.write_mark(&seen(1, 3)).unwrap();
     fs::remove_dir_all(&at).unwrap();
-    assert_eq!(spool.vanished(&[ask(1, 1).id]), [ask(1, 1).id]);
+    assert_eq!(spool.vanished(&[ask(1, 1).id]), [], "nobody dropped it");
     spool.write_ask(&ask(1, 2)).unwrap();
     assert!(spool.adopt_foreign(None).unwrap().is_some());
-    assert_eq!(scan(&at).unwrap().asks.len(), 1);
+    let listing = scan(&at).unwrap();
+    assert_eq!((listing.asks.len(), listing.marks.len()), (2, 1));
+    // With all of it there again a missing name is a drop.
+    fs::remove_file(at.join(FileName::of(Kind::Ask, &ask(1, 1)).to_string())).unwrap();
+    assert_eq!(spool.vanished(&[ask(1, 1).id, ask(1, 2).id]), [ask(1, 1).id]);
 }
 
 #[test]

@@ -207,6 +207,17 @@ async fn a_hook_hears_in_time_that_the_disk_hangs_and_once_it_wakes_the_ask_is_w
     assert!(out.starts_with("queued in memory only, the spool refused"), "{out}");
     let errors = metric(&listen, "signoff_spool_errors_total ").await;
     assert!(errors.is_some_and(|errors| errors >= 1.0), "{errors:?}");
+    // What is in the spool is not known: neither nothing nor well.
+    eventually("the hanging disk in the status", async || {
+        let (_, out, _) = run(world.command(&["status", "-o", "json"])).await;
+        let status: serde_json::Value = serde_json::from_str(&out).unwrap_or_default();
+        assert!(status["spool"]["asks"].is_null() && status["spool"]["marks"].is_null(), "{out}");
+        (status["degraded"][0]["reason"] == "spool").then_some(())
+    })
+    .await;
+    let (_, out, _) = run(world.command(&["status"])).await;
+    assert!(out.contains("unknown: the disk has not answered for"), "{out}");
+    assert_eq!(metric(&listen, "signoff_degraded{reason=\"spool\"} ").await, Some(1.0));
     drop(hangs);
     eventually("the ask on disk", async || (world.asks().len() == 1).then_some(())).await;
     let (code, out, err) = run({

@@ -183,6 +183,9 @@ async fn all_there_is(world: &World, listen: SocketAddr) -> BTreeMap<&'static st
     if let Some(row) = &mut status.row {
         row.at = 0;
     }
+    if let Some(known) = &mut status.row_known {
+        known.at = 0;
+    }
     BTreeMap::from([
         ("status", format!("{status:?}")),
         ("row", format!("{:?}", world.state())),

@@ -212,14 +212,18 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts it; all it prints is kept.
-    pub(crate) fn start(mut command: Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_saying_to(command, Stdio::piped(), Stdio::piped())
+    }
+
+    /// Starts it with this stdout and stderr; what it prints to those that are piped is kept.
+    pub(crate) fn start_saying_to(mut command: Command, stdout: Stdio, stderr: Stdio) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let mut readers = Vec::new();
-        let streams: [Box<dyn std::io::Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
-        for stream in streams {
+        let stdout = child.stdout.take().map(|stream| Box::new(stream) as Box<dyn std::io::Read + Send>);
+        let stderr = child.stderr.take().map(|stream| Box::new(stream) as Box<dyn std::io::Read + Send>);
+        for stream in stdout.into_iter().chain(stderr) {
             let log = Arc::clone(&log);
             readers.push(std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -274,14 +278,20 @@ impl Process {
         self.signal(rustix::process::Signal::TERM);
     }
 
+    /// SIGTERM, which it has heard before anything else happens.
+    pub(crate) async fn hears_term(&self) {
+        self.term();
+        self.says("Asked to stop.").await;
+    }
+
     /// SIGKILL, and waits for its end.
     pub(crate) async fn kill(mut self) -> String {
         self.child.kill().unwrap();
-        self.end().await;
+        self.wait().await;
         self.log()
     }
 
-    async fn end(&mut self) -> ExitStatus {
+    async fn wait(&mut self) -> ExitStatus {
         let began = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -298,7 +308,12 @@ impl Process {
 
     /// Waits for its end: the exit code, and all it printed.
     pub(crate) async fn ended(mut self) -> (i32, String) {
-        let status = self.end().await;
+        self.end().await
+    }
+
+    /// The same, of one that is part of something.
+    pub(crate) async fn end(&mut self) -> (i32, String) {
+        let status = self.wait().await;
         (status.code().unwrap_or(-1), self.log())
     }
 }

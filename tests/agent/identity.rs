@@ -31,7 +31,7 @@ async fn a_wrong_key_is_said_and_settles_nothing(rest: bool, name: &str, value: 
     let said = format!("\"manager.listed\":\"{listed}\"");
     assert!(agent.log().contains(&said), "once: {said}: {}", agent.log());
     assert_eq!(metric(address, "signoff_identity_known").await, "0.0");
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     let (code, log) = agent.ended().await;
     assert_eq!(code, 75, "{log}");
@@ -62,7 +62,7 @@ async fn a_row_that_was_seen_and_then_deleted_is_settled_as_absent() {
         .await;
         let id = world.manager.table().find(&world.key).unwrap().unwrap().id;
         assert!(world.manager.table().delete(id, By::Hand).unwrap());
-        agent.term();
+        agent.hears_term().await;
         world.scheduler.vanish().await;
         let (code, log) = agent.ended().await;
         assert_eq!((code, world.state()), (0, None), "{log}");
@@ -85,7 +85,7 @@ async fn a_row_that_others_made_inactive_is_given_back_within_75_seconds_over_re
     let took = began.elapsed();
     println!("given back after {took:?}");
     assert!(took < Duration::from_secs(75), "{took:?}: {}", agent.log());
-    assert!(!agent.log().contains("REST does not answer"), "{}", agent.log());
+    assert!(!agent.log().contains("Rows can't be read over REST"), "{}", agent.log());
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn a_scheduler_yaml_that_appears_only_later_is_read_then() {
     std::fs::rename(world.path("later.yaml"), world.path("scheduler.yaml")).unwrap();
     agent.says("The scheduler serves.").await;
     assert_eq!(metric(address, "signoff_degraded{reason=\"scheduler-config\"}").await, "0");
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.ends_signed_off(&world).await;
 }
@@ -198,7 +198,7 @@ async fn every_line_is_json_and_at_info_no_library_speaks() {
     let agent = Process::watching(command).await;
     world.manager.stop().await;
     agent.says("No manager answers").await;
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.says("An attempt did not succeed.").await;
     world.manager.restart().await.unwrap();

@@ -4,11 +4,15 @@
 
 mod check;
 mod clock;
+mod configuration;
 mod crash;
 mod disk;
 mod ending;
+mod far;
 mod flood;
+mod follow;
 mod front;
+mod hang;
 mod harness;
 mod hook;
 mod identity;
@@ -18,6 +22,7 @@ mod life;
 mod linger;
 mod many;
 mod outage;
+mod queue;
 mod reconcile;
 #[path = "../record/mod.rs"]
 mod record;

@@ -22,7 +22,7 @@ fn ends(world: &World) -> usize {
 /// The row active though its scheduler is gone, as after a manager's crash; and the agent has asked.
 async fn stopped_during_an_outage(world: &mut World, agent: &Process) {
     world.manager.stop().await;
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.stop().await;
     agent.says("Signing off.").await;
     assert_eq!(world.state(), Some(State::Active), "the outage left the row as it was");
@@ -37,7 +37,7 @@ async fn a_manager_down_for_the_whole_grace_leaves_the_ask_and_exit_75_and_the_n
     stopped_during_an_outage(&mut world, &agent).await;
     let (code, log) = agent.ended().await;
     assert_eq!(code, 75, "{log}");
-    assert_eq!(world.asks().len(), 1);
+    assert_eq!(world.asks().len(), 1, "{:?} {log}", world.asks());
     assert_eq!(world.state(), Some(State::Active));
     world.manager.restart().await.unwrap();
     let _next = Process::start(world.agent());
@@ -75,11 +75,45 @@ async fn a_manager_that_flaps_is_told_in_the_end() {
 }
 
 #[tokio::test]
+async fn g4_a_wish_to_come_in_an_hour_that_a_proxy_had_binds_no_grace_beside_a_healthy_manager() {
+    let mut world = World::new().await;
+    let mut command = world.agent();
+    command.arg("--grace=8s");
+    let agent = Process::watching(command).await;
+    let wish = Fault::new(Kind::Proxied).message("maintenance").after(Duration::from_secs(3600));
+    world.manager.faults().add(wish).unwrap();
+    world.scheduler.vanish().await;
+    agent.says("An attempt did not succeed.").await;
+    world.manager.faults().clear();
+    agent.term();
+    agent.ends_signed_off(&world).await;
+}
+
+#[tokio::test]
+async fn a_row_is_signed_off_once_the_manager_is_back_behind_what_answered_for_it() {
+    for fault in [Fault::new(Kind::Proxied), Fault::new(Kind::HangUp).scope(Scope::Grpc)] {
+        let mut world = World::new().await;
+        let mut command = world.agent();
+        command.arg("--grace=5s");
+        let agent = Process::watching(command).await;
+        // A hang-up is for new connections.
+        world.manager.stop().await;
+        world.scheduler.vanish().await;
+        world.manager.faults().add(fault).unwrap();
+        world.manager.restart().await.unwrap();
+        agent.says("An attempt did not succeed.").await;
+        assert_eq!(world.state(), Some(State::Active));
+        world.manager.faults().clear();
+        world.until(State::Inactive).await;
+    }
+}
+
+#[tokio::test]
 async fn a_black_hole_ends_with_the_sign_off() {
     let mut world = World::new().await;
     let agent = Process::watching(world.agent()).await;
     world.manager.faults().add(Fault::new(Kind::BlackHole)).unwrap();
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.says("Signing off.").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -94,7 +128,7 @@ async fn a_manager_that_answers_after_seven_seconds_is_waited_for() {
     let agent = Process::watching(world.agent()).await;
     let stall = Fault::new(Kind::Stall).after(Duration::from_secs(7)).call("keep-alive");
     world.manager.faults().add(stall).unwrap();
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.ends_signed_off(&world).await;
 }
@@ -104,7 +138,7 @@ async fn a_manager_without_its_redis_is_waited_for() {
     let mut world = World::new().await;
     let agent = Process::watching(world.agent()).await;
     world.manager.faults().add(Fault::new(Kind::RedisDown)).unwrap();
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.ends_signed_off(&world).await;
 }
@@ -131,7 +165,7 @@ async fn a_manager_that_dies_between_the_two_moments_is_asked_again() {
     let mut world = World::new().await;
     let agent = Process::watching(world.agent()).await;
     world.manager.faults().add(Fault::new(Kind::DieBetween).call("keep-alive").count(2)).unwrap();
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.ends_signed_off(&world).await;
 }
@@ -164,7 +198,7 @@ async fn each_error_a_manager_can_answer_is_outlived() {
         let mut world = World::new().await;
         let agent = Process::watching(world.agent()).await;
         world.manager.faults().add(fault.scope(Scope::Grpc)).unwrap();
-        agent.term();
+        agent.hears_term().await;
         world.scheduler.vanish().await;
         let (code, log) = agent.ended().await;
         assert_eq!((code, world.state()), (0, Some(State::Inactive)), "{said}: {log}");
@@ -177,7 +211,7 @@ async fn a_manager_that_is_stopping_while_its_streams_live_on_is_left_for_the_ne
     let agent = Process::watching(world.agent()).await;
     world.manager.stop_gracefully().await;
     world.manager.restart().await.unwrap();
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.ends_signed_off(&world).await;
 }
@@ -192,7 +226,7 @@ async fn of_two_managers_one_dead_and_one_slow_the_slow_one_is_told() {
     command.env("SIGNOFF_MANAGER", format!("{},{}", world.manager.grpc_addr(), slow.grpc_addr()));
     let agent = Process::watching(command).await;
     world.manager.stop().await;
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.ends_signed_off(&world).await;
 }
@@ -228,7 +262,7 @@ async fn behind_one_balancer_a_dead_and_a_frozen_manager_do_not_keep_the_third_f
     let agent = Process::watching(command).await;
     dead.stop().await;
     frozen.faults().add(Fault::new(Kind::BlackHole)).unwrap();
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.ends_signed_off(&world).await;
 }

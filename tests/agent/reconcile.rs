@@ -80,6 +80,15 @@ impl Fleet {
         assert!(reached, "{key} never became {state:?}: {:?}", self.manager.table().history());
     }
 
+    /// A scheduler that answers at this address, and of which this fleet's manager hears nothing.
+    pub(crate) async fn stranger(&self, listen: SocketAddr) -> (MockManager, MockScheduler) {
+        let elsewhere = MockManager::start(Config::default()).await.unwrap();
+        let key = named("stranger-0", 1, 200);
+        let config = SchedulerConfig { listen, ..SchedulerConfig::new(key, elsewhere.grpc_addr()) };
+        let scheduler = MockScheduler::start(config).await.unwrap();
+        (elsewhere, scheduler)
+    }
+
     /// These schedulers are gone without a word.
     pub(crate) async fn lose(&mut self, which: &[usize]) {
         for n in which {

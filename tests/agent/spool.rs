@@ -21,14 +21,21 @@ use crate::{
     record,
 };
 
-/// A record's file, as every release reads it.
+/// A record's file, as the releases wrote it that didn't say which manager it is for.
 fn write_record(dir: &Path, version: u64, key: &SchedulerKey, id: u64, port: u16) -> PathBuf {
-    write_record_of(dir, version, key, id, &format!("{}:{port}", key.ip))
+    write_record_of(dir, version, key, id, &format!("{}:{port}", key.ip), &[])
 }
 
-/// One that says where its scheduler was.
-fn write_record_of(dir: &Path, version: u64, key: &SchedulerKey, id: u64, address: &str) -> PathBuf {
-    record::write_ask(dir, version, key, id, address, 1_800_000_000_000).unwrap()
+/// One that says where its scheduler was, and which manager it is for.
+fn write_record_of(
+    dir: &Path,
+    version: u64,
+    key: &SchedulerKey,
+    id: u64,
+    address: &str,
+    managers: &[&str],
+) -> PathBuf {
+    record::write_ask(dir, version, key, id, address, 1_800_000_000_000, managers).unwrap()
 }
 
 /// An active row of another scheduler.
@@ -36,6 +43,15 @@ fn row(world: &World, hostname: &str, port: u16) -> SchedulerKey {
     let key = key(hostname);
     active_row(world.manager.table(), &key, port.into());
     key
+}
+
+/// Another scheduler that lives, and whose row is active.
+async fn scheduler(world: &World, hostname: &str) -> MockScheduler {
+    let config = SchedulerConfig::new(key(hostname), world.manager.grpc_addr());
+    let scheduler = MockScheduler::start(config.every(Duration::from_secs(1))).await.unwrap();
+    let active = Some(State::Active);
+    assert!(world.manager.table().eventually_state(scheduler.key(), active, LONG).await);
+    scheduler
 }
 
 fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -117,24 +133,29 @@ async fn another_pods_sign_off_is_replayed_only_where_nothing_answers_or_the_add
     let world = World::new().await;
     let spool = world.path("spool");
     std::fs::create_dir(&spool).unwrap();
-    // Whoever hangs up lives.
-    let listen = async || {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move { while listener.accept().await.is_ok() {} });
-        port
-    };
-    let (lives_at, reused_at) = (listen().await, listen().await);
-    let lives = row(&world, "lives", lives_at);
+    let living = scheduler(&world, "lives").await;
+    let (lives, lives_at) = (living.key().clone(), living.addr().port());
+    // Its row is made anew: it came after the one whose address it has.
+    let mut heiress = scheduler(&world, "heir").await;
+    let (heir, reused_at) = (heiress.key().clone(), heiress.addr().port());
+    heiress.kill().await;
+    let before = world.manager.table().find(&heir).unwrap().unwrap();
+    assert!(world.manager.table().delete(before.id, By::Hand).unwrap());
     let replaced = row(&world, "replaced", reused_at);
-    let heir = row(&world, "heir", reused_at);
+    heiress.restart().await.unwrap();
+    assert!(world.manager.table().eventually_state(&heir, Some(State::Active), LONG).await);
     let silent = row(&world, "silent", 1);
-    let ask = write_record(&spool, 1, &lives, 1, lives_at);
-    write_record(&spool, 1, &replaced, 2, reused_at);
-    write_record(&spool, 1, &silent, 3, 1);
+    let ours = format!("grpc://{}", world.manager.grpc_addr());
+    let write = |key: &SchedulerKey, id, port| {
+        write_record_of(&spool, 1, key, id, &format!("{}:{port}", key.ip), &[&ours])
+    };
+    let ask = write(&lives, 1, lives_at);
+    write(&replaced, 2, reused_at);
+    write(&silent, 3, 1);
+    let table = world.manager.table();
+    let written = table.history().len();
     let began = Instant::now();
     let agent = Process::start(world.agent());
-    let table = world.manager.table();
     assert!(table.eventually_state(&silent, Some(State::Inactive), LONG).await);
     let took = began.elapsed();
     eprintln!("replayed {took:?} after the agent's start");
@@ -146,9 +167,32 @@ async fn another_pods_sign_off_is_replayed_only_where_nothing_answers_or_the_add
         let ended = |change: &signoff::mock::table::Change| {
             change.host_name == key.hostname.as_str() && change.by == By::StreamEnd
         };
-        assert!(!table.history().iter().any(ended), "{key} lives");
+        assert!(!table.history()[written..].iter().any(ended), "{key} lives");
         assert_eq!(table.state(key).unwrap(), Some(State::Active));
     }
+}
+
+#[tokio::test]
+async fn an_ask_of_an_older_release_is_replayed_where_its_row_is_shown_and_left_where_it_is_not() {
+    let world = World::new().await;
+    let spool = world.path("spool");
+    std::fs::create_dir(&spool).unwrap();
+    let living = scheduler(&world, "lives").await;
+    let (lives, lives_at) = (living.key().clone(), living.addr().port());
+    let (silent, nowhere) = (row(&world, "silent", 1), key("nowhere"));
+    write_record(&spool, 1, &silent, 1, 1);
+    let kept = [write_record(&spool, 1, &lives, 2, lives_at), write_record(&spool, 1, &nowhere, 3, 1)];
+    let twin = write_record(&spool, 1, &silent, 4, 2);
+    let agent = Process::watching(world.agent()).await;
+    assert!(world.manager.table().eventually_state(&silent, Some(State::Inactive), LONG).await);
+    let status = status(&world).await;
+    assert!(kept.iter().all(|ask| ask.exists()) && twin.exists(), "{}", agent.log());
+    assert_eq!(world.manager.table().state(&lives).unwrap(), Some(State::Active));
+    // They are shown as pending, and why nobody works on them.
+    let pending: Vec<&str> =
+        status["pending"].as_array().unwrap().iter().map(|ask| ask["key"].as_str().unwrap()).collect();
+    assert!(pending.contains(&"nowhere/127.0.0.1 in cluster 1"), "{status}");
+    assert!(status.to_string().contains("doesn't say which manager it is for"), "{status}");
 }
 
 #[tokio::test]
@@ -160,7 +204,7 @@ async fn an_ask_that_would_have_another_address_looked_at_is_set_aside_and_its_s
     let lives = row(&world, "lives", listener.local_addr().unwrap().port());
     let silent = row(&world, "silent", 1);
     // Nobody is there.
-    let forged = write_record_of(&spool, 1, &lives, 1, "127.0.0.9:1");
+    let forged = write_record_of(&spool, 1, &lives, 1, "127.0.0.9:1", &[]);
     write_record(&spool, 1, &silent, 2, 1);
     let agent = Process::start(world.agent());
     agent.says("names 127.0.0.9:1 as the place to look first").await;

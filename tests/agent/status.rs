@@ -76,7 +76,7 @@ async fn why_the_manager_is_away_is_shown_until_it_answers_again() {
     eventually("the failure in the table", async || {
         let (_, out, _) = run(world.command(&["status"])).await;
         let line = out.lines().find(|line| line.starts_with("Manager ")).unwrap_or_default();
-        (line.contains("; last call: ") && line.contains("connection refused")).then_some(())
+        (line.contains("; the last call failed: ") && line.contains("connection refused")).then_some(())
     })
     .await;
     assert!(error(&world).await.is_some());

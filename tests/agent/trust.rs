@@ -103,7 +103,7 @@ async fn a_manager_whose_name_does_not_resolve_leaves_the_ask_queued() {
     command.env("SIGNOFF_MANAGER", "manager.invalid:65003").arg("--grace=6s");
     let agent = Process::watching(command).await;
     agent.says("manager.invalid").await;
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     let (code, log) = agent.ended().await;
     assert_eq!(code, 75, "{log}");
@@ -140,7 +140,7 @@ async fn a_name_that_resolves_only_later_gets_the_sign_off_through() {
     command.env("SIGNOFF_MANAGER", format!("manager.invalid:{}", world.manager.grpc_addr().port()));
     let Some(command) = with_hosts(&command, &hosts) else { return };
     let agent = Process::watching(command).await;
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.says("An attempt did not succeed.").await;
     assert_eq!((world.state(), world.asks().len()), (Some(State::Active), 1), "{}", agent.log());
@@ -158,7 +158,7 @@ async fn with_a_wrong_ca_nothing_is_signed_off_until_the_right_one_is_put_in_pla
     let agent = Process::watching(agent_over_tls(&world, &manager)).await;
     agent.says("No manager answers").await;
     assert!(agent.log().contains("TLS: "), "{}", agent.log());
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.says_times("An attempt did not succeed.", 2).await;
     assert_eq!((world.state(), world.asks().len()), (Some(State::Active), 1), "{}", agent.log());
@@ -174,7 +174,7 @@ async fn a_manager_that_asks_for_a_client_certificate_gets_it() {
     authority.issue(for_loopback(), &world.path("client.pem"), &world.path("client-key.pem"));
     let manager = behind_tls(&world, &authority, Some(&authority)).await;
     let agent = Process::watching(agent_over_mtls(&world, &manager)).await;
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.ends_signed_off(&world).await;
 }
@@ -189,7 +189,7 @@ async fn without_the_client_certificate_that_a_manager_asks_for_the_ask_is_kept(
     command.arg("--grace=6s");
     let agent = Process::watching(command).await;
     agent.says("No manager answers").await;
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     let (code, log) = agent.ended().await;
     assert_eq!(code, 75, "{log}");
@@ -212,7 +212,7 @@ async fn a_client_certificate_rotated_while_the_agent_runs_is_used() {
     agent.says("No manager answers").await;
     new.issue(for_loopback(), &world.path("client.pem"), &world.path("client-key.pem"));
     agent.says("The manager answers again.").await;
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.ends_signed_off(&world).await;
 }
@@ -224,10 +224,10 @@ async fn a_wrong_password_is_said_never_shown_and_keeps_nothing_from_being_signe
     let wrong = "s3cr3t-not-right";
     std::fs::write(world.path("password"), wrong).unwrap();
     let agent = Process::watching(command).await;
-    agent.says("REST does not answer; reads go over gRPC").await;
+    agent.says("Rows can't be read over REST").await;
     // Not before the 35 s in which a manager may refuse a right one.
     agent.says("The manager refuses the user name or the password.").await;
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     let log = agent.ends_signed_off(&world).await;
     assert!(!log.contains(wrong), "{log}");
@@ -245,7 +245,7 @@ async fn a_right_password_that_is_refused_for_half_a_minute_is_waited_for() {
     let (status, _) = exchange(world.manager.rest_addr(), None, &request).await.unwrap();
     assert_eq!(status, 200, "somebody else signs in");
     let agent = Process::watching(command).await;
-    agent.says("REST does not answer; reads go over gRPC").await;
+    agent.says("Rows can't be read over REST").await;
     agent.says("REST works again: reads are fresh.").await;
     let log = agent.kill().await;
     assert!(!log.contains("refuses the user name or the password"), "{log}");
@@ -281,7 +281,7 @@ async fn a_million_rows_are_cut_off_and_the_sign_off_goes_on() {
     // An agent is to stay below 16 MiB, of which it usually takes 3; a build for tests takes many times that for its code.
     assert!(peak.saturating_sub(usual) < 12 * 1024, "{usual} to {peak} KiB: {}", agent.log());
     assert!(cfg!(debug_assertions) || peak < 16 * 1024, "{peak} KiB");
-    agent.term();
+    agent.hears_term().await;
     world.scheduler.vanish().await;
     agent.ends_signed_off(&world).await;
 }

@@ -257,3 +257,39 @@ async fn past_its_limit_a_manager_refuses_calls_in_the_limiters_words_and_counts
     let calls = mock.calls();
     assert_eq!((calls.len(), calls.iter().filter(|call| call.refused).count()), (51, refused.len()));
 }
+
+#[tokio::test]
+async fn proxied_answers_in_the_managers_place_for_every_call_and_its_health() {
+    let (mock, key) = ready().await;
+    for (fault, code) in [
+        (Fault::new(Kind::Proxied), Code::Unavailable),
+        (Fault { status: Some(404), ..Fault::new(Kind::Proxied) }, Code::Unimplemented),
+        (Fault::new(Kind::Proxied).message("no healthy upstream"), Code::Unavailable),
+    ] {
+        mock.faults().add(fault.clone()).unwrap();
+        assert!(sign_off(mock.grpc_addr(), &key).await.is_err(), "{fault:?}");
+        let channel = Channel::connect(mock.grpc_addr()).await.unwrap();
+        let origin = format!("http://{}", mock.grpc_addr()).parse().unwrap();
+        let mut health = signoff::proto::health_v1::health_client::HealthClient::with_origin(channel, origin);
+        let health = health.check(signoff::proto::health_v1::HealthCheckRequest::default()).await;
+        assert_eq!(health.unwrap_err().code(), code, "{fault:?}");
+        mock.faults().clear();
+    }
+    let wish = Fault::new(Kind::Proxied).message("maintenance").after(Duration::from_secs(3600));
+    mock.faults().add(wish).unwrap();
+    let status = sign_off(mock.grpc_addr(), &key).await.unwrap_err();
+    assert_eq!(status.metadata().get("retry-after").unwrap(), "3600");
+    let answer =
+        reqwest().get(format!("http://{}/api/v1/schedulers", mock.rest_addr())).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (503, &"3600".parse().unwrap()));
+    assert_eq!(mock.table().state(&key).unwrap(), Some(State::Inactive), "nothing was applied");
+}
+
+#[tokio::test]
+async fn hang_up_accepts_and_closes_without_a_byte() {
+    let (mock, key) = ready().await;
+    mock.faults().add(Fault::new(Kind::HangUp).scope(Scope::Grpc).count(1)).unwrap();
+    let mut tcp = TcpStream::connect(mock.grpc_addr()).await.unwrap();
+    assert_eq!(tcp.read(&mut [0]).await.unwrap_or(0), 0);
+    sign_off(mock.grpc_addr(), &key).await.unwrap();
+}

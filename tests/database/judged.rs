@@ -2,20 +2,22 @@
 
 use std::process::{Command, Output};
 
+use signoff::{
+    key::SchedulerKey,
+    mock::{
+        manager::{Config, MockManager},
+        scheduler::{MockScheduler, SchedulerConfig},
+    },
+};
+
 use crate::bench::{Bench, PASSWORD, Schema};
 
-/// Where somebody lives for all that a probe can tell.
-fn answering() -> (std::net::TcpListener, u16) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let clone = listener.try_clone().unwrap();
-    std::thread::spawn(move || {
-        // A connection that is hung up on is an answer.
-        while let Ok((stream, _)) = clone.accept() {
-            drop(stream);
-        }
-    });
-    (listener, port)
+/// A scheduler that lives, beside a manager that nobody asks.
+async fn living() -> (MockManager, MockScheduler) {
+    let manager = MockManager::start(Config::default()).await.unwrap();
+    let key = SchedulerKey::new(1.try_into().unwrap(), "s-0".parse().unwrap(), "127.0.0.1".parse().unwrap());
+    let scheduler = MockScheduler::start(SchedulerConfig::new(key, manager.grpc_addr())).await.unwrap();
+    (manager, scheduler)
 }
 
 async fn reconcile(bench: &Bench, args: &[&str]) -> Output {
@@ -37,7 +39,8 @@ async fn reconcile(bench: &Bench, args: &[&str]) -> Output {
 
 #[tokio::test]
 async fn a_row_whose_time_stands_still_is_dead_and_one_whose_moves_lives_whatever_their_zone() {
-    let (_listener, port) = answering();
+    let (_manager, scheduler) = living().await;
+    let port = scheduler.addr().port();
     for mut bench in Bench::each(Schema::V2_5).await {
         // Its hostname differs in case: MySQL takes the two for one, PostgreSQL doesn't. Hours off by any clock of ours.
         for (id, name, ip, port, time) in [

@@ -1,6 +1,6 @@
 //! Which rows a look shows, and what of each.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32};
 
 use signoff::{
     manager::State,
@@ -82,7 +82,7 @@ async fn a_row_is_read_in_full_and_its_times_are_taken_as_the_table_has_them() {
         let row = seen(&source, &Scope::All).await.unwrap().remove(0);
         assert_eq!((row.id, row.cluster_id, &*row.hostname, row.port), (1, 7, "Sched-0", 8002));
         assert_eq!(row.ip, Some("fd00::1".parse::<IpAddr>().unwrap()));
-        assert_eq!((row.state, row.interval_ms), (State::Active, Some(3000)));
+        assert_eq!((row.state, row.interval_ms), (State::Active, NonZeroU32::new(3000)));
         let (keep_alive, updated) = (row.keep_alive.unwrap(), row.updated.unwrap());
         match bench.engine {
             Engine::MariaDb => assert_eq!(keep_alive, Stamp::of(at)),

@@ -314,7 +314,7 @@ fn what_is_said_to_hold_each_guarantee_is_there() {
             .unwrap()
             .map(|bug| bug.unwrap().file_name().into_string().unwrap())
     };
-    for guarantee in 1..=7 {
+    for guarantee in 1..=8 {
         let name = format!("fn g{guarantee}_");
         let is_test = |pair: &&[&str]| {
             pair[0].ends_with(']') && pair[1].trim_start_matches("async ").starts_with(&name)

@@ -8,7 +8,8 @@ use std::{
 use signoff::key::SchedulerKey;
 
 /// Writes an ask that a dead process left, asked at `at` (Unix time in milliseconds) for a scheduler at `address`. Not by the
-/// spool: that writes no other version than its own, fsyncs each file and keeps it locked.
+/// spool: that writes no other version than its own, fsyncs each file and keeps it locked. `managers` are those of the process;
+/// with none it is as the releases wrote it that didn't say.
 pub(crate) fn write_ask(
     dir: &Path,
     version: u64,
@@ -16,8 +17,9 @@ pub(crate) fn write_ask(
     id: u64,
     address: &str,
     at: u64,
+    managers: &[&str],
 ) -> io::Result<PathBuf> {
-    let record = serde_json::json!({
+    let mut record = serde_json::json!({
         "id": format!("{id:016x}"),
         "key": key,
         "what": "sign-off",
@@ -26,6 +28,9 @@ pub(crate) fn write_ask(
         "listed": true,
         "at": at,
     });
+    if !managers.is_empty() {
+        record["managers"] = managers.into();
+    }
     let covered = format!("\"version\":{version},\"record\":{record}}}\n");
     let crc = crc32fast::hash(covered.as_bytes());
     let hash = crc32fast::hash(format!("{}/{}/{}", key.cluster_id, key.hostname, key.ip).as_bytes());

@@ -76,9 +76,8 @@ fn herd(agents: usize, urgency: Urgency, seed: u64) -> Told {
             taken
         };
         match turn {
-            Turn::Contact if is_back => {
-                // Any status is an answer.
-                is_taken();
+            // One that is turned away has not heard that the manager is healthy.
+            Turn::Contact if is_back && is_taken() => {
                 agent.attempts.manager_is_back(urgency, now);
                 turns.push(Reverse((at, index, Turn::Attempt)));
             }

@@ -1,6 +1,8 @@
 use super::*;
 use crate::{
-    agent::socket::status::{PendingStatus, RowStatus, SchedulerStatus, SpoolStatus, SuccessionStatus},
+    agent::socket::status::{
+        ManagerStatus, PendingStatus, RowKnown, RowStatus, SchedulerStatus, SpoolStatus, SuccessionStatus,
+    },
     key::SchedulerKey,
 };
 
@@ -24,7 +26,8 @@ fn healthy() -> Status {
         },
         row: Some(RowStatus { state: RowWord::Active, at: NOW - 5_000, source: "rest".to_owned() }),
         grace_ms: 30_000,
-        spool: SpoolStatus { dir: "/spool".to_owned(), ..SpoolStatus::default() },
+        manager: ManagerStatus { answered: true, ..ManagerStatus::default() },
+        spool: SpoolStatus { dir: "/spool".to_owned(), asks: Some(0), ..SpoolStatus::default() },
         ..Status::default()
     }
 }
@@ -77,7 +80,11 @@ fn each_thing_that_is_not_right_is_told_and_it_alone() {
         contested: vec!["s/10.0.0.8 in cluster 1".to_owned()],
         ..SuccessionStatus::default()
     };
-    let spool = |corrupt, newer| SpoolStatus { corrupt, newer, ..healthy().spool };
+    let spool =
+        |corrupt, newer| SpoolStatus { corrupt: Some(corrupt), newer: Some(newer), ..healthy().spool };
+    let silent = SpoolStatus { asks: None, silent_since: Some(NOW - 12_300), ..healthy().spool };
+    let slow = SpoolStatus { silent_since: Some(NOW - 600), ..silent.clone() };
+    let unread = SpoolStatus { asks: None, why: Some("no room".to_owned()), ..healthy().spool };
     for (status, name, verdict, said) in [
         (Status { started: false, ..healthy() }, "agent: started", Verdict::Warning, "not ready"),
         (Status { key: None, ..healthy() }, "agent: identity", Verdict::Failed, "whose row"),
@@ -138,7 +145,42 @@ fn each_thing_that_is_not_right_is_told_and_it_alone() {
             Verdict::Warning,
             "another scheduler seems to live under this hostname: s/10.0.0.8 in cluster 1",
         ),
+        (
+            Status {
+                manager: ManagerStatus { last_error: Some("TLS: x".to_owned()), ..ManagerStatus::default() },
+                ..healthy()
+            },
+            "agent: manager",
+            Verdict::Warning,
+            "has not answered the agent yet; the last call failed: TLS: x",
+        ),
+        (
+            Status {
+                manager: ManagerStatus {
+                    answered: true,
+                    rest_error: Some("HTTP 401".to_owned()),
+                    ..ManagerStatus::default()
+                },
+                ..healthy()
+            },
+            "agent: manager",
+            Verdict::Warning,
+            "rows can't be read over REST, and are read over gRPC, where they may be 30 s old: HTTP 401",
+        ),
         (Status { spool: spool(2, 0), ..healthy() }, "agent: spool", Verdict::Warning, "2 damaged"),
+        (
+            Status { spool: silent, ..healthy() },
+            "agent: spool",
+            Verdict::Failed,
+            "what is in /spool is unknown: the disk has not answered for 13 s",
+        ),
+        (
+            Status { spool: slow, ..healthy() },
+            "agent: spool",
+            Verdict::Warning,
+            "what is in /spool is unknown: the disk has not answered for 1 s",
+        ),
+        (Status { spool: unread, ..healthy() }, "agent: spool", Verdict::Failed, "is unknown: no room"),
         (
             Status { spool: spool(0, 3), ..healthy() },
             "agent: spool",
@@ -172,6 +214,21 @@ fn a_row_that_is_active_though_the_scheduler_is_gone_is_told_once_that_can_be_kn
     assert_eq!(verdict(&draining), Verdict::Warning);
     let fresh = Status { drain_until: Some(NOW + 30_000), ..draining };
     assert_eq!(verdict(&fresh), Verdict::Ok);
+}
+
+#[test]
+fn a_row_that_is_held_is_not_called_inactive_by_an_older_list() {
+    let list = RowStatus { state: RowWord::NotActive, at: NOW - 1_000, source: "grpc".to_owned() };
+    let held = |by: &str, state| Status {
+        row: Some(list.clone()),
+        row_known: Some(RowKnown { state, at: NOW - 19_000, by: by.to_owned() }),
+        ..healthy()
+    };
+    only(&held("hold", RowWord::Active), "agent: row", Verdict::Ok, "active (held by the agent for 19 s)");
+    let said = "not active though the scheduler serves (signed off 19 s ago)";
+    only(&held("sign-off", RowWord::Inactive), "agent: row", Verdict::Warning, said);
+    let said = "not active though the scheduler serves (read 1 s ago)";
+    only(&held("read", RowWord::NotActive), "agent: row", Verdict::Warning, said);
 }
 
 #[test]

@@ -21,8 +21,10 @@ fn ask(id: u64) -> Record {
         what: What::SignOff { cause: Cause::Down, drain_until: None },
         address: None,
         listed: true,
+        row_updated: None,
         at: id,
         pod: None,
+        managers: Default::default(),
     }
 }
 
@@ -34,6 +36,12 @@ impl Gate {
     fn pass(&self) {
         let (open, changed) = &*self.0;
         let _open = changed.wait_while(open.lock().unwrap(), |open| !*open).unwrap();
+    }
+
+    /// The same, for a time.
+    fn pass_within(&self, limit: Duration) {
+        let (open, changed) = &*self.0;
+        drop(changed.wait_timeout_while(open.lock().unwrap(), limit, |open| !*open).unwrap());
     }
 
     fn open(&self) {
@@ -102,7 +110,7 @@ async fn the_next_on_the_spool_takes_what_this_one_left() {
     let taken = within(disk.take_own(key(), |_| ())).await.unwrap();
     assert_eq!(taken.records, [(Kind::Ask, ask(1))]);
     disk.release(vec![ask(1).id]);
-    let adopted = within(disk.adopt_all()).await.unwrap().unwrap();
+    let adopted = within(disk.take_unheld(WHOLE_SPOOL)).await.unwrap().taken;
     assert_eq!(adopted.records, [(Kind::Ask, ask(1))]);
     ended(reports, disk).await;
 }
@@ -122,10 +130,10 @@ async fn g1_what_takes_longer_than_the_patience_to_be_taken_over_is_not_lost() {
         Ok(())
     }));
     assert!(matches!(hung.await, Err(DiskError::Slow { .. })));
-    let mut adopting = Box::pin(disk.adopt_all());
+    let mut adopting = Box::pin(disk.take_unheld(WHOLE_SPOOL));
     assert!(adopting.as_mut().now_or_never().is_none(), "it waits on");
     gate.open();
-    let adopted = within(&mut adopting).await.unwrap().unwrap();
+    let adopted = within(&mut adopting).await.unwrap().taken;
     drop(adopting);
     assert_eq!(adopted.records, [(Kind::Ask, ask(1))]);
     ended(reports, disk).await;
@@ -300,11 +308,12 @@ async fn a_thread_that_is_gone_is_said() {
     let shared = Arc::new(Shared {
         dir: dir.path().to_owned(),
         jobs: Jobs::Thread { queue: gone, waiting: Arc::default() },
-        overdue: Arc::default(),
+        silence: Arc::default(),
         reports: disk.shared.reports.clone(),
         state: disk.state(),
         durability: Arc::default(),
         arrivals: OnceLock::new(),
+        holder: OnBehalf::default(),
         patience: BOUND,
     });
     let broken = Disk { shared };
@@ -313,4 +322,99 @@ async fn a_thread_that_is_gone_is_said() {
     assert!(within(reports.recv()).await.unwrap().result.is_err());
     drop(broken);
     ended(reports, disk).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_silent_since_it_was_asked_whoever_waits_for_it_and_no_more_once_it_wakes() {
+    enum Asked {
+        Waited,
+        Patiently,
+        ByNobody,
+    }
+    for asked in [Asked::Waited, Asked::Patiently, Asked::ByNobody] {
+        let dir = tempfile::tempdir().unwrap();
+        let (awake, hangs) = (Arc::new(tokio::sync::Semaphore::new(1)), Arc::new(AtomicUsize::new(0)));
+        let turn = {
+            let (awake, hangs) = (Arc::clone(&awake), Arc::clone(&hangs));
+            move || {
+                let (awake, hangs) = (Arc::clone(&awake), hangs.load(Ordering::SeqCst) > 0);
+                async move {
+                    if hangs {
+                        awake.acquire().await.unwrap().forget();
+                        awake.add_permits(1);
+                    }
+                }
+            }
+        };
+        let at = dir.path().to_owned();
+        let open = move || Spool::open(&at, Limits::default());
+        let (disk, _reports) =
+            Disk::start_on_a_task(dir.path().to_owned(), Arrivals::of_the_kernel(), turn, || (), open);
+        disk.survey(key()).await.unwrap();
+        let mut silence = disk.silence();
+        let began = Instant::now();
+        // What is well is never silent, however often it is asked.
+        disk.write_mark(Record { what: What::Seen, ..ask(1) });
+        let _adopted = disk.adopt(key()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(silence.borrow_and_update().since().is_none() && Instant::now() > began);
+
+        awake.acquire().await.unwrap().forget();
+        hangs.store(1, Ordering::SeqCst);
+        let began = Instant::now();
+        match asked {
+            Asked::Waited => drop(disk.write_ask(ask(2)).await.unwrap_err()),
+            Asked::ByNobody => disk.settle_later(vec![ask(1).id], false),
+            Asked::Patiently => {
+                let disk = disk.clone();
+                tokio::spawn(async move { disk.adopt(key()).await.is_ok() });
+            }
+        }
+        tokio::time::sleep(LONG + PATIENCE).await;
+        assert_eq!(silence.borrow_and_update().since(), Some(began));
+        assert!(matches!(disk.survey(key()).await, Err(DiskError::Slow { .. })));
+        hangs.store(0, Ordering::SeqCst);
+        awake.add_permits(1);
+        silence.wait_for(|overdue| overdue.since().is_none()).await.unwrap();
+        disk.survey(key()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_marks_that_are_shown_are_this_keys_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, reports) = start(dir.path());
+    disk.write_mark(Record { what: What::Seen, ..ask(1) });
+    disk.write_mark(Record { what: What::Held, ..ask(2) });
+    let stranger =
+        SchedulerKey::new(1.try_into().unwrap(), "scheduler-1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+    disk.write_mark(Record { key: stranger, what: What::Seen, ..ask(3) });
+    within(disk.write_ask(ask(4))).await.unwrap();
+    let (count, marks) = within(disk.survey(key())).await.unwrap();
+    assert_eq!((count.asks, count.marks), (1, 3));
+    let mut what: Vec<What> = marks.into_iter().map(|mark| mark.what).collect();
+    what.sort_by_key(|what| *what == What::Held);
+    assert_eq!(what, [What::Seen, What::Held]);
+    ended(reports, disk).await;
+}
+
+#[test]
+fn g1_a_search_for_the_volumes_life_that_hangs_keeps_no_spool_closed() {
+    let (durability, gate) = (Arc::default(), Gate::default());
+    let hangs = gate.clone();
+    let begun = std::time::Instant::now();
+    find_out(&durability, move || {
+        hangs.pass_within(BOUND / 10);
+        Durability::Node
+    });
+    assert!(begun.elapsed() < BOUND / 20, "{:?}", begun.elapsed());
+    assert_eq!(durability.get(), None);
+    gate.open();
+    while durability.get() != Some(&Durability::Node) {
+        assert!(begun.elapsed() < BOUND, "a late answer is one too");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let quick = Arc::default();
+    find_out(&quick, || Durability::Pod);
+    assert_eq!(quick.get(), Some(&Durability::Pod));
 }

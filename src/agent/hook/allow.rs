@@ -17,6 +17,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::logging::seldom::Seldom;
+
 /// How often the route tables are read at most, however many peers are turned away.
 const REREAD: Duration = Duration::from_secs(1);
 
@@ -143,8 +145,8 @@ impl Default for RouteTables {
 }
 
 impl RouteTables {
-    /// The default gateways. A table that isn't there has none (a system without IPv6, for one).
-    fn gateways(&self) -> Vec<IpAddr> {
+    /// The default gateways. A table that isn't there has none (a system without IPv6, for one); one that can't be read is told.
+    fn gateways(&self, unreadable: &mut Seldom) -> Vec<IpAddr> {
         let mut gateways = Vec::new();
         for (path, parse) in [
             (&self.ipv4, ipv4_gateways as fn(&str) -> Vec<IpAddr>),
@@ -154,7 +156,14 @@ impl RouteTables {
                 Ok(table) => gateways.extend(parse(&table)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), error = %error, "The routes can't be read; it is tried again.");
+                    if let Some(turn) = unreadable.turn(Instant::now()) {
+                        tracing::warn!(
+                            path = %path.display(),
+                            error = %error,
+                            log.held_back = turn.held_back,
+                            "The default gateways can't be read, so none of them may call the hook; it is tried again."
+                        );
+                    }
                 }
             }
         }
@@ -214,6 +223,7 @@ pub struct AllowList {
 struct Gateways {
     known: Vec<IpAddr>,
     read: Option<Instant>,
+    unreadable: Seldom,
 }
 
 impl AllowList {
@@ -224,7 +234,8 @@ impl AllowList {
         tables: RouteTables,
     ) -> Self {
         let networks = host_ips.into_iter().map(Network::from).chain(allowed).collect();
-        Self { networks, tables, gateways: Mutex::new(Gateways { known: Vec::new(), read: None }) }
+        let gateways = Gateways { known: Vec::new(), read: None, unreadable: Seldom::new(1) };
+        Self { networks, tables, gateways: Mutex::new(gateways) }
     }
 
     /// Whether `peer` may call.
@@ -235,7 +246,8 @@ impl AllowList {
         }
         let mut gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
         if !gateways.known.contains(&peer) && gateways.read.is_none_or(|read| read.elapsed() >= REREAD) {
-            *gateways = Gateways { known: self.tables.gateways(), read: Some(Instant::now()) };
+            gateways.known = self.tables.gateways(&mut gateways.unreadable);
+            gateways.read = Some(Instant::now());
         }
         gateways.known.contains(&peer)
     }

@@ -3,26 +3,26 @@
 //! kubelet ignores the status, sets no time-out, and may call twice: so the answer comes when the sign-off is settled,
 //! or queued once the callback has waited for long enough, and calling again is the callback's to make harmless. It is the only listener that writes, so it answers only the node's own
 //! addresses ([`allow`]) and, with a token's file, only requests with the token ([`token`]). Who is refused is logged
-//! with the address, since a hook that was refused is a drain that didn't happen.
+//! with the address, since a hook that was refused is a drain that didn't happen; how many lines that may take is bounded ([`refused`]).
 //!
 //! A call that was taken is carried through even if kubelet gives up on it.
 
 use std::{
     future::Future,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::Arc,
 };
 
 use futures_util::future::BoxFuture;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::Instant,
-};
+use tokio::net::{TcpListener, TcpStream};
 
-use self::{allow::AllowList, token::TokenFile};
+use self::{
+    allow::AllowList,
+    refused::{Refused, Why},
+    token::TokenFile,
+};
 use crate::agent::{
     http::{
         connections::{self, Handle, Limits},
@@ -32,6 +32,7 @@ use crate::agent::{
 };
 
 pub mod allow;
+mod refused;
 pub mod token;
 
 /// The one path served.
@@ -61,25 +62,6 @@ pub struct Hook {
     refused: Refused,
 }
 
-/// Who was turned away within the last second: each address is said once in it, and [`Refused::MOST`] at most, so that
-/// strangers can't fill the log, nor hide kubelet's address in it for long.
-#[derive(Debug, Default)]
-struct Refused(Mutex<Vec<(IpAddr, Instant)>>);
-
-impl Refused {
-    const MOST: usize = 16;
-
-    fn is_news(&self, peer: IpAddr) -> bool {
-        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.retain(|(_, at)| at.elapsed() < Duration::from_secs(1));
-        let news = refused.len() < Self::MOST && !refused.iter().any(|(ip, _)| *ip == peer);
-        if news {
-            refused.push((peer, Instant::now()));
-        }
-        news
-    }
-}
-
 impl Hook {
     /// With the default limits.
     pub fn new(allow: AllowList, token: Option<TokenFile>) -> Self {
@@ -95,12 +77,7 @@ impl Hook {
     /// `None` if the request may go on. What is said doesn't tell a stranger what is here.
     async fn refuse(&self, peer: IpAddr, request: &Request<Incoming>) -> Option<Answer> {
         if !self.allow.permits(peer) {
-            if self.refused.is_news(peer) {
-                tracing::warn!(
-                    peer = %peer,
-                    "A pre-stop hook was refused: the address is not this node's; if it is kubelet's, give it as --hook-allow."
-                );
-            }
+            self.refused.say(peer, &Why::Address);
             return Some(http1::text(StatusCode::FORBIDDEN, "this address may not call the hook"));
         }
         if request.uri().path() != PATH {
@@ -112,20 +89,11 @@ impl Hook {
         match self.token.as_ref()?.permits(request.headers()).await {
             Ok(true) => None,
             Ok(false) => {
-                if self.refused.is_news(peer) {
-                    tracing::warn!(
-                        peer = %peer,
-                        "A pre-stop hook was refused: it has not the token, in Authorization: Bearer or X-Signoff-Token."
-                    );
-                }
+                self.refused.say(peer, &Why::Token);
                 Some(http1::text(StatusCode::UNAUTHORIZED, "the token is missing or wrong"))
             }
             Err(error) => {
-                tracing::error!(
-                    peer = %peer,
-                    error = %error,
-                    "A pre-stop hook was refused, as every one is: there is no token to compare with."
-                );
+                self.refused.say(peer, &Why::NothingToCompareWith(error));
                 Some(http1::text(StatusCode::SERVICE_UNAVAILABLE, "the agent has no token to compare with"))
             }
         }
@@ -158,7 +126,7 @@ where
     if let Some(refused) = hook.refuse(peer, &request).await {
         return refused;
     }
-    tracing::info!(peer = %peer, "A pre-stop hook came.");
+    hook.refused.came(peer);
     match tokio::spawn(pre_stop()).await {
         Ok(HookAnswer(line)) => http1::text(StatusCode::OK, &line),
         Err(error) => {

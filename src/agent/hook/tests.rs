@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{allow::RouteTables, *};
-use crate::agent::http::listen;
+use crate::{agent::http::listen, logging::Log};
 
 /// No test waits this long unless it fails.
 const BOUND: Duration = Duration::from_secs(20);
@@ -248,39 +248,6 @@ async fn a_token_that_appears_later_counts() {
     assert_eq!(server.status("\r\nX-Signoff-Token: one").await, "200");
 }
 
-/// What was logged, in the current thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
-        crate::logging::listen_on_each_thread();
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
 #[tokio::test]
 async fn who_is_turned_away_is_logged_with_the_address() {
     let (log, _guard) = Log::capture();
@@ -308,23 +275,12 @@ async fn a_token_is_never_logged() {
 async fn who_guesses_at_the_token_can_not_fill_the_log() {
     let (log, _guard) = Log::capture();
     let (server, _dir) = with_token(Some("s3cret-Token"));
-    let began = std::time::Instant::now();
     for _ in 0..100 {
         assert_eq!(server.status("\r\nX-Signoff-Token: gu3ssed").await, "401");
     }
     let said = log.text().matches("it has not the token").count();
-    let once_a_second = began.elapsed().as_secs() as usize + 1;
-    assert!((1..=once_a_second.min(50)).contains(&said), "{said}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn strangers_can_not_fill_the_log() {
-    let refused = Refused::default();
-    let peer = |n: u8| IpAddr::from([192, 0, 2, n]);
-    assert!(refused.is_news(peer(1)) && !refused.is_news(peer(1)) && refused.is_news(peer(2)));
-    assert_eq!((3..200).filter(|n| refused.is_news(peer(*n))).count(), Refused::MOST - 2);
-    tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(refused.is_news(peer(1)) && refused.is_news(peer(199)));
+    // Once a minute.
+    assert_eq!(said, 1);
 }
 
 #[test]

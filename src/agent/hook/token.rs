@@ -1,22 +1,23 @@
 //! The hook's token, from a file: read for each request that needs it, so that a rotated one counts at once.
 //!
-//! A token that can't be read refuses everything. It is compared in constant time, and never shown: not in an answer, an
+//! A token that can't be read, or doesn't answer, refuses everything. It is compared in constant time, and never shown: not in an answer, an
 //! error, a log line or a `Debug`.
 
 use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use http::{HeaderMap, header};
-use tokio::{
-    task::{JoinHandle, spawn_blocking},
-    time::{sleep, timeout},
-};
+use tokio::time::sleep;
 
-use crate::secret::Secret;
+use crate::{
+    files::{self, Reader},
+    secret::Secret,
+};
 
 /// The header for a token alone; `Authorization: Bearer` is the other way. (kubelet drops Authorization where it falls
 /// back from HTTPS to HTTP.)
@@ -25,19 +26,13 @@ pub const HEADER: &str = "x-signoff-token";
 /// The largest token's file, in bytes.
 const MAX_TOKEN: usize = 4 << 10;
 
-/// How long a read may take: a Secret's volume is in memory.
-const READ_TIME: Duration = Duration::from_secs(2);
-
 /// How soon a file without a token is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// And one with a token.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// A read on a thread of its own, since a file may hang.
-type Reading = JoinHandle<Result<Secret, TokenError>>;
-
 /// Why there is no token. Names the file.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum TokenError {
     /// The system's words.
     #[error("--hook-token-file {path} can't be read: {source}")]
@@ -45,7 +40,7 @@ pub enum TokenError {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// No token, or none that fits in a header.
     #[error(
@@ -63,12 +58,14 @@ pub enum TokenError {
 #[derive(Debug, Clone)]
 pub struct TokenFile {
     path: PathBuf,
+    /// One for all clones: what hangs keeps one thread, however many ask.
+    reader: Arc<Reader<Result<Secret, TokenError>>>,
 }
 
 impl TokenFile {
     /// The file; nothing is read yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), reader: Arc::default() }
     }
 
     /// The file's path.
@@ -84,14 +81,9 @@ impl TokenFile {
     /// Tells again and again, for as long as it is polled, whether there is a token, so that it is known before the first hook.
     pub async fn watch(self, tell: impl Fn(Result<(), TokenError>)) {
         loop {
-            let mut reading = self.reading();
-            let read = self.in_time(&mut reading).await;
+            let read = self.read().await;
             let pause = if read.is_ok() { LOOK_EVERY } else { LOOK_AGAIN };
             tell(read.map(drop));
-            if !reading.is_finished() {
-                // What hangs keeps one thread, not one for each look.
-                drop(reading.await);
-            }
             sleep(pause).await;
         }
     }
@@ -109,41 +101,31 @@ impl TokenFile {
     }
 
     async fn read(&self) -> Result<Secret, TokenError> {
-        self.in_time(&mut self.reading()).await
+        let file = self.path.clone();
+        let read = self.reader.read(files::LIMIT, move || read(&file)).await;
+        read.unwrap_or_else(|why| Err(unreadable(&self.path, why.into())))
     }
+}
 
-    async fn in_time(&self, reading: &mut Reading) -> Result<Secret, TokenError> {
-        match timeout(READ_TIME, reading).await {
-            Ok(read) => read.unwrap_or_else(|panicked| Err(self.unreadable(panicked.into()))),
-            Err(_) => Err(self.unreadable(io::ErrorKind::TimedOut.into())),
-        }
+fn read(path: &Path) -> Result<Secret, TokenError> {
+    let unfit = |what| TokenError::Unfit { path: path.to_owned(), what };
+    let mut token = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_TOKEN as u64 + 1).read_to_end(&mut token))
+        .map_err(|source| unreadable(path, source))?;
+    if token.len() > MAX_TOKEN {
+        return Err(unfit("is too large"));
     }
+    let token = token.trim_ascii();
+    if token.is_empty() {
+        return Err(unfit("is empty"));
+    }
+    match std::str::from_utf8(token) {
+        Ok(text) if token.iter().all(u8::is_ascii_graphic) => Ok(Secret::new(text)),
+        _ => Err(unfit("has more than a token in it")),
+    }
+}
 
-    fn reading(&self) -> Reading {
-        let this = self.clone();
-        spawn_blocking(move || this.read_now())
-    }
-
-    fn read_now(&self) -> Result<Secret, TokenError> {
-        let unfit = |what| TokenError::Unfit { path: self.path.clone(), what };
-        let mut token = Vec::new();
-        File::open(&self.path)
-            .and_then(|file| file.take(MAX_TOKEN as u64 + 1).read_to_end(&mut token))
-            .map_err(|source| self.unreadable(source))?;
-        if token.len() > MAX_TOKEN {
-            return Err(unfit("is too large"));
-        }
-        let token = token.trim_ascii();
-        if token.is_empty() {
-            return Err(unfit("is empty"));
-        }
-        match std::str::from_utf8(token) {
-            Ok(text) if token.iter().all(u8::is_ascii_graphic) => Ok(Secret::new(text)),
-            _ => Err(unfit("has more than a token in it")),
-        }
-    }
-
-    fn unreadable(&self, source: io::Error) -> TokenError {
-        TokenError::Unreadable { path: self.path.clone(), source }
-    }
+fn unreadable(path: &Path, source: io::Error) -> TokenError {
+    TokenError::Unreadable { path: path.to_owned(), source: Arc::new(source) }
 }

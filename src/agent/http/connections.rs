@@ -7,6 +7,7 @@
 //!   if all are busy, the new one is closed at once. So a client that opens connections and says nothing shuts nobody out.
 //! - One that wasn't busy for [`Limits::idle`] is closed, whatever its client trickles in or leaves unread.
 //! - A listener's error (no file descriptor left, for one) is logged once, makes room, and is retried without spinning.
+//! - What clients do writes at most a line a minute of each kind into the log.
 //! - After the shutdown the port is closed at once, and what is under way has [`Limits::linger`] to end.
 //! - Nothing outlives the future: dropping it closes the listener and every connection.
 
@@ -27,6 +28,8 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
+
+use crate::logging::seldom::Seldom;
 
 /// How long to wait after an error of the listener itself.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -182,7 +185,8 @@ pub async fn serve<L, S, F>(
     let (close, closing) = watch::channel(false);
     let open = Arc::new(Open::default());
     let mut tasks = JoinSet::new();
-    let mut failing = false;
+    // Whoever connects again and again must not fill the log.
+    let (mut failing, mut failed, mut full) = (false, Seldom::new(1), Seldom::new(1));
     let mut next = 0u64;
     tokio::pin!(shutdown);
     loop {
@@ -198,11 +202,13 @@ pub async fn serve<L, S, F>(
             Ok(accepted) => accepted,
             Err(error) if is_of_the_connection(&error) => continue,
             Err(error) => {
-                if !failing {
-                    failing = true;
+                if !std::mem::replace(&mut failing, true)
+                    && let Some(turn) = failed.turn(Instant::now())
+                {
                     tracing::warn!(
                         listener = name,
                         error = %error,
+                        log.held_back = turn.held_back,
                         "Connections can't be accepted; the longest idle one is closed and it is tried again."
                     );
                 }
@@ -218,11 +224,14 @@ pub async fn serve<L, S, F>(
             report(name, ended);
         }
         if open.slots().len() >= limits.connections && !open.make_room() {
-            tracing::warn!(
-                listener = name,
-                limit = limits.connections,
-                "All connections are busy; a new one was closed."
-            );
+            if let Some(turn) = full.turn(Instant::now()) {
+                tracing::warn!(
+                    listener = name,
+                    limit = limits.connections,
+                    log.held_back = turn.held_back,
+                    "All connections are busy; a new one was closed."
+                );
+            }
             continue;
         }
         // One that was made to go is gone at its task's next turn: in a burst there would be many.

@@ -12,7 +12,10 @@ use super::{
 use crate::{
     exit::Exit,
     manager::{Freshness, LIST_AGE},
-    spool::record::{Cause, Record, RecordId, What},
+    spool::{
+        Managers,
+        record::{Cause, Record, RecordId, What},
+    },
 };
 
 /// How soon an ask that the disk refused is offered to it again.
@@ -60,7 +63,7 @@ impl Lifecycle {
 
     pub(super) fn make_inactive(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.restoring = false;
-        if self.hold == Hold::Opening {
+        if matches!(self.hold, Hold::Opening { .. }) {
             self.hold = Hold::None;
             self.attempts.linger(now.at);
             out.push(Effect::DropHold);
@@ -113,7 +116,7 @@ impl Lifecycle {
         }
         let record = self.record(What::SignOff { cause, drain_until }, now);
         let id = record.id.clone();
-        self.attempts.urge(now.at);
+        self.attempts.urge(self.urgency(now.at), now.at);
         self.pending.push(Pending {
             record: record.clone(),
             on_disk: false,
@@ -226,8 +229,10 @@ impl Lifecycle {
             address: if what == What::Seen { self.served_at.last().copied() } else { self.config.advertised },
             what,
             listed: self.listed,
+            row_updated: None,
             at: now.wall,
             pod: self.config.pod.clone(),
+            managers: Managers::default(),
         }
     }
 

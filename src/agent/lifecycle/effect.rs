@@ -22,10 +22,15 @@ pub enum Verdict {
     Confirmed,
     /// There is no such row.
     Absent,
+    /// There was never such a row: its scheduler never served, and never registered.
+    #[serde(rename = "never-registered")]
+    NeverRegistered,
     /// The scheduler lives.
     Superseded,
     /// Dropped by hand.
     Dropped,
+    /// A predecessor's: it may have been signed off, and its row is active. Left alone.
+    Contested,
     /// Not settled yet; it stays in the spool.
     Queued,
 }
@@ -36,8 +41,10 @@ impl Verdict {
         match self {
             Verdict::Confirmed => "confirmed",
             Verdict::Absent => "absent",
+            Verdict::NeverRegistered => "never-registered",
             Verdict::Superseded => "superseded",
             Verdict::Dropped => "dropped",
+            Verdict::Contested => "contested",
             Verdict::Queued => "queued",
         }
     }
@@ -136,6 +143,11 @@ pub enum Effect {
     ReadRow,
     /// Look for the key among all rows of its hostname and cluster; answer with [`Event::Identity`].
     CheckIdentity,
+    /// Find out which key the scheduler registers; answer with [`Event::Identified`].
+    Identify {
+        /// It was seen to be away; else it may have been.
+        was_away: bool,
+    },
     /// Answer a hook.
     Answer(HookId, Answer),
     /// Say it.
@@ -191,6 +203,30 @@ impl Pending {
         match self.record.what {
             What::SignOff { cause, .. } => Some(cause),
             What::Seen | What::Held => None,
+        }
+    }
+}
+
+/// Why the agent keeps the row active by a KeepAlive stream of its own, though the end of that stream makes the row inactive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldReason {
+    /// A sign-off of this agent's, or of the agent's before it, made the row inactive, or may have. The scheduler's own stream
+    /// is open and sets the row active only at its beginning.
+    OwnSignOff,
+    /// Somebody else made the row inactive, and the scheduler did not set it active within two keep-alive intervals.
+    OthersSignOff,
+}
+
+impl HoldReason {
+    /// As users read it: the subject is the row.
+    pub fn words(self) -> &'static str {
+        match self {
+            HoldReason::OwnSignOff => {
+                "the agent signed this row off while its scheduler served, and the scheduler's own stream sets it active only when it reopens"
+            }
+            HoldReason::OthersSignOff => {
+                "somebody else made this row inactive while its scheduler served, and the scheduler's own stream sets it active only when it reopens"
+            }
         }
     }
 }

@@ -23,6 +23,10 @@ pub struct Config {
     pub interval: Duration,
     /// `--repair`.
     pub repair: Repair,
+    /// Whether the key is one that the scheduler's configuration gives: then it is found out anew whenever the scheduler was away.
+    pub follows: bool,
+    /// It is open from the start which key the scheduler registers.
+    pub in_question: bool,
     /// What a read of the row proves, until a read says otherwise.
     pub freshness: Freshness,
     /// The pod's name, for people.
@@ -39,6 +43,8 @@ pub type HookId = u64;
 pub enum Sight {
     /// Its health service says that it serves, at this address.
     Serving(SocketAddr),
+    /// It serves as before, on a new connection: it may have been restarted.
+    Reconnected,
     /// The connection was refused at each of these addresses.
     Refused(Vec<SocketAddr>),
     /// Anything else: it may live.
@@ -100,6 +106,12 @@ pub enum Event {
     Identity {
         /// It was found.
         listed: bool,
+    },
+    /// What [`super::Effect::Identify`] asked for: the scheduler registers this agent's key, or it is open which key it registers
+    /// (`in_question`).
+    Identified {
+        /// Its configuration names another key, and the manager doesn't show yet which one it registers.
+        in_question: bool,
     },
     /// A connection to a manager was lost: a stream of the scheduler's may have broken too.
     ManagerLost,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     super::{
-        attempts::Ended,
+        attempts::{Ended, LINGER},
         moment::{Moment, Now},
     },
     DRAIN_SLACK, Drain, Effect, Event, Hold, Hook, IDENTITY_GRACE, Lifecycle, Notice, Pending, Scheduler,
@@ -28,6 +28,9 @@ impl Lifecycle {
             Event::Terminate => self.learn_terminate(now, out),
             Event::Written { ask, on_disk } => {
                 if let Some(pending) = self.pending.iter_mut().find(|pending| pending.record.id == ask) {
+                    if !pending.offered {
+                        self.attempts.was_deaf(now.at - pending.since, now.at);
+                    }
                     pending.on_disk = on_disk;
                     pending.offered = true;
                 }
@@ -46,14 +49,14 @@ impl Lifecycle {
                 }
             }
             Event::HoldOpened => {
-                if self.hold == Hold::Opening {
-                    self.hold = Hold::Open { since: now.at, seen_active: false };
+                if let Hold::Opening { why } = self.hold {
+                    self.hold = Hold::Open { why, since: now.at, seen_active: false };
                     self.hold_failures = 0;
                     self.read_after_change(now.at);
                 }
             }
             Event::HoldFailed { absent } => {
-                if self.hold == Hold::Opening {
+                if matches!(self.hold, Hold::Opening { .. }) {
                     self.hold = Hold::None;
                     self.hold_failures += 1;
                     let delay = if absent { self.config.interval } else { self.hold_delay() };
@@ -74,6 +77,7 @@ impl Lifecycle {
                 }
             }
             Event::Identity { listed } => self.learn_identity(listed, now, out),
+            Event::Identified { in_question } => self.in_question = in_question,
             Event::ManagerLost => {
                 if matches!(self.scheduler, Scheduler::Serving(_)) {
                     // The scheduler's own stream may be gone with it: it reconnects one interval later, and is active again.
@@ -132,8 +136,10 @@ impl Lifecycle {
             self.attempts.linger(now.at);
         }
         let mut asks = 0;
+        let mut served_at = Vec::new();
         for (kind, record) in left {
-            self.listed |= record.listed;
+            // A record that names no manager may tell of another one's table.
+            self.listed |= record.listed && !record.managers.is_empty();
             if let What::SignOff { drain_until: Some(until), .. } = record.what {
                 self.resume_drain(Duration::from_millis(until.saturating_sub(now.wall)), now.at);
             }
@@ -149,10 +155,19 @@ impl Lifecycle {
                         inherited: true,
                     });
                 }
-                (Kind::Mark, What::Seen) => self.served_at.extend(record.address),
-                (Kind::Mark, What::SignOff { .. } | What::Held) => self.is_ours(),
+                (Kind::Mark, What::Seen) => served_at.extend(record.address),
+                (Kind::Mark, What::SignOff { cause, .. }) => {
+                    self.was_down |= matches!(cause, Cause::Down | Cause::Revived);
+                    self.is_ours();
+                }
+                (Kind::Mark, What::Held) => self.is_ours(),
             }
         }
+        // What was seen since is later than any mark that is told of only now.
+        served_at.retain(|at| !self.served_at.contains(at));
+        served_at.append(&mut self.served_at);
+        served_at.drain(..served_at.len().saturating_sub(SERVED_AT));
+        self.served_at = served_at;
         if asks > 0 {
             out.push(Effect::Notice(Notice::Inherited(asks)));
         }
@@ -173,7 +188,15 @@ impl Lifecycle {
     }
 
     pub(super) fn learn_sight(&mut self, sight: Sight, now: Now, out: &mut Vec<Effect>) {
+        if sight == Sight::Reconnected {
+            if self.config.follows {
+                out.push(Effect::Identify { was_away: false });
+            }
+            return;
+        }
         let before = self.scheduler;
+        let was_refused =
+            matches!(before, Scheduler::Down(_)) || !self.refused_at.is_empty() || self.was_down;
         self.refused_at.clear();
         match sight {
             Sight::Serving(at) => {
@@ -188,6 +211,14 @@ impl Lifecycle {
                 }
                 if !matches!(before, Scheduler::Serving(_)) {
                     self.scheduler = Scheduler::Serving(now.at);
+                    if was_refused {
+                        self.reappeared = Some(now.at);
+                        let marked = std::mem::take(&mut self.was_down) && before == Scheduler::Unseen;
+                        if self.config.follows && !marked {
+                            self.in_question = true;
+                            out.push(Effect::Identify { was_away: true });
+                        }
+                    }
                     self.inactive_proven = false;
                     if self.terminated.is_none() {
                         if self.drain.is_some_and(|drain| drain.went_down) {
@@ -220,7 +251,7 @@ impl Lifecycle {
                 self.scheduler = Scheduler::Unknown;
                 self.refused_at = at;
             }
-            Sight::Unclear => self.scheduler = Scheduler::Unknown,
+            Sight::Unclear | Sight::Reconnected => self.scheduler = Scheduler::Unknown,
         }
     }
 
@@ -240,7 +271,7 @@ impl Lifecycle {
             Some(Drain { until: now.at + length, went_down: matches!(self.scheduler, Scheduler::Down(_)) });
         let until = now.wall + u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         let ask = self.ask(Cause::PreStop, Some(until), now, out);
-        self.attempts.urge(now.at);
+        self.attempts.urge(self.urgency(now.at), now.at);
         let last = self.reserve_at().max(now.at);
         let answer_by = wait.map_or(last, |wait| last.min(now.came + wait));
         self.hooks.push((Hook { id: hook, answer_by }, ask));
@@ -255,7 +286,7 @@ impl Lifecycle {
         if !self.inactive_proven {
             self.ask(Cause::Sigterm, None, now, out);
         }
-        self.attempts.urge(now.at);
+        self.attempts.urge(self.urgency(now.at), now.at);
     }
 
     pub(super) fn learn_ended(&mut self, attempt: u64, outcome: &Outcome, now: Now, out: &mut Vec<Effect>) {
@@ -264,19 +295,19 @@ impl Lifecycle {
         self.read_after_change(now.at);
         match ended {
             Ended::Settled { absent: true, .. } | Ended::Watched { absent: true, .. } if !self.listed => {
-                let why = format!("the manager has no row {} and never showed one", self.config.key);
-                self.attempts.unknown_key(&why, self.urgency(now.at), now);
+                self.not_found(now);
                 if !self.key_unknown {
                     self.key_unknown = true;
                     out.push(Effect::Notice(Notice::IdentityUnknown));
                 }
+                self.settle_what_never_was(now, out);
             }
             Ended::Settled { covers, absent } => {
                 self.inactive_proven = self.target(now.at) == Target::Inactive;
                 if !absent {
                     self.is_listed(now, out);
                 }
-                self.settle(&covers, if absent { Verdict::Absent } else { Verdict::Confirmed }, now, out);
+                self.settle_acknowledged(covers, absent, now, out);
             }
             Ended::Watched { covers, absent, until } => {
                 let verdict = if absent { Verdict::Absent } else { Verdict::Confirmed };
@@ -290,8 +321,54 @@ impl Lifecycle {
         }
     }
 
+    /// These asks are acknowledged, with nothing open beside that: what `record not found` says nothing of stays.
+    fn settle_acknowledged(&mut self, covers: Vec<RecordId>, absent: bool, now: Now, out: &mut Vec<Effect>) {
+        if !absent {
+            return self.settle(&covers, Verdict::Confirmed, now, out);
+        }
+        let (elsewhere, here): (Vec<_>, Vec<_>) =
+            covers.into_iter().partition(|ask| self.may_be_anothers(ask));
+        self.settle(&here, Verdict::Absent, now, out);
+        if !elsewhere.is_empty() {
+            for ask in self.pending.iter_mut().filter(|ask| elsewhere.contains(&ask.record.id)) {
+                ask.acknowledged = None;
+            }
+            self.not_found(now);
+        }
+    }
+
+    /// An ask that was found and names no manager may be about another one's row: that this one has none proves nothing.
+    fn may_be_anothers(&self, ask: &RecordId) -> bool {
+        let ask = self.pending.iter().find(|pending| pending.record.id == *ask);
+        ask.is_some_and(|ask| ask.inherited && ask.record.managers.is_empty())
+    }
+
+    /// What an agent before this one asked for a scheduler that nobody ever saw serve, of this very manager, is settled once that
+    /// has said twice, a minute apart, that it has no such row: whatever was sent is applied by then, and would have made one.
+    fn settle_what_never_was(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let since = *self.not_found_since.get_or_insert(now.at);
+        let served = !self.served_at.is_empty() || matches!(self.scheduler, Scheduler::Serving(_));
+        if served || now.at < since + LINGER || self.attempts.any_open(now.at) {
+            return;
+        }
+        let was_never = |ask: &&Pending| {
+            let stops = matches!(ask.cause(), Some(Cause::PreStop | Cause::Sigterm));
+            ask.inherited && stops && !ask.record.listed && !ask.record.managers.is_empty()
+        };
+        let asks: Vec<RecordId> =
+            self.pending.iter().filter(was_never).map(|ask| ask.record.id.clone()).collect();
+        if !asks.is_empty() {
+            self.settle(&asks, Verdict::NeverRegistered, now, out);
+        }
+    }
+
+    /// The manager says that there is no such row, and that settles nothing.
+    fn not_found(&mut self, now: Now) {
+        let why = format!("the manager has no row {} and never showed one", self.config.key);
+        self.attempts.unknown_key(&why, self.urgency(now.at), now);
+    }
+
     pub(super) fn learn_row(&mut self, asked: Moment, read: &RowRead, now: Now, out: &mut Vec<Effect>) {
-        let fresher = self.freshness != Freshness::Fresh && read.freshness == Freshness::Fresh;
         self.freshness = read.freshness;
         self.row = Some(SeenRow { state: read.state, asked, freshness: read.freshness });
         self.listed_active |= read.state == RowState::Active && read.freshness == Freshness::Within30s;
@@ -299,12 +376,15 @@ impl Lifecycle {
             self.is_listed(now, out);
         }
         self.read_by(now.at + self.read_period(now));
-        if fresher && let Scheduler::Serving(since) = self.scheduler {
-            // The read that a list's age had put off need not wait so long.
-            self.read_by(now.at.max(since + self.config.interval * 2));
+        if let Scheduler::Serving(since) = self.scheduler {
+            // The read that shows whether the scheduler set its row active itself is still to come.
+            let proves_from = self.provable_from(since + self.config.interval * 2);
+            if asked < proves_from {
+                self.read_by(now.at.max(proves_from));
+            }
         }
         let active = read.state == RowState::Active;
-        if active && let Hold::Open { since, seen_active } = &mut self.hold {
+        if active && let Hold::Open { since, seen_active, .. } = &mut self.hold {
             *seen_active |= asked >= *since + read.freshness.age();
         }
         if active {
@@ -315,7 +395,7 @@ impl Lifecycle {
         }
         if let Some((covers, absent)) = self.attempts.row_was_read(!active) {
             self.inactive_proven = self.target(now.at) == Target::Inactive;
-            self.settle(&covers, if absent { Verdict::Absent } else { Verdict::Confirmed }, now, out);
+            self.settle_acknowledged(covers, absent, now, out);
         } else if active {
             for pending in &mut self.pending {
                 pending.acknowledged = None;
@@ -338,6 +418,11 @@ impl Lifecycle {
         };
         if listed {
             return self.is_listed(now, out);
+        }
+        if self.listed {
+            // The look began before the key was seen.
+            self.identity_due = None;
+            return;
         }
         let late = now.at - since >= IDENTITY_GRACE;
         if late && !self.key_unknown {

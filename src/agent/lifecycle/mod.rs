@@ -6,7 +6,7 @@
 //!
 //! | scheduler | drain on | the row should be |
 //! |---|---|---|
-//! | serving | no | active |
+//! | serving | no | active; while it is open which key it registers: left as it is |
 //! | serving | yes | inactive |
 //! | down | – | inactive |
 //! | unknown | – | left as it is; but with an ask pending, in a drain, or after SIGTERM: inactive |
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{key::SchedulerKey, manager::Freshness, spool::record::RecordId};
 
-pub use effect::{Answer, Effect, Notice, Pending, Scheduler, SeenRow, Target, Verdict};
+pub use effect::{Answer, Effect, HoldReason, Notice, Pending, Scheduler, SeenRow, Target, Verdict};
 pub use event::{Config, Event, HookId, Sight};
 
 mod decide;
@@ -32,8 +32,6 @@ mod restore;
 #[cfg(test)]
 mod tests;
 
-/// The part of the grace kept for the disk and the log.
-pub const RESERVE: Duration = Duration::from_secs(1);
 /// Exit is called this long before the deadline.
 const EXIT_MARGIN: Duration = Duration::from_millis(150);
 /// How long a hook waits for the manager unless told otherwise: what is not confirmed by then is queued, and the rest of the
@@ -42,9 +40,17 @@ pub const HOOK_WAIT: Duration = Duration::from_secs(5);
 /// A drain that no stop follows is over this long after the grace.
 pub const DRAIN_SLACK: Duration = Duration::from_secs(5);
 /// What a kubelet gives after SIGTERM at the least.
-const LEAST_AFTER_SIGTERM: Duration = Duration::from_secs(2);
+pub const LEAST_AFTER_SIGTERM: Duration = Duration::from_secs(2);
+/// The longest [`reserve`].
+const LONGEST_RESERVE: Duration = Duration::from_secs(1);
 /// How long a key may stay unlisted after its scheduler serves.
 pub const IDENTITY_GRACE: Duration = Duration::from_secs(35);
+
+/// The end of a grace that is kept for the disk and the log: its last second; of one under 5 s a fifth. A grace under 2 s
+/// keeps as much as one of 2 s, which a kubelet gives in any case.
+pub fn reserve(grace: Duration) -> Duration {
+    (grace.max(LEAST_AFTER_SIGTERM) / 5).min(LONGEST_RESERVE)
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Hook {
@@ -63,8 +69,8 @@ struct Drain {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hold {
     None,
-    Opening,
-    Open { since: Moment, seen_active: bool },
+    Opening { why: HoldReason },
+    Open { why: HoldReason, since: Moment, seen_active: bool },
 }
 
 /// The state machine. See the module.
@@ -72,16 +78,25 @@ enum Hold {
 pub struct Lifecycle {
     config: Config,
     scheduler: Scheduler,
+    /// When this agent saw the scheduler serve again after it had been refused: the first message of the scheduler's own
+    /// KeepAlive stream comes one interval after that.
+    reappeared: Option<Moment>,
+    /// A mark says that the scheduler was down when its row was signed off: seen serving, it has come back since.
+    was_down: bool,
     /// Where this agent, or a `seen` mark for the same key, has seen it serve; the last is the latest.
     served_at: Vec<SocketAddr>,
     /// Where the last look was refused, as long as it is not known that it served there.
     refused_at: Vec<SocketAddr>,
     /// The row was seen in gRPC's list of the active ones: only then does its absence from that list mean anything.
     listed_active: bool,
+    /// It is open whether the scheduler registers this key: it was away, and its configuration may name another one.
+    in_question: bool,
     /// The key was seen in the manager.
     listed: bool,
     /// The manager said `record not found` of a key it never showed.
     key_unknown: bool,
+    /// When the manager first said so.
+    not_found_since: Option<Moment>,
     identity_due: Option<Moment>,
     drain: Option<Drain>,
     /// Each pre-stop, going down of the scheduler and SIGTERM that may have begun this ending, the first one first.
@@ -124,11 +139,15 @@ impl Lifecycle {
         attempts.presume_others(now);
         Self {
             scheduler: Scheduler::Unseen,
+            reappeared: None,
+            was_down: false,
             served_at: Vec::new(),
             refused_at: Vec::new(),
             listed_active: false,
+            in_question: config.in_question,
             listed: false,
             key_unknown: false,
+            not_found_since: None,
             identity_due: None,
             drain: None,
             endings: Vec::new(),
@@ -181,7 +200,7 @@ impl Lifecycle {
             self.drain.filter(|_| self.drain_may_end()).map(|drain| drain.until),
             self.resign_at,
             self.hooks.iter().map(|(hook, _)| hook.answer_by).min(),
-            (self.wants_hold(now) && self.hold == Hold::None).then_some(self.hold_not_before),
+            (self.hold == Hold::None && self.wants_hold(now).is_some()).then_some(self.hold_not_before),
             ended.filter(|at| now < *at),
             exit,
         ]
@@ -205,6 +224,7 @@ impl Lifecycle {
             return if wait && now < self.reserve_at() { Target::Leave } else { Target::Inactive };
         }
         match self.scheduler {
+            Scheduler::Serving(_) if self.in_question => Target::Leave,
             Scheduler::Serving(_) => Target::Active,
             Scheduler::Unknown if self.pending.iter().any(|ask| self.pursues(ask)) => Target::Inactive,
             _ => Target::Leave,
@@ -228,7 +248,7 @@ impl Lifecycle {
 
     fn reserve_at(&self) -> Moment {
         let at = self.deadline().unwrap_or_default();
-        Moment(at - Moment(RESERVE))
+        Moment(at - Moment(reserve(self.config.grace)))
     }
 
     fn exit_at(&self) -> Moment {
@@ -283,12 +303,22 @@ impl Lifecycle {
         self.drain.map(|drain| drain.until)
     }
 
-    /// Since when a stream of our own keeps the row active.
-    pub fn held_since(&self) -> Option<Moment> {
+    /// Since when a stream of our own keeps the row active, and why one is needed.
+    pub fn held(&self) -> Option<(Moment, HoldReason)> {
         match self.hold {
-            Hold::Open { since, .. } => Some(since),
-            Hold::None | Hold::Opening => None,
+            Hold::Open { since, why, .. } => Some((since, why)),
+            Hold::None | Hold::Opening { .. } => None,
         }
+    }
+
+    /// Whether it is open which key the scheduler registers.
+    pub fn in_question(&self) -> bool {
+        self.in_question
+    }
+
+    /// Whether the agent was told to stop.
+    pub fn is_ending(&self) -> bool {
+        self.terminated.is_some()
     }
 
     /// Whether the key was seen in the manager.

@@ -1,4 +1,10 @@
-//! A scheduler that serves has an active row: what this agent caused is undone at once, what others caused after two looks.
+//! A scheduler that serves has an active row.
+//!
+//! The scheduler sets its row active itself, by the first message of its own stream, one keep-alive interval after it started. So
+//! that message is waited for whenever the scheduler was seen to come back. The agent gives the row back by a stream of its own, a
+//! *hold*, only where no such message will come: the row is inactive by a read that was begun after it was due. A hold is the last
+//! resort: the end of either of two streams makes the row inactive, so that a hold which is not needed turns each crash of the agent
+//! into an outage of its scheduler. Where the scheduler was never away and this agent was the cause, nothing is waited for.
 
 use std::time::Duration;
 
@@ -7,7 +13,7 @@ use super::{
         attempts::{ATTEMPT_LIMIT, LINGER},
         moment::{Moment, Now},
     },
-    Effect, Hold, Lifecycle, Notice, Scheduler, Target, Verdict,
+    Effect, Hold, HoldReason, Lifecycle, Notice, Scheduler, Target, Verdict,
 };
 use crate::{
     identity::Repair,
@@ -28,22 +34,25 @@ impl Lifecycle {
             self.finish(&asks, Verdict::Superseded, now, out);
         }
         match self.hold {
-            Hold::Opening => {}
-            Hold::None if self.wants_hold(now.at) => {
-                if now.at >= self.hold_not_before {
-                    self.open_hold(now, out);
+            Hold::Opening { .. } => {}
+            Hold::None => {
+                if let Some(why) = self.wants_hold(now.at) {
+                    if now.at >= self.hold_not_before {
+                        self.open_hold(why, now, out);
+                    }
+                } else if self.ours
+                    && self.freshness == Freshness::Fresh
+                    && self.row_since(self.own_message_by().max(self.last_change())).is_none()
+                {
+                    // One under way may say it; if it can't, the next follows its end.
+                    if !self.reading {
+                        self.read_by(self.read_not_before.max(self.own_message_by()).max(now.at));
+                    }
+                } else {
+                    self.say_what_would_be_restored(out);
                 }
             }
-            Hold::None
-                if self.ours && self.freshness == Freshness::Fresh && self.row_since_change().is_none() =>
-            {
-                // One under way may say it; if it can't, the next follows its end.
-                if !self.reading {
-                    self.read_by(self.read_not_before.max(now.at));
-                }
-            }
-            Hold::None => self.say_what_would_be_restored(out),
-            Hold::Open { since, seen_active } => {
+            Hold::Open { since, seen_active, .. } => {
                 // To renew a hold, close it first and wait for its end: the end of either of two streams ends the row.
                 let again = self.renewable() || self.may_renew_unlisted(since);
                 if self.row_wrong_since(since) && again && (seen_active || now.at >= since + RENEW_AFTER) {
@@ -59,35 +68,51 @@ impl Lifecycle {
         }
     }
 
-    /// Whether the row is to be held active now.
-    pub(super) fn wants_hold(&self, now: Moment) -> bool {
-        let Scheduler::Serving(since) = self.scheduler else { return false };
+    /// Why the row is to be held active now, if it is.
+    pub(super) fn wants_hold(&self, now: Moment) -> Option<HoldReason> {
+        let Scheduler::Serving(since) = self.scheduler else { return None };
         if self.target(now) != Target::Active || self.releasing.is_some() {
-            return false;
+            return None;
         }
         // An attempt of our own that still runs may end the row under the hold, and over gRPC alone that is seen late.
         if self.freshness == Freshness::Within30s && self.attempts.under_way() {
-            return false;
+            return None;
         }
         if self.ours {
-            return match self.freshness {
-                // A read tells at once: the row may be right already.
-                Freshness::Fresh => self.row_since_change().is_some_and(|row| row != RowState::Active),
-                Freshness::Within30s => {
-                    !self.row.is_some_and(|row| row.state == RowState::Active && self.proves(row.asked))
-                }
-            };
+            return self.is_inactive_by_us().then_some(HoldReason::OwnSignOff);
         }
-        self.config.repair == Repair::On && self.row_wrong_for_others(since)
+        let repair = self.config.repair == Repair::On && self.row_wrong_for_others(since);
+        repair.then_some(HoldReason::OthersSignOff)
+    }
+
+    /// Whether the row, which we may have made inactive, is so still, and no message of the scheduler's own will change that.
+    fn is_inactive_by_us(&self) -> bool {
+        match (self.freshness, self.reappeared) {
+            // A read tells at once: the row may be right already.
+            (Freshness::Fresh, _) => {
+                let since = self.own_message_by().max(self.last_change());
+                self.row_since(since).is_some_and(|row| row != RowState::Active)
+            }
+            (Freshness::Within30s, Some(_)) => self.row_wrong_since(self.own_message_by()),
+            // It was never away: no message of its own will come, and a list would tell half a minute late.
+            (Freshness::Within30s, None) => {
+                !self.row.is_some_and(|row| row.state == RowState::Active && self.proves(row.asked))
+            }
+        }
+    }
+
+    /// By when the first message of the scheduler's own stream has come, where the scheduler was seen to come back.
+    fn own_message_by(&self) -> Moment {
+        self.reappeared.map_or_else(Moment::default, |at| at + self.config.interval * 2)
     }
 
     fn row_wrong_for_others(&self, since: Moment) -> bool {
         self.listed && self.row_wrong_since(since + self.config.interval * 2)
     }
 
-    /// The row as read since it may last have changed.
-    fn row_since_change(&self) -> Option<RowState> {
-        self.row.filter(|row| row.asked >= self.last_change()).map(|row| row.state)
+    /// The row as read since then.
+    fn row_since(&self, since: Moment) -> Option<RowState> {
+        self.row.filter(|row| row.asked >= since).map(|row| row.state)
     }
 
     fn last_change(&self) -> Moment {
@@ -129,13 +154,13 @@ impl Lifecycle {
         !self.renewed_unlisted && self.row.is_some_and(|row| row.asked >= closed)
     }
 
-    fn open_hold(&mut self, now: Now, out: &mut Vec<Effect>) {
+    fn open_hold(&mut self, why: HoldReason, now: Now, out: &mut Vec<Effect>) {
         out.push(Effect::Mark(self.record(What::Held, now)));
         if !self.restoring {
             self.restoring = true;
             out.push(Effect::Notice(Notice::Restoring));
         }
-        self.hold = Hold::Opening;
+        self.hold = Hold::Opening { why };
         out.push(Effect::Hold);
     }
 

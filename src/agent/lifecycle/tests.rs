@@ -1,14 +1,14 @@
 //! The core, one situation at a time. Time is a number here.
 
-use super::{
-    super::{attempts::AttemptId, say},
-    *,
-};
+use super::{super::attempts::AttemptId, *};
 use crate::{
     exit::Exit,
     identity::Repair,
     manager::{Failure, Outcome, RowRead, RowState},
-    spool::record::{Cause, Kind, Record, WallMillis, What},
+    spool::{
+        Managers,
+        record::{Cause, Kind, Record, WallMillis, What},
+    },
 };
 
 mod model;
@@ -26,6 +26,8 @@ fn config(freshness: Freshness) -> Config {
         grace: Duration::from_secs(30),
         interval: Duration::from_secs(5),
         repair: Repair::On,
+        follows: true,
+        in_question: false,
         freshness,
         pod: Some("sched-0".into()),
         run: 7,
@@ -45,6 +47,10 @@ struct Bench {
     /// All effects so far, those of the last step included.
     all: Vec<Effect>,
     disk_works: bool,
+    /// The scheduler's configuration names the key that it always named.
+    is_identified: bool,
+    /// How long a write takes.
+    disk_takes: Duration,
 }
 
 impl Bench {
@@ -52,7 +58,15 @@ impl Bench {
         let now = now_at(100);
         let mut core = Lifecycle::new(config(freshness), now.at);
         let all = core.step(Event::Found { left, all: true }, now);
-        Self { core, at: now.at.0, wall: WALL, all, disk_works: true }
+        Self {
+            core,
+            at: now.at.0,
+            wall: WALL,
+            all,
+            disk_works: true,
+            is_identified: true,
+            disk_takes: Duration::ZERO,
+        }
     }
 
     fn fresh() -> Self {
@@ -76,9 +90,18 @@ impl Bench {
         let mut effects = self.core.step(event, self.now());
         let mut at = 0;
         while at < effects.len() {
-            if let Effect::Persist(record) = &effects[at] {
-                let written = Event::Written { ask: record.id.clone(), on_disk: self.disk_works };
-                let more = self.core.step(written, self.now());
+            let answer = match &effects[at] {
+                Effect::Persist(record) => {
+                    self.at += self.disk_takes;
+                    Some(Event::Written { ask: record.id.clone(), on_disk: self.disk_works })
+                }
+                Effect::Identify { .. } if self.is_identified => {
+                    Some(Event::Identified { in_question: false })
+                }
+                _ => None,
+            };
+            if let Some(event) = answer {
+                let more = self.core.step(event, self.now());
                 effects.extend(more);
             }
             at += 1;
@@ -99,7 +122,7 @@ impl Bench {
 
     fn read(&mut self, state: RowState) -> Vec<Effect> {
         let freshness = self.core.freshness;
-        let read = Ok(RowRead { state, freshness, port: None });
+        let read = Ok(RowRead { state, freshness, port: None, updated: None });
         self.step(Event::RowRead { asked: Moment(self.at), read })
     }
 
@@ -162,14 +185,19 @@ fn ask_of(drain_until: Option<u64>) -> (Kind, Record) {
     bench.core.config.run = 6;
     let what = What::SignOff { cause: Cause::Sigterm, drain_until };
     let now = bench.now();
-    (Kind::Ask, bench.core.record(what, now))
+    (Kind::Ask, on_disk(bench.core.record(what, now)))
+}
+
+/// As the spool writes it: with its writer's manager.
+fn on_disk(record: Record) -> Record {
+    Record { managers: Managers::of(["grpc://manager:65003".to_owned()]), ..record }
 }
 
 fn mark_of(what: What) -> (Kind, Record) {
     let mut bench = Bench::fresh();
     bench.core.served_at.push(watched());
     let now = bench.now();
-    (Kind::Mark, bench.core.record(what, now))
+    (Kind::Mark, on_disk(bench.core.record(what, now)))
 }
 
 #[test]
@@ -181,6 +209,22 @@ fn g1_a_scheduler_that_goes_down_is_signed_off_at_once_and_the_ask_is_persisted_
     assert!(persist < tried, "{effects:?}");
     let effects = bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
     assert_eq!(settled(&effects), Some(Verdict::Confirmed));
+}
+
+#[test]
+fn g3_while_the_shell_waits_for_the_disk_no_attempt_is_silent() {
+    let hedged =
+        |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Attempt { hedge: true, .. }));
+    let mut bench = Bench::serving();
+    bench.disk_takes = Duration::from_millis(500);
+    let effects = bench.step(refused());
+    assert!(attempt(&effects).is_some() && !hedged(&effects), "it is only begun now: {effects:?}");
+    assert!(!hedged(&bench.after(Duration::from_millis(499))), "and has its time");
+    // One that is under way can't be heard either, while another ask is written.
+    let effects = bench.step(Event::PreStop { hook: 1, wait: None });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Persist(_))), "{effects:?}");
+    assert!(!hedged(&effects), "{effects:?}");
+    assert!(hedged(&bench.after(Duration::from_millis(1))));
 }
 
 #[test]
@@ -222,6 +266,107 @@ fn a_seen_mark_that_comes_late_makes_a_refusing_scheduler_down() {
     assert_eq!(attempt(&bench.step(refused())), None);
     let effects = bench.step(Event::Found { left: vec![mark_of(What::Seen)], all: true });
     assert!(attempt(&effects).is_some());
+}
+
+#[test]
+fn g2_a_mark_that_is_told_of_late_is_older_than_what_was_seen_since() {
+    let mut bench = Bench::fresh();
+    bench.step(serving());
+    let before: Vec<SocketAddr> = (1..=5).map(|n| format!("127.0.0.{n}:9999").parse().unwrap()).collect();
+    let marks = before.iter().map(|at| {
+        let (kind, mark) = mark_of(What::Seen);
+        (kind, Record { address: Some(*at), ..mark })
+    });
+    let mut marks: Vec<_> = marks.collect();
+    // And where it serves now.
+    marks.push(mark_of(What::Seen));
+    bench.step(Event::Found { left: marks, all: true });
+    assert_eq!(bench.core.served_at, [&before[2..], &[watched()]].concat());
+    // It is where it was: no new mark, and it is down where it refuses.
+    assert!(!bench.step(serving()).iter().any(|effect| matches!(effect, Effect::Mark(_))));
+    assert!(attempt(&bench.step(refused())).is_some());
+}
+
+#[test]
+fn g5_an_absent_row_says_nothing_of_an_ask_that_names_no_manager() {
+    let (kind, said) = ask_of(None);
+    let unsaid = Record { managers: Managers::default(), listed: true, ..said.clone() };
+    for (left, verdict) in [(said, Some(Verdict::Absent)), (unsaid, None)] {
+        let left = Record { listed: true, ..left };
+        let mut bench = Bench::new(Freshness::Fresh, vec![(kind, left), mark_of(What::Seen)]);
+        // A minute for what the agent before may have left.
+        bench.secs(61);
+        let id = attempt(&bench.step(refused())).unwrap();
+        let effects = bench.end(id, Outcome::Absent);
+        assert_eq!(settled(&effects), verdict);
+    }
+}
+
+#[test]
+fn g5_a_mark_that_names_no_manager_does_not_say_that_this_one_lists_the_key() {
+    let (kind, mark) = mark_of(What::Seen);
+    for (managers, verdict) in [(mark.managers.clone(), Some(Verdict::Absent)), (Managers::default(), None)] {
+        let mark = Record { managers, listed: true, ..mark.clone() };
+        let mut bench = Bench::new(Freshness::Fresh, vec![(kind, mark)]);
+        let id = attempt(&bench.step(refused())).unwrap();
+        assert_eq!(settled(&bench.end(id, Outcome::Absent)), verdict);
+    }
+}
+
+#[test]
+fn g5_an_ask_that_names_no_manager_stays_though_the_row_was_listed_here() {
+    let (kind, ask) = ask_of(None);
+    let unsaid = Record { managers: Managers::default(), listed: true, ..ask };
+    let mut bench = Bench::new(Freshness::Fresh, vec![(kind, unsaid.clone()), mark_of(What::Seen)]);
+    bench.step(Event::Identity { listed: true });
+    bench.read(RowState::Inactive);
+    assert!(bench.core.listed());
+    bench.secs(61);
+    let id = attempt(&bench.step(refused())).unwrap();
+    // Its own ask is settled by that, and the one that was found isn't.
+    bench.end(id, Outcome::Absent);
+    let left: Vec<_> = bench.core.pending().iter().map(|ask| ask.record.id.clone()).collect();
+    assert_eq!(left, std::slice::from_ref(&unsaid.id));
+    assert_eq!(attempt(&bench.step(Event::Tick)), None, "not in a tight loop");
+    // A row that is found and made inactive settles it.
+    bench.secs(60);
+    let id = attempt(&bench.all).unwrap();
+    let id = (id..id + 9).find(|id| {
+        bench.core.attempts.covers(&unsaid.id) && settled(&bench.end(*id, Outcome::Confirmed)).is_some()
+    });
+    assert!(id.is_some() && bench.core.pending().is_empty(), "{:?}", bench.core.pending());
+}
+
+/// How an ask that was found ends while the manager answers each attempt that there is no such row, for so long.
+fn never_listed(ask: Record, marks: Vec<(Kind, Record)>, secs: u64) -> Option<Verdict> {
+    let mut bench = Bench::new(Freshness::Fresh, [vec![(Kind::Ask, ask)], marks].concat());
+    bench.step(refused());
+    let mut effects = std::mem::take(&mut bench.all);
+    for _ in 0..secs {
+        while let Some(id) = attempt(&effects) {
+            effects = bench.end(id, Outcome::Absent);
+            if let Some(verdict) = settled(&effects) {
+                return Some(verdict);
+            }
+        }
+        effects = bench.secs(1);
+    }
+    None
+}
+
+#[test]
+fn g5_what_was_asked_for_a_scheduler_that_never_served_is_settled_once_its_manager_has_denied_the_row_for_a_minute()
+ {
+    let (_, ask) = ask_of(None);
+    let ask = Record { listed: false, ..ask };
+    assert_eq!(never_listed(ask.clone(), Vec::new(), 55), None);
+    assert_eq!(never_listed(ask.clone(), Vec::new(), 200), Some(Verdict::NeverRegistered));
+    // It served; or nobody knows which manager was meant.
+    let (kind, seen) = mark_of(What::Seen);
+    let seen = Record { listed: false, ..seen };
+    assert_eq!(never_listed(ask.clone(), vec![(kind, seen)], 400), None);
+    let unsaid = Record { managers: Managers::default(), ..ask };
+    assert_eq!(never_listed(unsaid, Vec::new(), 400), None);
 }
 
 #[test]
@@ -351,30 +496,6 @@ fn g3_beside_a_silent_attempt_others_are_made_one_at_a_time_and_never_in_a_tight
     assert!((15..=30).contains(&made), "{made} in 20 s");
 }
 
-/// The container's last words, at the latest news that changes them.
-fn last_words(bench: &Bench, effects: &[Effect]) -> Option<String> {
-    let news = effects.iter().rev().filter_map(|effect| match effect {
-        Effect::Notice(notice) => say::last_words(&bench.core, notice),
-        _ => None,
-    });
-    news.into_iter().next()
-}
-
-#[test]
-fn the_last_words_of_a_confirmed_sign_off_that_is_watched_do_not_call_it_pending() {
-    let mut bench = Bench::serving();
-    let first = attempt(&bench.step(refused())).unwrap();
-    let hedge = attempt(&bench.after(Duration::from_millis(500))).unwrap();
-    let effects = bench.end(hedge, Outcome::Confirmed);
-    let words = last_words(&bench, &effects).unwrap();
-    assert!(words.ends_with(": confirmed, watched until no earlier attempt can undo it\n"), "{words}");
-
-    bench.end(first, unknown());
-    bench.secs(61);
-    let effects = bench.read(RowState::Inactive);
-    assert!(last_words(&bench, &effects).unwrap().ends_with(": confirmed\n"));
-}
-
 #[test]
 fn g3_a_row_found_active_after_the_watch_is_signed_off_again() {
     let mut bench = Bench::serving();
@@ -449,6 +570,18 @@ fn a_key_that_is_not_listed_35_s_after_its_scheduler_serves_is_said() {
 }
 
 #[test]
+fn a_look_that_began_before_the_key_was_seen_says_nothing_against_it() {
+    let mut bench = Bench::fresh();
+    assert!(bench.step(serving()).contains(&Effect::CheckIdentity));
+    bench.secs(40);
+    bench.read(RowState::Active);
+    let effects = bench.step(Event::Identity { listed: false });
+    assert!(!effects.contains(&Effect::Notice(Notice::IdentityUnknown)), "{effects:?}");
+    assert!(bench.core.listed() && !bench.core.key_unknown());
+    assert!(!bench.secs(60).contains(&Effect::CheckIdentity));
+}
+
+#[test]
 fn a_drain_signs_off_a_serving_scheduler_and_its_hook_hears_of_it() {
     let mut bench = Bench::serving();
     let effects = bench.step(Event::PreStop { hook: 1, wait: Some(Duration::from_secs(5)) });
@@ -485,19 +618,128 @@ fn g2_a_pre_stop_that_no_stop_follows_is_over_five_seconds_after_the_grace_and_t
 }
 
 #[test]
-fn g2_a_liveness_restart_ends_the_drain_and_the_row_is_restored_at_once() {
+fn g2_while_it_is_open_which_key_a_scheduler_registers_its_row_is_neither_given_back_nor_signed_off() {
+    let mut bench = Bench::serving();
+    bench.is_identified = false;
+    let effects = bench.step(refused());
+    bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
+    let before = bench.all.len();
+    assert!(bench.step(serving()).contains(&Effect::Identify { was_away: true }));
+    for state in [RowState::Inactive, RowState::Active, RowState::Inactive] {
+        bench.secs(60);
+        bench.read(state);
+    }
+    let written =
+        |effect: &Effect| matches!(effect, Effect::Hold | Effect::Attempt { .. } | Effect::Persist(_));
+    assert!(!bench.all[before..].iter().any(written), "{:?}", &bench.all[before..]);
+    // It goes away again: whichever it was, this row is nobody's now.
+    bench.read(RowState::Active);
+    assert!(attempt(&bench.step(refused())).is_some());
+    // It is as it was, after all.
+    bench.is_identified = true;
+    bench.step(serving());
+    bench.secs(20);
+    assert!(bench.read(RowState::Inactive).contains(&Effect::Hold));
+}
+
+#[test]
+fn g2_an_ask_that_is_pending_when_the_scheduler_comes_back_waits_until_it_is_known_which_key_it_registers() {
+    let mut bench = Bench::serving();
+    bench.is_identified = false;
+    let effects = bench.step(refused());
+    bench.end(attempt(&effects).unwrap(), failed());
+    let before = bench.all.len();
+    bench.step(serving());
+    bench.secs(30);
+    assert_eq!(bench.core.pending().len(), 1, "it is not superseded: the old row may be nobody's");
+    assert_eq!(attempt(&bench.all[before..]), None);
+    assert_eq!(settled(&bench.step(Event::Identified { in_question: false })), Some(Verdict::Superseded));
+}
+
+/// Restarted in place: signed off when it went down, and serving again a moment later.
+fn restarted_in_place(freshness: Freshness) -> Bench {
+    let mut bench = Bench::new(freshness, Vec::new());
+    bench.step(serving());
+    bench.step(Event::Identity { listed: true });
+    bench.secs(100);
+    bench.read(RowState::Active);
+    let effects = bench.step(refused());
+    bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
+    bench.secs(1);
+    bench.step(serving());
+    bench
+}
+
+#[test]
+fn g2_a_scheduler_that_came_back_sets_its_row_active_itself_and_is_not_held() {
+    for freshness in [Freshness::Fresh, Freshness::Within30s] {
+        let mut bench = restarted_in_place(freshness);
+        let inactive = if freshness == Freshness::Fresh { RowState::Inactive } else { RowState::NotActive };
+        // What was read before its own first message was due proves nothing.
+        for _ in 0..9 {
+            bench.secs(1);
+            bench.read(inactive);
+        }
+        for _ in 0..120 {
+            bench.secs(1);
+            bench.read(RowState::Active);
+        }
+        assert!(!bench.all.contains(&Effect::Hold), "{freshness:?}: {:?}", bench.all);
+        assert!(bench.all.contains(&Effect::DropMarks { signed_off: true }), "{freshness:?}");
+        assert!(!bench.core.signed_off());
+    }
+}
+
+#[test]
+fn g2_a_scheduler_that_came_back_and_stays_inactive_is_held_once_a_read_proves_it() {
+    for (freshness, secs) in [(Freshness::Fresh, 10), (Freshness::Within30s, 41)] {
+        let mut bench = restarted_in_place(freshness);
+        let inactive = if freshness == Freshness::Fresh { RowState::Inactive } else { RowState::NotActive };
+        for _ in 0..secs - 1 {
+            bench.secs(1);
+            bench.read(inactive);
+        }
+        assert!(!bench.all.contains(&Effect::Hold), "{freshness:?}");
+        assert!(
+            bench.secs(1).contains(&Effect::ReadRow),
+            "{freshness:?}: it is read when its message is due"
+        );
+        let effects = bench.read(inactive);
+        assert!(effects.contains(&Effect::Hold), "{freshness:?}: {effects:?}");
+        bench.step(Event::HoldOpened);
+        assert_eq!(bench.core.held().map(|(_, why)| why), Some(HoldReason::OwnSignOff));
+    }
+}
+
+#[test]
+fn g2_a_liveness_restart_ends_the_drain() {
     let mut bench = Bench::serving();
     let effects = bench.step(Event::PreStop { hook: 1, wait: None });
     bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
     let effects = bench.step(refused());
     bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
     bench.secs(1);
-    bench.read(RowState::Inactive);
-    bench.after(Duration::from_millis(1));
     let effects = bench.step(serving());
-    assert!(effects.contains(&Effect::ReadRow), "{effects:?}");
+    assert!(effects.contains(&Effect::Notice(Notice::Drain(false))), "{effects:?}");
+    bench.secs(10);
     let effects = bench.read(RowState::Inactive);
     assert!(effects.contains(&Effect::Hold), "{effects:?}");
+}
+
+#[test]
+fn g2_a_mark_of_a_scheduler_that_went_down_says_that_its_own_message_comes_or_has_come() {
+    for freshness in [Freshness::Fresh, Freshness::Within30s] {
+        let mark = mark_of(What::SignOff { cause: Cause::Down, drain_until: None });
+        let mut bench = Bench::new(freshness, vec![mark_of(What::Seen), mark]);
+        bench.step(serving());
+        let inactive = if freshness == Freshness::Fresh { RowState::Inactive } else { RowState::NotActive };
+        bench.read(inactive);
+        bench.secs(9);
+        bench.read(inactive);
+        assert!(!bench.all.contains(&Effect::Hold), "{freshness:?}: {:?}", bench.all);
+        bench.secs(32);
+        assert!(bench.read(inactive).contains(&Effect::Hold), "{freshness:?}");
+    }
 }
 
 #[test]
@@ -711,6 +953,28 @@ fn g4_the_grace_counts_from_when_a_signal_came_though_the_disk_was_waited_for_me
 }
 
 #[test]
+fn g8_a_grace_from_zero_up_leaves_a_sign_off_its_time_and_its_end_comes_before_a_kubelet_kills() {
+    for grace in [0, 1, 2, 3, 4, 5, 30].map(Duration::from_secs) {
+        let mut bench = Bench::serving();
+        bench.core.config.grace = grace;
+        bench.step(Event::Terminate);
+        let [reserve, exit] = [bench.core.reserve_at(), bench.core.exit_at()];
+        let deadline = bench.core.deadline().unwrap();
+        assert_eq!(deadline.0 - bench.at, grace.max(Duration::from_secs(2)), "{grace:?}");
+        assert!(reserve.0 - bench.at >= Duration::from_millis(1600), "{grace:?}: time for attempts");
+        assert!(exit - reserve >= Duration::from_millis(250), "{grace:?}: time for the last attempt");
+        assert!(exit < deadline, "{grace:?}");
+        // A scheduler that serves on is signed off at the reserve, and then it ends.
+        bench.at = reserve.0;
+        let effects = bench.step(Event::Tick);
+        assert!(effects.iter().any(|e| matches!(e, Effect::Attempt { .. })), "{grace:?}: {effects:?}");
+        bench.at = exit.0;
+        let effects = bench.step(Event::Tick);
+        assert!(effects.contains(&Effect::Exit(Exit::Queued)), "{grace:?}: {effects:?}");
+    }
+}
+
+#[test]
 fn g4_a_pre_stop_in_the_grace_of_another_that_no_stop_followed_begins_the_end_by_itself() {
     let mut bench = Bench::serving();
     bench.step(Event::PreStop { hook: 1, wait: None });
@@ -748,8 +1012,15 @@ fn g6_what_another_process_holds_of_this_keys_may_have_left_attempts() {
     for (all, verdict) in [(true, Some(Verdict::Confirmed)), (false, None)] {
         let mut core = Lifecycle::new(config(Freshness::Fresh), now_at(100).at);
         let first = core.step(Event::Found { left: vec![mark_of(What::Seen)], all }, now_at(100));
-        let mut bench =
-            Bench { core, at: Duration::from_secs(100), wall: WALL, all: first, disk_works: true };
+        let mut bench = Bench {
+            core,
+            at: Duration::from_secs(100),
+            wall: WALL,
+            all: first,
+            disk_works: true,
+            is_identified: true,
+            disk_takes: Duration::ZERO,
+        };
         let effects = bench.step(refused());
         let effects = bench.end(attempt(&effects).unwrap(), Outcome::Confirmed);
         assert_eq!(settled(&effects), verdict, "{all}");
@@ -971,7 +1242,15 @@ fn g3_a_read_that_fails_is_not_repeated_at_once_though_the_row_may_be_ours() {
 fn g6_attempts_of_an_agent_before_us_count_as_open_from_our_start_though_the_spool_cannot_be_read() {
     let now = now_at(100);
     let core = Lifecycle::new(config(Freshness::Fresh), now.at);
-    let mut bench = Bench { core, at: now.at.0, wall: WALL, all: Vec::new(), disk_works: true };
+    let mut bench = Bench {
+        core,
+        at: now.at.0,
+        wall: WALL,
+        all: Vec::new(),
+        disk_works: true,
+        is_identified: true,
+        disk_takes: Duration::ZERO,
+    };
     bench.step(serving());
     bench.step(Event::Identity { listed: true });
     bench.read(RowState::Active);

@@ -1,6 +1,10 @@
 //! What an agent can be asked: the port, the hook's port, the socket.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
@@ -20,9 +24,10 @@ use super::super::{
     },
     http::{self, Readiness, Served},
     lifecycle::HOOK_WAIT,
-    socket::{self, Request, Response},
+    socket::{self, AgentSocket, Request, Response},
 };
 use super::Agent;
+use crate::files;
 
 /// How often a port that is taken is tried again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
@@ -118,17 +123,13 @@ impl Agent {
                 Err(why) => self.degraded.set("hook-allow", Some(why.to_string())),
             }
         }
-        let run_dir = settings.run_dir.clone();
         let (commands, ready, bound) = (self.commands.clone(), self.ready.clone(), self.bound.clone());
-        listeners.add(
-            bind("socket", self.degraded.clone(), move || socket::bind(&run_dir)),
-            move |socket, end| {
-                info!(socket.path = %socket.path().display(), "Listening for hooks.");
-                bound.send_replace(true);
-                let handler = move |request| answer(request, commands.clone(), ready.clone()).boxed();
-                socket::serve(socket, socket::server::limits(), handler, end)
-            },
-        );
+        listeners.add(bind_socket(settings.run_dir.clone(), self.degraded.clone()), move |socket, end| {
+            info!(socket.path = %socket.path().display(), "Listening for hooks.");
+            bound.send_replace(true);
+            let handler = move |request| answer(request, commands.clone(), ready.clone()).boxed();
+            socket::serve(socket, socket::server::limits(), handler, end)
+        });
         listeners
     }
 
@@ -143,7 +144,7 @@ impl Agent {
     }
 }
 
-/// Tries until it succeeds; what stands in the way is shown meanwhile.
+/// Tries until it succeeds; what stands in the way is shown meanwhile. For what never blocks.
 pub(super) async fn bind<T, E: std::fmt::Display>(
     reason: &'static str,
     degraded: Degraded,
@@ -156,6 +157,44 @@ pub(super) async fn bind<T, E: std::fmt::Display>(
                 return listener;
             }
             Err(why) => degraded.set(reason, Some(why.to_string())),
+        }
+        tokio::time::sleep(LISTEN_AGAIN).await;
+    }
+}
+
+/// The socket, however long its directory's disk takes.
+async fn bind_socket(run_dir: PathBuf, degraded: Degraded) -> AgentSocket {
+    loop {
+        let dir = run_dir.clone();
+        let bound = until_done("socket", &degraded, &run_dir, move || socket::server::make(&dir)).await;
+        match AgentSocket::of(bound) {
+            Ok(socket) => return socket,
+            Err(why) => degraded.set("socket", Some(why.to_string())),
+        }
+        tokio::time::sleep(LISTEN_AGAIN).await;
+    }
+}
+
+/// Does `work`, which may hang over `path`, until it succeeds; what stands in the way is shown meanwhile. While one hangs no
+/// other is begun beside it.
+pub(super) async fn until_done<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    reason: &'static str,
+    degraded: &Degraded,
+    path: &Path,
+    work: impl Fn() -> Result<T, E> + Send + Sync + 'static,
+) -> T {
+    let work = Arc::new(work);
+    loop {
+        let begun = Arc::clone(&work);
+        let unanswered =
+            |why: files::Unanswered| degraded.set(reason, Some(format!("{}: {why}", path.display())));
+        match files::to_the_end(move || begun(), unanswered).await {
+            Ok(Ok(value)) => {
+                degraded.set(reason, None);
+                return value;
+            }
+            Ok(Err(why)) => degraded.set(reason, Some(why.to_string())),
+            Err(why) => unanswered(why),
         }
         tokio::time::sleep(LISTEN_AGAIN).await;
     }
@@ -194,3 +233,6 @@ pub(super) async fn answer(request: Request, commands: Commands, ready: Readines
         _ => Response::Refused("the agent is stopping".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
 
-use super::{Agent, Surroundings};
+use super::{Agent, Open, Surroundings};
 use crate::{
     agent::{
         clock::Clock,
@@ -18,38 +19,62 @@ use crate::{
         shell::Deadline,
     },
     exit::Exit,
-    identity::Settings,
+    identity::{Resolved, Settings},
     manager::Manager,
+    net::Prober,
 };
 
-/// Runs an agent to its end, and answers whom to tell what happens to it. The settings are complete.
+/// Runs an agent to its end, and answers whom to tell what happens to it. What is resolved is always complete.
 pub(crate) fn agent(
-    settings: Settings,
-    manager: Arc<dyn Manager>,
+    settings: impl Fn() -> Settings + Send + Sync + 'static,
+    (before, remember): (Option<Settings>, impl Fn(&Settings) + Send + Sync + 'static),
+    (manager, prober): (Arc<dyn Manager>, Prober),
     (disk, reports): (Disk, mpsc::UnboundedReceiver<Report>),
-    watcher: Watcher,
+    look: impl Fn() -> Watcher + Send + Sync + 'static,
     deadline: Deadline,
 ) -> (Commands, impl Future<Output = Exit> + Send) {
     let clock = Clock::start();
     let (commands, inbox) = Commands::new(clock);
     let metrics = Metrics::new();
-    let agent = Agent {
-        settings,
+    let mut agent = Agent {
+        settings: settings(),
+        resolve: Arc::new(move || {
+            std::future::ready(Ok(Resolved {
+                settings: settings(),
+                problems: Vec::new(),
+                keys: Vec::new(),
+                doubt: None,
+            }))
+            .boxed()
+        }),
+        keys: Vec::new(),
+        doubt: None,
         degraded: Degraded::new(metrics.clone()),
         metrics,
+        prober: Arc::new(prober),
+        named: super::follow::Named::default(),
         ready: Readiness::default(),
         clock,
         commands: commands.clone(),
         bound: watch::Sender::new(true),
+        remembered: watch::Sender::new(None),
     };
-    let key = agent.settings.key().unwrap();
     let around = Surroundings {
-        manager,
+        connect: Arc::new(move |_| Ok(Arc::clone(&manager))),
         disk,
-        reports,
-        look: Box::new(|_| Some(watcher)),
+        look: Arc::new(move |_, _| look()),
+        remember: Box::new(move |agent| remember(&agent.settings)),
         last_words: LastWords::none(),
-        deadline,
+        deadline: Arc::new(deadline),
     };
-    (commands, async move { agent.live(key, around, inbox).await })
+    let exit = async move {
+        agent.watch_disk(&around.disk, reports);
+        let as_before = match before {
+            Some(before) => agent.answer_as(before).await,
+            None => false,
+        };
+        let open = if as_before { Open::OtherThanBefore } else { Open::Nothing };
+        agent.live(around, inbox, open).await
+    };
+    (commands, exit)
 }

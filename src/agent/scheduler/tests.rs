@@ -41,12 +41,13 @@ async fn while_it_serves_nothing_is_asked_and_no_call_is_open() {
 }
 
 #[tokio::test]
-async fn a_connection_closed_for_idleness_is_opened_again_without_a_word() {
+async fn a_connection_closed_for_idleness_is_opened_again_and_told_as_one_that_may_be_a_restart() {
     let server = Server::start(Answer::Ok).await;
     let mut watcher = watcher(server.addr);
     next(&mut watcher).await;
     server.go_away();
     eventually("it asked again", || server.script.count("check") >= 2).await;
+    assert_eq!(next(&mut watcher).await, Observation::Reconnected(server.addr));
     nothing_new(&mut watcher).await;
 }
 

@@ -9,6 +9,7 @@ use std::{
 use tokio::{io::AsyncWriteExt, net::UnixStream, time::timeout};
 
 use super::{MAX_ANSWER, Request, Response, ResponseLine, VERSION, path_in, server::read_line};
+use crate::files;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -43,12 +44,21 @@ pub async fn ask(run_dir: &Path, request: &Request, wait: Duration) -> Result<Re
     }
 }
 
+/// Its path may lie on a disk that hangs: who has asked in vain for a moment has the rest of its time for something else.
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let path = path.to_owned();
+    let connected = files::within(files::LIMIT, move || std::os::unix::net::UnixStream::connect(path));
+    let stream = connected.await??;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
 async fn exchange(path: &Path, request: &Request) -> Result<Response, AskError> {
     let broken = |what: &str, why: &dyn std::fmt::Display| {
         AskError::Broken(format!("the agent at {} {what}: {why}", path.display()))
     };
     let line = request.to_line().map_err(|error| broken("can't be asked", &error))?;
-    let mut stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
+    let mut stream = connect(path).await.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NoAgent(path.to_owned()),
         io::ErrorKind::PermissionDenied => AskError::Denied(path.to_owned()),
         _ => broken("can't be reached", &error),

@@ -19,7 +19,10 @@ use std::{fmt, path::Path, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{agent::lifecycle::Verdict as PreStopResult, spool::record::WallMillis};
+use crate::{
+    agent::{check::WITHOUT_MANAGER, lifecycle::Verdict as PreStopResult},
+    spool::record::WallMillis,
+};
 
 pub mod client;
 pub mod server;
@@ -46,6 +49,12 @@ const REQUESTS: &str = "pre-stop, status, check";
 /// Where the socket of a run directory is.
 pub fn path_in(run_dir: &Path) -> PathBuf {
     run_dir.join("agent.sock")
+}
+
+/// Whether an agent's socket is in this run directory. Waits for at most a second.
+pub fn is_there(run_dir: &Path) -> bool {
+    let path = path_in(run_dir);
+    crate::files::within_blocking(crate::files::LIMIT, move || path.exists()).unwrap_or(false)
 }
 
 /// What a client asks.
@@ -152,6 +161,19 @@ pub struct PreStopAnswer {
     /// The ask is on disk; where an agent doesn't say, it is.
     #[serde(default = "on_disk")]
     pub persisted: bool,
+}
+
+impl PreStopAnswer {
+    /// Beside a scheduler without a manager: there is no row.
+    pub fn without_manager() -> Self {
+        Self {
+            result: PreStopResult::Absent,
+            why: WITHOUT_MANAGER.to_owned(),
+            watched_until: None,
+            durability: String::new(),
+            persisted: true,
+        }
+    }
 }
 
 fn on_disk() -> bool {

@@ -27,7 +27,10 @@ use tokio::{
 };
 
 use super::{MAX_REQUEST, Request, Response, ResponseLine, VERSION, line, path_in};
-use crate::agent::http::connections::{self, Handle, Limits, Listener};
+use crate::{
+    agent::http::connections::{self, Handle, Limits, Listener},
+    files,
+};
 
 /// Why the socket can't be served. Each names the path.
 #[derive(Debug, thiserror::Error)]
@@ -68,29 +71,59 @@ const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 /// 107 bytes less `/agent.sock.new`.
 const MAX_RUN_DIR: usize = 92;
 
-/// The agent's socket. Dropped, it is closed and its file removed.
+/// How long the end waits for the socket's file to be removed: what is left is replaced by the next agent.
+const REMOVED_WITHIN: Duration = Duration::from_millis(50);
+
+/// A socket that listens.
 #[derive(Debug)]
-pub struct AgentSocket {
-    listener: UnixListener,
-    path: PathBuf,
-    /// Locked; unlocked only after the file was removed.
-    _lock: File,
+pub struct Bound {
+    listener: std::os::unix::net::UnixListener,
+    place: Place,
 }
 
-impl AgentSocket {
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
+/// A socket's file. Dropped, it is removed.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    /// Locked; unlocked only after the file was removed.
+    lock: Option<File>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let (path, lock) = (self.path.clone(), self.lock.take());
+        let removed = files::within_blocking(REMOVED_WITHIN, move || {
+            let removed = fs::remove_file(path).map_err(|error| error.kind());
+            drop(lock);
+            removed
+        });
+        let why = match removed {
+            Ok(Ok(()) | Err(io::ErrorKind::NotFound)) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(why) => why.to_string(),
+        };
+        tracing::debug!(path = %self.path.display(), error = why, "The socket was not removed.");
     }
 }
 
-impl Drop for AgentSocket {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::debug!(path = %self.path.display(), error = %error, "The socket can't be removed.");
-        }
+/// The agent's socket. Dropped, it is closed and its file removed; what hangs is waited for 50 ms.
+#[derive(Debug)]
+pub struct AgentSocket {
+    listener: UnixListener,
+    place: Place,
+}
+
+impl AgentSocket {
+    /// A socket to be served. Must be called within a runtime.
+    pub fn of(bound: Bound) -> Result<Self, BindError> {
+        let Bound { listener, place } = bound;
+        let listener = UnixListener::from_std(listener).map_err(system(&place.path, "listened on"))?;
+        Ok(Self { listener, place })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.place.path
     }
 }
 
@@ -102,8 +135,13 @@ impl Listener for AgentSocket {
     }
 }
 
-/// Makes the run directory (0770) if it isn't there, and listens on its socket. Must be called within a runtime.
+/// [`make`], to be served. Must be called within a runtime, which it blocks.
 pub fn bind(run_dir: &Path) -> Result<AgentSocket, BindError> {
+    make(run_dir).and_then(AgentSocket::of)
+}
+
+/// Makes the run directory (0770) if it isn't there, and listens on its socket. Blocks, for as long as the disk hangs.
+pub fn make(run_dir: &Path) -> Result<Bound, BindError> {
     if run_dir.as_os_str().len() > MAX_RUN_DIR {
         return Err(BindError::TooLong { path: run_dir.to_owned() });
     }
@@ -124,7 +162,7 @@ pub fn bind(run_dir: &Path) -> Result<AgentSocket, BindError> {
     let socket = with_its_mode(&new)?;
     let listener = listening(socket).map_err(system(&new, "listened on"))?;
     fs::rename(&new, &path).map_err(system(&path, "put in place"))?;
-    Ok(AgentSocket { listener, path, _lock: lock })
+    Ok(Bound { listener, place: Place { path, lock: Some(lock) } })
 }
 
 /// A socket at this path that doesn't listen yet: until it has its mode, everybody is refused.
@@ -139,10 +177,10 @@ pub(super) fn with_its_mode(path: &Path) -> Result<Socket, BindError> {
     Ok(socket)
 }
 
-fn listening(socket: Socket) -> io::Result<UnixListener> {
+fn listening(socket: Socket) -> io::Result<std::os::unix::net::UnixListener> {
     socket.set_nonblocking(true)?;
     socket.listen(1024)?;
-    UnixListener::from_std(OwnedFd::from(socket).into())
+    Ok(OwnedFd::from(socket).into())
 }
 
 fn system(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> BindError {
@@ -223,7 +261,8 @@ where
             Response::Refused("the agent failed to answer; its log says why".to_owned())
         }),
         Err(refused) => {
-            tracing::warn!(reason = refused, "A request of the socket was refused.");
+            // Who asked hears it.
+            tracing::debug!(reason = refused, "A request of the socket was refused.");
             Response::Refused(refused)
         }
     };

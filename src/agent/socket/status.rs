@@ -31,6 +31,8 @@ pub struct Status {
     pub scheduler: SchedulerStatus,
     /// The row as last read.
     pub row: Option<RowStatus>,
+    /// The row as far as is known, by a read or by something newer than what that read can have seen.
+    pub row_known: Option<RowKnown>,
     /// A drain is on, and ends at the latest then.
     pub drain_until: Option<WallMillis>,
     /// The one deadline, once there is one.
@@ -43,6 +45,8 @@ pub struct Status {
     pub marks: Vec<MarkStatus>,
     /// Since when a stream of the agent's own keeps the row active.
     pub hold_since: Option<WallMillis>,
+    /// Why that stream is needed, in words. The row becomes inactive when the stream ends, and the next agent gives it back.
+    pub hold_reason: Option<String>,
     /// Whether the agent looks for predecessors, and what it found; `None` from an agent that doesn't know yet, or how to.
     pub succession: Option<SuccessionStatus>,
     /// What it has to do without.
@@ -122,6 +126,18 @@ pub struct RowStatus {
     pub source: String,
 }
 
+/// The row, as far as is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RowKnown {
+    /// What it is.
+    pub state: RowWord,
+    /// When it was read, when the sign-off was acknowledged, or since when it is held.
+    pub at: WallMillis,
+    /// By what: `read`, `sign-off` (the manager acknowledged one) or `hold` (a stream of the agent's own is open).
+    pub by: String,
+}
+
 /// An ask that isn't settled. Causes are words here, since another version may have others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -184,6 +200,9 @@ pub struct Degradation {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ManagerStatus {
+    /// The scheduler is configured without a manager, and no flag names one: there is nothing to keep true.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub none: bool,
     /// The endpoints, as configured.
     pub endpoints: Vec<String>,
     /// It has answered once.
@@ -192,9 +211,11 @@ pub struct ManagerStatus {
     pub losses: u64,
     /// Why the last call failed, if the last call failed.
     pub last_error: Option<String>,
+    /// Why rows could not be read over REST the last time, if they could not: they are read over gRPC then.
+    pub rest_error: Option<String>,
 }
 
-/// The spool.
+/// The spool. The numbers are `None` (null in JSON) where the disk did not say them: `why` tells.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SpoolStatus {
@@ -203,13 +224,38 @@ pub struct SpoolStatus {
     /// How long its volume lives, in words.
     pub durability: String,
     /// Asks in it.
-    pub asks: u64,
+    pub asks: Option<u64>,
+    /// Those of them that are for another manager, as far as they were read.
+    pub for_another: Option<u64>,
     /// Marks in it.
-    pub marks: u64,
+    pub marks: Option<u64>,
     /// Damaged files set aside.
-    pub corrupt: u64,
+    pub corrupt: Option<u64>,
     /// Files of a newer version, left alone.
-    pub newer: u64,
+    pub newer: Option<u64>,
+    /// Since when the disk has not answered, where it doesn't.
+    pub silent_since: Option<WallMillis>,
+    /// Why the numbers are not known, where they aren't.
+    pub why: Option<String>,
+}
+
+impl SpoolStatus {
+    /// Why the numbers are not known, as a person reads it; `None` where they are. `now` is the status's own.
+    pub fn unknown(&self, now: WallMillis) -> Option<String> {
+        if self.asks.is_some() {
+            return None;
+        }
+        Some(match (self.silent_since, &self.why) {
+            (Some(since), _) => {
+                format!(
+                    "unknown: the disk has not answered for {} s",
+                    now.saturating_sub(since).div_ceil(1000)
+                )
+            }
+            (None, Some(why)) => format!("unknown: {why}"),
+            (None, None) => "unknown: the spool was not read yet".to_owned(),
+        })
+    }
 }
 
 /// `text` without line breaks and other control characters, so that what a manager said can't forge a line.

@@ -501,3 +501,26 @@ fn every_request_and_answer_survives_the_wire() {
         assert_eq!(serde_json::from_str::<ResponseLine>(&line).unwrap().response, response);
     }
 }
+
+#[tokio::test]
+async fn g4_a_socket_that_takes_no_connection_costs_a_hook_a_moment_of_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = socket2::SockAddr::unix(path_in(dir.path())).unwrap();
+    let socket = || socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    let full = socket();
+    full.bind(&address).unwrap();
+    full.listen(0).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let client = socket();
+        client.set_nonblocking(true).unwrap();
+        if client.connect(&address).is_err() {
+            break;
+        }
+        waiting.push(client);
+    }
+    let begun = Instant::now();
+    let said = ask(dir.path(), &PRE_STOP, BOUND).await.unwrap_err();
+    assert!(matches!(&said, AskError::Broken(why) if why.contains("no answer within 1s")), "{said}");
+    assert!(begun.elapsed() < BOUND / 2, "{:?}", begun.elapsed());
+}

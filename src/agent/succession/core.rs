@@ -7,11 +7,12 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
     super::{lifecycle::Verdict, look::Look, moment::Moment},
+    evidence::{Evidence, Readiness},
     standing::Mode,
 };
 use crate::{
     key::{SchedulerIp, SchedulerKey},
-    manager::{Freshness, Row, State},
+    manager::{Freshness, Listed, Row, State},
 };
 
 #[cfg(test)]
@@ -36,6 +37,10 @@ const SOON: [Duration; 5] = [
 ];
 /// A row that is still not active this long after its scheduler began to serve is no longer a matter of seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// So long after the scheduler began to serve REST is waited for, where it is configured and doesn't answer.
+pub const TIMES_WITHIN: Duration = Duration::from_secs(120);
+/// What has to be watched for a while is looked at again no sooner than this.
+const SOONEST: Duration = Duration::from_millis(200);
 /// What answered is contested only if it still does so long after.
 const ANSWERS_FOR: Duration = Duration::from_secs(30);
 
@@ -54,6 +59,8 @@ pub struct Suspect {
     pub key: SchedulerKey,
     /// Its ip:port.
     pub address: SocketAddr,
+    /// When it was last written, verbatim, where that is shown.
+    pub updated: Option<String>,
 }
 
 /// Why a row is left alone.
@@ -65,10 +72,16 @@ pub enum Contested {
     Answered,
     /// It became active only after our own row had been.
     Younger,
+    /// The manager hears of both.
+    Twin,
+    /// It was heard of, or written, after our own row was made: no predecessor's was.
+    Beside,
     /// It lives, though it was to be signed off: nothing more is written.
     Lives,
     /// It was signed off, and is active again: nothing more is written.
     CameBack,
+    /// It may have been signed off, and is active: nothing more is written.
+    Tried,
 }
 
 impl std::fmt::Display for Contested {
@@ -78,7 +91,12 @@ impl std::fmt::Display for Contested {
             Contested::Answered => "something answered at its address a moment ago",
             Contested::Younger => "it became active after this scheduler had",
             Contested::Lives => "it lives, though it was to be signed off as a predecessor",
+            Contested::Twin => "the manager hears of both: two that live under one name",
+            Contested::Beside => {
+                "it was heard of, or written, after this scheduler's row was made, as no predecessor's is"
+            }
             Contested::CameBack => "it was signed off as a predecessor, and is active again",
+            Contested::Tried => "its sign-off was tried, and may have been made, and it is active",
         })
     }
 }
@@ -94,8 +112,10 @@ pub enum Decision {
     Contested(Contested),
     /// It answers, for the first time: say so, and look again.
     Answers,
-    /// Look again, for this reason.
+    /// It can't be told by anything there is: look again, for this reason.
     Wait(String),
+    /// Its times have not been watched for long enough: look again soon.
+    Watch,
     /// Nothing now.
     Nothing,
 }
@@ -121,10 +141,12 @@ enum Fate {
 enum Phase {
     /// Nothing was judged yet.
     First,
-    /// The first look was a while ago, and some may have been hidden from it.
+    /// There was a first look, and some may have been hidden from it.
     Second {
         /// Nothing can have been hidden from it.
         fresh: bool,
+        /// When it is looked once more for what was.
+        at: Moment,
         /// What can't be looked at until then never will be.
         until: Moment,
     },
@@ -144,6 +166,12 @@ pub struct Succession {
     mode: Mode,
     phase: Phase,
     fates: BTreeMap<SchedulerKey, Fate>,
+    /// What the lists say of each suspect.
+    evidence: BTreeMap<SchedulerKey, Evidence>,
+    /// REST is configured: where it doesn't answer, it is waited for a while.
+    expects_times: bool,
+    /// When to look at one again whose times have to be watched.
+    sooner: Option<Moment>,
     /// Since when the scheduler serves and nothing is to end it.
     since: Option<Moment>,
     due: Moment,
@@ -162,11 +190,20 @@ impl Succession {
             mode,
             phase: if mode == Mode::Off { Phase::Done } else { Phase::First },
             fates: BTreeMap::new(),
+            evidence: BTreeMap::new(),
+            expects_times: false,
+            sooner: None,
             since: None,
             due: Moment::default(),
             freshness: Freshness::Within30s,
             judging: None,
         }
+    }
+
+    /// REST is configured, which may show times: while it doesn't answer, nothing is judged without them for [`TIMES_WITHIN`].
+    pub fn expects_times(mut self, expects: bool) -> Self {
+        self.expects_times = expects;
+        self
     }
 
     /// Whose predecessors.
@@ -194,19 +231,29 @@ impl Succession {
         self.since.filter(|_| !over).map(|since| self.due.max(since))
     }
 
-    /// The manager lists these rows of the hostname, asked for at `asked`. Answers what is to be looked at, and what is
-    /// contested without a look.
+    /// The manager lists these rows of the hostname, asked for and there at these moments. Answers what is to be looked at, and
+    /// what is contested without a look.
     pub fn listed(
         &mut self,
-        asked: Moment,
-        rows: &[Row],
-        freshness: Freshness,
+        (asked, answered): (Moment, Moment),
+        listed: &Listed,
     ) -> (Vec<Suspect>, Vec<(SchedulerKey, Contested)>) {
-        self.freshness = freshness;
+        self.freshness = listed.freshness;
         self.judging = None;
-        let active = || rows.iter().filter(|row| row.state == State::Active);
-        let others: BTreeMap<SchedulerKey, (SocketAddr, u64)> =
-            active().filter_map(|row| self.other(row).map(|(key, addr)| (key, (addr, row.id)))).collect();
+        self.sooner = None;
+        let active = || listed.rows.iter().filter(|row| row.state == State::Active);
+        let others: BTreeMap<SchedulerKey, (SocketAddr, &Row)> =
+            active().filter_map(|row| self.other(row).map(|(key, addr)| (key, (addr, row)))).collect();
+        self.evidence.retain(|key, _| others.contains_key(key));
+        let witness = listed.rows.iter().find(|row| row.is(&self.key));
+        for (key, (_, row)) in &others {
+            self.evidence.entry(key.clone()).or_default().listed(
+                (asked, answered),
+                row,
+                witness,
+                self.interval,
+            );
+        }
         if let Some(back) = others.keys().find(|key| self.came_back(key, asked)).cloned() {
             self.fates.insert(back.clone(), Fate::Contested);
             self.phase = Phase::Stopped;
@@ -220,20 +267,25 @@ impl Succession {
             return (Vec::new(), Vec::new());
         }
         let (mut suspects, mut contested) = (Vec::new(), Vec::new());
-        for (key, (address, id)) in others {
+        for (key, (address, row)) in others {
             let younger = match self.phase {
-                Phase::Second { fresh, .. } => fresh || id > own.id,
+                Phase::Second { fresh, .. } => fresh || row.id > own.id,
                 _ => false,
             };
-            match self.fates.get(&key) {
-                None if younger => {
+            let fate = self.fates.get(&key);
+            if fate.is_some_and(|fate| fate.is_judged()) {
+                continue;
+            }
+            let against = self.evidence.get(&key).and_then(Evidence::speaks_against);
+            let against = if fate.is_none() && younger { Some(Contested::Younger) } else { against };
+            match against {
+                Some(why) => {
                     self.fates.insert(key.clone(), Fate::Contested);
-                    contested.push((key, Contested::Younger));
+                    contested.push((key, why));
                 }
-                Some(fate) if fate.is_judged() => {}
-                None | Some(_) => {
+                None => {
                     self.fates.entry(key.clone()).or_insert(Fate::Open);
-                    suspects.push(Suspect { key, address });
+                    suspects.push(Suspect { key, address, updated: row.updated_at.clone() });
                 }
             }
         }
@@ -263,12 +315,28 @@ impl Succession {
     /// What was found at a suspect's address.
     pub fn looked(&mut self, key: &SchedulerKey, look: &Look, now: Moment) -> Decision {
         let Some(fate) = self.fates.get_mut(key) else { return Decision::Nothing };
+        let readiness = |seen_to_be_gone: bool| {
+            let evidence = self.evidence.get(key);
+            let over_rest = self.freshness == Freshness::Fresh;
+            let until = self.since.map(|since| since + TIMES_WITHIN).filter(|until| now < *until);
+            let waits = until.filter(|_| self.expects_times && !over_rest);
+            evidence.map_or(Readiness::Untold, |evidence| evidence.readiness(seen_to_be_gone, waits))
+        };
+        let sign_off = |why: String| match self.mode {
+            Mode::On => Decision::SignOff(why),
+            Mode::Report | Mode::Off => Decision::Report(why),
+        };
+        let mut sooner = None;
+        let mut watch = |until: Moment| {
+            sooner = Some(until);
+            Decision::Watch
+        };
         let decision = match (*fate, look) {
             (Fate::Answers(_), Look::Silent(_)) => Decision::Contested(Contested::Answered),
             (Fate::Open, Look::Silent(why)) | (Fate::Open | Fate::Answers(_), Look::Reused(why)) => {
-                match self.mode {
-                    Mode::On => Decision::SignOff(why.clone()),
-                    Mode::Report | Mode::Off => Decision::Report(why.clone()),
+                match readiness(true) {
+                    Readiness::Gone(_) | Readiness::Untold => sign_off(why.clone()),
+                    Readiness::NotYet(until) => watch(until),
                 }
             }
             (Fate::Open, Look::Lives) => Decision::Answers,
@@ -276,7 +344,11 @@ impl Succession {
                 Decision::Contested(Contested::Answers)
             }
             (Fate::Answers(_), Look::Lives) => Decision::Nothing,
-            (Fate::Open | Fate::Answers(_), Look::Unclear(why)) => Decision::Wait(why.clone()),
+            (Fate::Open | Fate::Answers(_), Look::Unclear(why)) => match readiness(false) {
+                Readiness::Gone(silent) => sign_off(format!("{why}; but {silent}")),
+                Readiness::NotYet(until) => watch(until),
+                Readiness::Untold => Decision::Wait(why.clone()),
+            },
             (Fate::Reported | Fate::Asked | Fate::SignedOff(_) | Fate::Contested, _) => Decision::Nothing,
         };
         *fate = match decision {
@@ -284,38 +356,56 @@ impl Succession {
             Decision::Report(_) => Fate::Reported,
             Decision::Contested(_) => Fate::Contested,
             Decision::Answers => Fate::Answers(now),
-            Decision::Wait(_) | Decision::Nothing => *fate,
+            Decision::Wait(_) | Decision::Watch | Decision::Nothing => *fate,
         };
+        self.sooner = [self.sooner, sooner].into_iter().flatten().min();
         decision
     }
 
-    /// All that the listing showed was dealt with, as far as it could be.
-    pub fn judged(&mut self, now: Moment) {
+    /// All that the listing showed was dealt with, as far as it could be. Answers what is left undecided for good.
+    pub fn judged(&mut self, now: Moment) -> Vec<SchedulerKey> {
         let judged = self.judging.take();
         if let Phase::Watch { until } = self.phase {
             self.due = now + period(self.freshness);
             if now >= until {
                 self.phase = Phase::Done;
             }
-            return;
+            return Vec::new();
         }
         let Some(asked) = judged else {
             self.due = self.look_for_own_row(now);
-            return;
+            return Vec::new();
         };
         let undecided = self.fates.values().any(|fate| !fate.is_judged());
         let asked_off = self.fates.values().any(|fate| matches!(fate, Fate::Asked | Fate::SignedOff(_)));
         match self.phase {
             Phase::First => {
                 let fresh = self.freshness == Freshness::Fresh;
-                self.phase = Phase::Second { fresh, until: asked + WATCHED };
-                self.due = asked + SECOND_LOOK;
+                let at = asked + SECOND_LOOK;
+                self.phase = Phase::Second { fresh, at, until: asked + WATCHED };
+                self.due = self.soon_or(at, now);
             }
-            Phase::Second { until, .. } if undecided && now < until => self.due = now + SECOND_LOOK,
-            Phase::Second { .. } if asked_off => self.watch(now),
-            Phase::Second { .. } => self.phase = Phase::Done,
+            Phase::Second { at, .. } if asked < at => self.due = self.soon_or(at, now),
+            Phase::Second { until, .. } if undecided && now < until => {
+                self.due = self.soon_or(now + SECOND_LOOK, now);
+            }
+            Phase::Second { .. } => {
+                if asked_off {
+                    self.watch(now)
+                } else {
+                    self.phase = Phase::Done
+                }
+                let left = self.fates.iter().filter(|(_, fate)| !fate.is_judged());
+                return left.map(|(key, _)| key.clone()).collect();
+            }
             Phase::Watch { .. } | Phase::Done | Phase::Stopped => {}
         }
+        Vec::new()
+    }
+
+    /// `at`, or sooner where the times of one are to be looked at sooner.
+    fn soon_or(&self, at: Moment, now: Moment) -> Moment {
+        self.sooner.map_or(at, |sooner| sooner.max(now + SOONEST).min(at))
     }
 
     /// The look could not be brought to its end.
@@ -372,8 +462,15 @@ impl Succession {
                 }
                 Some(Contested::Lives)
             }
+            Verdict::Contested => {
+                *fate = Fate::Contested;
+                if own {
+                    self.phase = Phase::Stopped;
+                }
+                Some(Contested::Tried)
+            }
             // It stays as it is, and is not asked for again.
-            Verdict::Dropped | Verdict::Queued => None,
+            Verdict::NeverRegistered | Verdict::Dropped | Verdict::Queued => None,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{
         lifecycle::Verdict,
         look::{self, Look},
         moment::Moment,
-        replay::{Origin, Replay},
+        replay::{Origin, Replay, write_ask},
         say,
         shell::{READ_LIMIT, within},
     },
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     key::SchedulerKey,
     manager::Filter,
-    spool::record::{Cause, Record, RecordId, What},
+    spool::record::{Cause, Record},
 };
 
 /// How many addresses are looked at at a time.
@@ -86,8 +86,8 @@ impl Task {
         let manager = Arc::clone(&self.replay.manager);
         let at = clock.now().at;
         let hostname = Filter::Hostname(core.key().hostname.clone());
-        let rows = match within(READ_LIMIT, manager.list(&hostname)).await {
-            Ok(rows) => rows,
+        let listed = match within(READ_LIMIT, manager.list(&hostname)).await {
+            Ok(listed) => listed,
             Err(failure) => {
                 debug!(scheduler.key = %core.key(), reason = %failure, "Could not look for predecessors.");
                 return core.put_off(clock.now().at);
@@ -96,14 +96,14 @@ impl Task {
         while let Ok(heirloom) = self.heirlooms.try_recv() {
             self.found(core, heirloom);
         }
-        let (suspects, contested) = core.listed(at, &rows, manager.freshness());
+        let (suspects, contested) = core.listed((at, clock.now().at), &listed);
         for (key, why) in contested {
             self.contested(core, &key, &why);
         }
-        let manager = manager.as_ref();
+        let (manager, prober) = (manager.as_ref(), self.replay.prober.as_ref());
         let looks: Vec<(Suspect, Look)> = stream::iter(suspects)
             .map(|suspect| async move {
-                let look = look::at(manager, &suspect.key, suspect.address).await;
+                let look = look::at(prober, manager, &suspect.key, suspect.address).await;
                 (suspect, look)
             })
             .buffer_unordered(AT_ONCE)
@@ -126,15 +126,27 @@ impl Task {
                 }
                 Decision::Contested(why) => self.contested(core, &suspect.key, &why),
                 Decision::Answers => say::predecessor_answers(&key, &suspect.key),
-                Decision::Wait(why) => {
-                    if self.unclear.insert(suspect.key.clone()) {
-                        say::predecessor_unclear(&key, &suspect.key, &why);
-                    }
+                Decision::Wait(why) => self.undecided(&key, &suspect.key, &why),
+                Decision::Watch => {
+                    debug!(scheduler.key = %key, predecessor.key = %suspect.key, "Its keep-alive times are watched.");
                 }
                 Decision::Nothing => {}
             }
         }
-        core.judged(clock.now().at);
+        for left in core.judged(clock.now().at) {
+            self.undecided(
+                core.key(),
+                &left,
+                "what the manager shows of it was not enough for as long as it was watched",
+            );
+        }
+    }
+
+    fn undecided(&mut self, key: &SchedulerKey, other: &SchedulerKey, why: &str) {
+        if self.unclear.insert(other.clone()) {
+            say::predecessor_unclear(key, other, why);
+            self.replay.metrics.predecessor("undecided");
+        }
     }
 
     fn found(&self, core: &mut Succession, heirloom: Heirloom) {
@@ -167,29 +179,18 @@ impl Task {
 /// One sign-off of a predecessor, as durable as any other.
 async fn sign_off(replay: Replay, pod: Option<String>, suspect: Suspect) -> (SchedulerKey, Verdict) {
     let key = suspect.key;
-    let record = Record {
-        id: RecordId::random(),
-        key: key.clone(),
-        what: What::SignOff { cause: Cause::Predecessor, drain_until: None },
-        address: Some(suspect.address),
-        // It was just seen.
-        listed: true,
-        at: replay.clock.now().wall,
-        pod,
-    };
-    let written = replay.disk.write_ask(record.clone()).await;
-    if let Err(error) = &written {
-        replay.metrics.spool_error();
-        say::not_persisted(&key, error);
-    }
+    let at = replay.clock.now().wall;
+    let asked = Record::sign_off(key.clone(), Cause::Predecessor, Some(suspect.address), at, pod);
+    let record = Record { row_updated: suspect.updated, ..asked };
+    let written = write_ask(&replay.disk, &replay.metrics, &record).await;
     let id = record.id.clone();
-    let again = persist(&replay, record.clone(), written.is_ok());
+    let again = persist(&replay, record.clone(), written);
     let verdict = tokio::select! {
         biased;
         verdict = replay.settle(key.clone(), vec![record], Origin::Own, None, &|_| ()) => verdict,
         never = again => match never {},
     };
-    if written.is_err() {
+    if !written {
         // A write that came too late must not outlive what it was for.
         replay.disk.settle_later(vec![id], false);
     }

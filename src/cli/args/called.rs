@@ -10,6 +10,11 @@ use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Id};
 pub struct Called<T>(Box<T>);
 
 impl<T> Called<T> {
+    /// A subcommand that was called with these values.
+    pub fn new(values: T) -> Self {
+        Self(Box::new(values))
+    }
+
     /// The flags' values.
     pub fn into_inner(self) -> T {
         *self.0

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 
 use crate::{
-    identity::{HostPort, Inputs, address::manager_endpoint, duration, settings::LEAST_GRACE},
+    identity::{HostPort, Inputs, address::manager_endpoint, duration},
     key::{ClusterId, Hostname, SchedulerIp},
     logging::{Format, Level},
 };
@@ -17,7 +17,7 @@ pub struct IdentityArgs {
     /// The name the scheduler registers with [default: scheduler.yaml's server.host, else the FQDN]
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<Hostname>,
-    /// The IP it registers with [default: scheduler.yaml's server.advertiseIP, else POD_IP, else by its own rules]
+    /// The IP it registers with [default: scheduler.yaml's server.advertiseIP, else by the scheduler's own rules]
     #[arg(long, value_name = "IP")]
     pub ip: Option<SchedulerIp>,
     /// Its cluster's id in the manager [default: scheduler.yaml's, else 1]
@@ -83,7 +83,7 @@ pub struct RunDirArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Agent")]
 pub struct GraceArgs {
-    /// The pod's terminationGracePeriodSeconds, as a number or a duration, at least 5s [default: 30s]
+    /// The pod's terminationGracePeriodSeconds, as a number or a duration [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = grace)]
     pub grace: Option<Duration>,
 }
@@ -93,10 +93,16 @@ pub struct GraceArgs {
 #[command(next_help_heading = "Output")]
 pub struct LogArgs {
     /// How log lines look on stderr; auto is text on a terminal, else json [default: auto]
-    #[arg(long, value_name = "auto|text|json", value_enum, hide_possible_values = true)]
+    #[arg(long, value_name = "auto|text|json", value_enum, ignore_case = true, hide_possible_values = true)]
     pub log_format: Option<Format>,
     /// Which are written [default: info]
-    #[arg(long, value_name = "error|warn|info|debug", value_enum, hide_possible_values = true)]
+    #[arg(
+        long,
+        value_name = "error|warn|info|debug",
+        value_enum,
+        ignore_case = true,
+        hide_possible_values = true
+    )]
     pub log_level: Option<Level>,
 }
 
@@ -115,23 +121,26 @@ pub enum OutputFormat {
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
     /// What is printed [default: table]
-    #[arg(short = 'o', long, value_name = "table|json", value_enum, hide_possible_values = true)]
+    #[arg(
+        short = 'o',
+        long,
+        value_name = "table|json",
+        value_enum,
+        ignore_case = true,
+        hide_possible_values = true
+    )]
     pub output: Option<OutputFormat>,
 }
 
 fn grace(text: &str) -> Result<Duration, String> {
-    let grace = match text.trim() {
+    match text.trim() {
         // As terminationGracePeriodSeconds is written, so that it can be copied from there.
         seconds if seconds.bytes().all(|b| b.is_ascii_digit()) => match seconds.parse() {
-            Ok(seconds) => duration::bounded(Duration::from_secs(seconds))?,
-            Err(_) => duration::parse(seconds)?,
+            Ok(seconds) => duration::bounded(Duration::from_secs(seconds)),
+            Err(_) => duration::parse(seconds),
         },
-        other => duration::parse(other)?,
-    };
-    if grace < LEAST_GRACE {
-        return Err(format!("it must be at least {}", duration::format(LEAST_GRACE)));
+        other => duration::parse(other),
     }
-    Ok(grace)
 }
 
 impl IdentityArgs {

@@ -17,6 +17,9 @@ use crate::{
 /// Below the help.
 const AFTER: &str = "Without --apply nothing is changed: exit code 0 if all is well, 2 if something isn't, 3 if reconcile can't see.\n\
     With it: 0 done, 1 something could not be written, 3 held back by a guard. 69: the rows could not be read.\n\
+    A run alone (a CronJob's) remembers no other: what keeps it from writing a living scheduler's row again and again\n\
+    are the row's own times. So it writes only where keep-alive times are shown, and no row that was written long after\n\
+    its last keep-alive. With --every, a row that comes back is not written again until a run has seen it live.\n\
     What is not given of the manager is taken from the settings of the agent in --run-dir, if there is one.";
 
 /// Longer than anything here makes sense for, and far from what a clock can't count.
@@ -35,6 +38,10 @@ pub struct ReconcileArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_parser = clap::builder::BoolishValueParser::new(), hide_possible_values = true, help_heading = "Repair")]
     pub apply: Option<bool>,
+    /// Repair over gRPC, or a manager before v2.3.1, too
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = clap::builder::BoolishValueParser::new(), hide_possible_values = true, help_heading = "Repair")]
+    pub apply_without_keep_alive_times: Option<bool>,
     /// Only rows with such hostnames are repaired: * is any text, ? one character
     #[arg(long, value_name = "PATTERN", help_heading = "Repair")]
     pub hostname_pattern: Option<Pattern>,
@@ -87,6 +94,7 @@ pub struct LookArgs {
         long,
         value_name = "rest|grpc|database",
         value_enum,
+        ignore_case = true,
         hide_possible_values = true,
         help_heading = "Look"
     )]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     agent::{
         check::{ok, warning},
-        lifecycle::RESERVE,
+        lifecycle::reserve,
         socket::Finding,
     },
     identity::{Settings, duration},
@@ -23,7 +23,7 @@ pub(super) fn check(settings: &Settings) -> Finding {
     let found = format!(
         "{}, of which {} are kept for the disk and the log",
         duration::format(*grace),
-        duration::format(RESERVE)
+        duration::format(reserve(*grace))
     );
     if *grace < ENOUGH {
         return warning(
@@ -39,7 +39,7 @@ pub(super) fn check(settings: &Settings) -> Finding {
         );
     }
     // A scheduler that reconnects in its drain makes its row active again an interval later.
-    if *grace <= *keep_alive_interval + RESERVE {
+    if *grace <= *keep_alive_interval + reserve(*grace) {
         return warning(
             NAME,
             format!(

@@ -10,11 +10,11 @@ use crate::{
     },
     identity::Settings,
     manager::{
-        endpoints::{Api, Dialer, Endpoint, Reach, reach},
+        endpoints::{Api, CONNECT_LIMIT, Dialer, Endpoint, Reach, reach},
         grpc::Grpc,
         rest::Rest,
     },
-    net::{self, Tls},
+    net::{self, ConnectError, Tls, TlsFiles},
 };
 
 /// The sign-in's name.
@@ -44,7 +44,10 @@ async fn one(endpoint: Endpoint, tls: Arc<Tls>) -> Vec<Finding> {
         looks.into_iter().partition(|look| look.result.is_ok());
     let why: Vec<String> = unreached.into_iter().filter_map(|look| look.result.err()).collect();
     if reached.is_empty() {
-        return vec![failed(name, why.join("; "), todo(&endpoint, &why))];
+        // Plain text says so at once: what listens there was not asked for TLS in vain.
+        let no_tls = why.iter().any(|why| why.contains(net::NO_TLS));
+        let todo = if no_tls { without_tls(&endpoint) } else { todo(&endpoint, &why).to_owned() };
+        return vec![failed(name, why.join("; "), todo)];
     }
     // A frozen manager accepts connections too, and so does whatever else has that port.
     let answer = match endpoint.api() {
@@ -55,6 +58,10 @@ async fn one(endpoint: Endpoint, tls: Arc<Tls>) -> Vec<Finding> {
         Api::Rest => healthy(&endpoint, &tls).await,
     };
     if let Err(error) = answer {
+        if !endpoint.tls() && wants_tls(&endpoint, &reached).await {
+            let found = "it speaks TLS, and the endpoint is given without".to_owned();
+            return vec![failed(name, found, with_tls(&endpoint))];
+        }
         let found = format!("it accepts connections, but: {error}");
         return vec![failed(name, found, unwell(&endpoint))];
     }
@@ -66,10 +73,51 @@ async fn one(endpoint: Endpoint, tls: Arc<Tls>) -> Vec<Finding> {
     vec![warning(name, found, "see whether the manager at that address lives; the others are used meanwhile")]
 }
 
+/// Whether what answers badly in plain text speaks TLS. Go's servers close plain text without a word, so that the answer alone
+/// doesn't tell.
+async fn wants_tls(endpoint: &Endpoint, reached: &[Reach]) -> bool {
+    let tls = Tls::unverified(TlsFiles::default());
+    let http2 = endpoint.api() == Api::Grpc;
+    for address in reached.iter().filter_map(|look| look.address) {
+        match net::reach(endpoint.peer(), address, Some(&tls), http2, CONNECT_LIMIT).await {
+            Ok(_) => return true,
+            // It may want a client certificate: an alert is TLS too.
+            Err(ConnectError::Tls(_, error)) if error.to_string().contains("received fatal alert") => {
+                return true;
+            }
+            Err(_) => {}
+        }
+    }
+    false
+}
+
+fn with_tls(endpoint: &Endpoint) -> String {
+    let scheme = match endpoint.api() {
+        Api::Grpc => "grpcs",
+        Api::Rest => "https",
+    };
+    format!(
+        "give it as {scheme}://{}, and with --ca-file the CA that signed its certificate, unless that is a public one",
+        endpoint.peer()
+    )
+}
+
+fn without_tls(endpoint: &Endpoint) -> String {
+    let scheme = match endpoint.api() {
+        Api::Grpc => "grpc",
+        Api::Rest => "http",
+    };
+    format!(
+        "if that manager is meant to have no TLS, give it as {scheme}://{}; else see what else listens on that port",
+        endpoint.peer()
+    )
+}
+
 /// Asks the manager's own health page, which needs no user.
 async fn healthy(endpoint: &Endpoint, tls: &Tls) -> Result<(), String> {
     let nobody = Tls::nobody();
-    let config = if endpoint.tls() { tls } else { &nobody }.http1().map_err(|error| error.to_string())?;
+    let tls = if endpoint.tls() { tls } else { &nobody };
+    let config = tls.http1().await.map_err(|error| error.to_string())?;
     let wrong = |error: reqwest::Error| format!("{endpoint}: {}", net::chain(&error.without_url()));
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(rustls::ClientConfig::clone(&config))

@@ -28,7 +28,7 @@ pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
     });
     let configured = files.is_some();
     let finding = match Target::new(peer.clone(), files).observe().await {
-        Observation::Serving(at) => {
+        Observation::Serving(at) | Observation::Reconnected(at) => {
             let how = if configured { " over TLS" } else { "" };
             ok(NAME, format!("its health service says that it serves, at {at}{how}"))
         }

@@ -68,6 +68,7 @@ fn action(report: &Report, at: usize) -> String {
             Done::Lives(why) => format!("left alone, contested: {why}"),
             Done::CameBack(why) => format!("contested: {why}"),
             Done::Failed(why) => format!("not signed off: {why}"),
+            Done::Unanswered(why) => format!("perhaps signed off: {why}"),
             Done::Deleted => "deleted".to_owned(),
             Done::NotDeleted(why) => format!("not deleted: {why}"),
         };
@@ -152,6 +153,9 @@ impl<'a> View<'a> {
         }
         if self.report.survey.not_probed > 0 {
             let _ = write!(text, "; {} not looked at, there are too many", self.report.survey.not_probed);
+        }
+        for empty in &self.report.empty {
+            let _ = write!(text, "; {empty}");
         }
         for held in &self.report.plan.held {
             let _ = write!(

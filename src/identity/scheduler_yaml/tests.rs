@@ -1,5 +1,7 @@
 use super::*;
 
+mod oracle;
+
 fn read(text: &str) -> Result<Parsed, YamlError> {
     parse(text, Path::new("/etc/dragonfly/scheduler.yaml"))
 }
@@ -99,23 +101,23 @@ fn every_named_field_is_read() {
             cluster_id: Some(7),
             keep_alive_interval: Some(Duration::from_secs(90)),
             enable_ipv6: true,
+            ..SchedulerYaml::default()
         }
     );
 }
 
 #[test]
-fn nulls_empty_texts_and_sections_that_are_no_mappings_count_as_unset() {
+fn nulls_and_empty_mappings_count_as_unset() {
     for text in [
         "",
         "# nothing\n",
         "---\n",
         "null\n",
         "~",
-        "[]",
-        "text",
         "server:\nmanager: ~\nnetwork: null\n",
-        "server: []\nmanager: 7\nnetwork: text\n",
-        "server: {host: , port: ~, tls: , listenIP: '', advertisePort: 0}\nmanager: {tls: {caCert: ''}, keepAlive: }\n",
+        "server: {host: , port: ~, tls: , listenIP: '', advertisePort: null}\nmanager: {tls: {caCert: }, keepAlive: }\n",
+        "server: {}\nmanager: {tls: {}}\n",
+        "other: 7\n",
     ] {
         assert_eq!(read(text), Ok(Parsed::default()), "{text:?}");
     }
@@ -124,7 +126,7 @@ fn nulls_empty_texts_and_sections_that_are_no_mappings_count_as_unset() {
 #[test]
 fn the_scheduler_s_own_leniency_is_ours() {
     let parsed = read(
-        "Server: {HOST: 123, Port: '9001'}\nMANAGER: {schedulerclusterid: '7', keepalive: {interval: 5000000000}}\n\
+        "Server: {HOST: 123, Port: '9001'}\nMANAGER: {schedulerclusterid: '7', keepalive: {interval: 5e+09}}\n\
          network: {enableipv6: 1}\n",
     )
     .unwrap();
@@ -185,7 +187,6 @@ fn an_error_never_quotes_the_file() {
         format!("database:\n  password: {SECRET}\n  password: {SECRET}\n"),
         format!("{SECRET}: 1\n{SECRET}: 2\n"),
         format!("password: *{SECRET}\n"),
-        format!("password: {SECRET}\n---\npassword: {SECRET}\n"),
         format!("password: !<{SECRET} x\n"),
         format!("a: {SECRET}: b: c\n"),
         format!("password: '{SECRET}'{SECRET}\n"),
@@ -220,10 +221,96 @@ fn aliases_and_depth_cost_no_more_than_their_text() {
         text += &format!("a{i}: &a{i} [*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p}]\n");
     }
     assert_eq!(read(&text).unwrap().yaml.port, Some(8002));
-    // One that holds itself, by many merges side by side.
+    // One that holds itself is refused, as the scheduler refuses it.
     let text = format!("server: &s {{<<: [{}], port: 8002}}\n", "*s,".repeat(1000));
-    assert_eq!(read(&text).unwrap().yaml.port, Some(8002));
+    assert_eq!(
+        read(&text).unwrap_err().to_string(),
+        "/etc/dragonfly/scheduler.yaml:1: an alias within what it stands for"
+    );
+    let mut text = String::from("m0: &m0 {a: 1}\n");
+    for i in 1..40 {
+        let p = i - 1;
+        text += &format!("m{i}: &m{i} {{<<: [*m{p},*m{p},*m{p},*m{p}]}}\n");
+    }
+    text += "server: {<<: *m39}\n";
+    assert!(read(&text).unwrap_err().to_string().contains("too many aliases and merges"));
     // So deep that it is refused, or not: nothing breaks.
     let _ = read(&"[".repeat(200_000));
     let _ = read(&(0..2_000).map(|depth| " ".repeat(depth) + "a:\n").collect::<String>());
+}
+
+#[test]
+fn sections_and_fields_of_another_kind_are_named_and_leave_the_others() {
+    let said = |text: &str| -> Vec<String> {
+        read(text)
+            .unwrap()
+            .errors
+            .iter()
+            .map(|error| error.to_string().replace("/etc/dragonfly/scheduler.yaml:", ""))
+            .collect()
+    };
+    assert_eq!(
+        said("server: []\nmanager: 7\nnetwork: text\n"),
+        [
+            "1: server is not a mapping of names to values",
+            "2: manager is not a mapping of names to values",
+            "3: network is not a mapping of names to values",
+        ]
+    );
+    let parsed = read("server: 7\nmanager: {addr: 'm:1', keepAlive: x}\n").unwrap();
+    assert!(
+        parsed.is_bad("server.host")
+            && parsed.is_bad("manager.keepAlive.interval")
+            && !parsed.is_bad("manager.addr")
+    );
+    assert_eq!(parsed.yaml.manager_addr.as_deref(), Some("m:1"));
+    assert_eq!(
+        said("server:\n  host: ''\n  port: 0\nmanager:\n  addr: ''\n"),
+        [
+            "2: server.host is not a hostname",
+            "3: server.port is not a port, a whole number from 1 to 65535",
+            "5: manager.addr is not the manager's address, host:port",
+        ]
+    );
+    assert_eq!(
+        said("server:\n  host: a\n  HOST: b\n"),
+        ["3: server.host is not there once: it is there twice, in letters of another case"]
+    );
+    for text in ["[]", "text", "7", "- a\n"] {
+        assert!(
+            read(text).unwrap_err().to_string().ends_with(":1: not a mapping of names to values"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn only_the_first_document_is_read() {
+    for after in ["---\n", "---\nmanager: {addr: 'other:1'}\n", "...\n", "--- [\n", "---\n\tx: {{{\n"] {
+        let parsed = read(&format!("manager:\n  addr: m:65003\n{after}")).unwrap();
+        assert_eq!(parsed.yaml.manager_addr.as_deref(), Some("m:65003"), "{after:?}");
+    }
+}
+
+#[test]
+fn the_port_that_is_registered_is_8002_unless_advertised() {
+    for (server, port) in [
+        ("{}", 8002),
+        ("{port: 9001}", 8002),
+        ("{port: 9001, advertisePort: 9002}", 9002),
+        ("{port: 9001, advertisePort: 0}", 9001),
+        ("{advertisePort: 0}", 8002),
+        ("{advertisePort: 9.002e+03}", 9002),
+    ] {
+        assert_eq!(read(&format!("server: {server}")).unwrap().yaml.registered_port(), port, "{server}");
+    }
+}
+
+#[test]
+fn the_managers_tls_of_old_releases_is_in_security() {
+    let security = |text: &str| read(text).unwrap().yaml.security;
+    assert!(!security("security: {autoIssueCert: false, caCert: /ca}").is_tls());
+    assert!(security("security: {autoIssueCert: true, caCert: /ca}").is_tls());
+    assert!(security("security: {autoIssueCert: 1, tlsPolicy: force}").is_tls());
+    assert!(!security("security: {autoIssueCert: true, tlsPolicy: default}").is_tls());
 }

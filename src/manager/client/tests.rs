@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::net::testing::{Answer, Server, eventually, refusing};
+use crate::net::testing::{Answer, BlackHole, Server, eventually, refusing};
 
 fn key() -> SchedulerKey {
     SchedulerKey::new(1.try_into().unwrap(), "sched-0".parse().unwrap(), "10.0.0.7".parse().unwrap())
@@ -28,7 +28,29 @@ async fn g5_where_rest_fails_grpc_answers_and_says_how_old_it_may_be() {
     assert_eq!(client.freshness(), Freshness::Within30s);
     let read = client.read_row(&key()).await.unwrap();
     assert_eq!(read.freshness, Freshness::Within30s);
-    assert!(client.list(&Filter::Ip("10.0.0.7".parse().unwrap())).await.unwrap().is_empty());
+    assert!(client.list(&Filter::Ip("10.0.0.7".parse().unwrap())).await.unwrap().rows.is_empty());
+}
+
+#[tokio::test]
+async fn g3_where_every_rest_endpoint_hangs_a_read_has_time_left_for_grpc() {
+    let server = Server::start(Answer::Ok).await;
+    let holes = futures_util::future::join_all((0..8).map(|_| BlackHole::start())).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    std::fs::write(&file, "correct-horse").unwrap();
+    let rest = holes.iter().map(|hole| format!("http://{}", hole.addr).parse().unwrap()).collect();
+    let client = Client::new(ManagerSettings {
+        rest,
+        username: Some("guest".into()),
+        password_file: Some(file),
+        ..settings(server.addr)
+    })
+    .unwrap();
+    // As the agent's shell reads.
+    let read = timeout(READ_LIMIT, client.read_row(&key())).await.expect("it was cut").unwrap();
+    assert_eq!(read.freshness, Freshness::Within30s);
+    let ip = Filter::Ip("10.0.0.7".parse().unwrap());
+    assert!(timeout(READ_LIMIT, client.list(&ip)).await.expect("it was cut").unwrap().rows.is_empty());
 }
 
 #[tokio::test]

@@ -127,3 +127,70 @@ async fn the_next_address_is_tried_beside_a_silent_one() {
     assert!(begun.elapsed() < CONNECT_LIMIT, "{:?}", begun.elapsed());
     assert_eq!(dialer.candidates(false).await.unwrap()[0].addr, server.addr, "and is first from then on");
 }
+
+/// A listener that answers whatever it hears with these bytes, and hangs up.
+async fn answering(bytes: &'static [u8]) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                let mut heard = [0; 1024];
+                // All that the client says at first, so that nothing is reset.
+                let _ = tcp.read(&mut heard).await;
+                let _ = tcp.write_all(bytes).await;
+                let _ = tcp.shutdown().await;
+                while tcp.read(&mut heard).await.is_ok_and(|n| n > 0) {}
+            });
+        }
+    });
+    addr
+}
+
+/// The first bytes as they were seen on the wire: of a manager v2.5.1 (Go 1.2x) with and without TLS, and of a TLS server of
+/// OpenSSL or rustls, which says an alert.
+#[tokio::test]
+async fn plain_text_to_tls_and_tls_to_plain_text_are_told_with_what_to_give_instead() {
+    // SETTINGS, as a gRPC server of Go sends it before it has heard anything.
+    const SETTINGS: &[u8] = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00\x40\x00";
+    const ALERT: &[u8] = b"\x15\x03\x01\x00\x02\x02\x0a";
+    const HTTP: &[u8] = b"HTTP/1.1 301 Moved Permanently\r\nLocation: /\r\nContent-Length: 0\r\n\r\n";
+    for (scheme, bytes, said, cure) in [
+        (
+            "grpc",
+            b"".as_slice(),
+            "ended before the peer said a word",
+            "if that manager wants TLS, give it as grpcs://",
+        ),
+        ("grpc", ALERT, "what answers there speaks TLS, not plain text", "give it as grpcs://"),
+        ("grpc", HTTP, "what answers there speaks HTTP/1, not HTTP/2", "no gRPC port"),
+        (
+            "grpcs",
+            SETTINGS,
+            "what answers there does not speak TLS",
+            "if that manager has no TLS, give it as grpc://",
+        ),
+        (
+            "grpcs",
+            HTTP,
+            "what answers there does not speak TLS",
+            "if that manager has no TLS, give it as grpc://",
+        ),
+        ("grpcs", b"\x15\x03\x03\x00\x02\x02\x74", "CertificateRequired", "--cert-file and --key-file"),
+    ] {
+        let addr = answering(bytes).await;
+        let why = dialer(&[format!("{scheme}://{addr}")]).connect(false).await.unwrap_err().why;
+        assert!(why.contains(said) && why.contains(cure), "{scheme} {bytes:?}: {why}");
+        if cure.ends_with("://") {
+            assert!(why.ends_with(&format!("{cure}{addr}")), "{why}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_unknown_ca_is_told_with_the_flag_for_it() {
+    let server = Server::tls(Answer::Ok, crate::net::testing::Authority::new().server(None)).await;
+    let why = dialer(&[format!("grpcs://{}", server.addr)]).connect(false).await.unwrap_err().why;
+    assert!(why.contains("UnknownIssuer: give the CA that signed its certificate with --ca-file"), "{why}");
+}

@@ -11,7 +11,10 @@ use futures_util::{
     future::{BoxFuture, ready},
     stream,
 };
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 use tonic::Status;
 
 use super::{Shared, TURNS, at, drain, keep_alive};
@@ -20,8 +23,10 @@ use crate::{
     manager::{Failure, Held, HoldStart, Outcome, endpoints::OpenOn, outcome},
 };
 
-/// How long a stream must stay open to count as opened: a manager that refuses does so at once.
+/// How long a stream must stay open to count as opened: a manager that refuses does so at once. From one that is far away the
+/// refusal takes longer, as its connection did: it is waited for three times as long, [`FAR`] at most.
 const MOMENT: Duration = Duration::from_millis(250);
+const FAR: Duration = Duration::from_secs(2);
 
 struct Hold {
     call: BoxFuture<'static, Result<(), Status>>,
@@ -37,7 +42,9 @@ struct Hold {
 pub(super) async fn open(shared: &Arc<Shared>, key: &SchedulerKey) -> Result<HoldStart, Failure> {
     let mut last = Failure::new("no connection was made");
     for _ in 0..TURNS {
+        let begun = Instant::now();
         let connection = shared.dialer.connect(false).await?;
+        let moment = (begun.elapsed() * 3).clamp(MOMENT, FAR);
         let at = at(&connection);
         let open = shared.dialer.open_on(connection.peer());
         let (half_close, asked) = oneshot::channel::<()>();
@@ -46,7 +53,7 @@ pub(super) async fn open(shared: &Arc<Shared>, key: &SchedulerKey) -> Result<Hol
         let call = async move { drain(&connection, requests).await }.boxed();
         let mut hold =
             Hold { call, half_close: Some(half_close), ended: None, at, shared: shared.clone(), open };
-        match timeout(MOMENT, &mut hold.call).await {
+        match timeout(moment, &mut hold.call).await {
             Err(_) => return Ok(HoldStart::Open(Box::new(hold))),
             Ok(result) => {
                 let unseen = matches!(&result, Err(status)

@@ -5,7 +5,7 @@ use crate::{
     manager::{Held, HoldStart, endpoints::Endpoint},
     net::{
         Tls,
-        testing::{Answer, BlackHole, Server, eventually, refusing},
+        testing::{Answer, BlackHole, FarAway, Server, eventually, refusing},
     },
 };
 
@@ -202,12 +202,12 @@ async fn a_warm_connection_found_dead_costs_no_attempt() {
     let mut server = Server::start(Answer::Ok).await;
     let grpc = grpc(&[server.addr]);
     assert_eq!(grpc.sign_off(&key(), FIRST).await, Outcome::Confirmed);
-    let dead = grpc.shared.warm().unwrap();
+    let (dead, _) = grpc.shared.warm().unwrap();
     server.kill().await;
     dead.ended().await;
     let again = Server::on(server.addr, server.script.clone(), None).await;
     // As it is found when its end was not yet noticed.
-    *grpc.shared.warm.lock().unwrap() = Some(dead);
+    *grpc.shared.warm.lock().unwrap() = Some(Warm { connection: dead, in_doubt: false });
     assert_eq!(grpc.sign_off(&key(), FIRST).await, Outcome::Confirmed);
     drop(again);
 }
@@ -240,6 +240,13 @@ async fn a_hold_of_no_row_is_absent_and_a_failing_one_says_why() {
     *server.script.answer.lock().unwrap() = Answer::Status(Code::Internal, "dial tcp: refused");
     let Err(failure) = grpc.hold(&key()).await else { panic!() };
     assert!(failure.why.contains("database"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_hold_that_a_manager_far_away_refuses_never_counts_as_open() {
+    let server = Server::start(Answer::Status(Code::Internal, "record not found")).await;
+    let way = FarAway::from(server.addr, Duration::from_millis(300)).await;
+    assert!(matches!(grpc(&[way.addr]).hold(&key()).await, Ok(HoldStart::Absent)));
 }
 
 #[tokio::test]
@@ -355,4 +362,97 @@ async fn each_address_of_each_endpoint_can_be_looked_at() {
     assert_eq!((looks[0].address, &looks[0].result), (Some(server.addr), &Ok(None)));
     assert_eq!(looks[1].endpoint, format!("grpc://{dead}"));
     assert!(looks[1].result.as_ref().unwrap_err().contains("refused"));
+}
+
+/// A manager that is away, behind something that answers for it: a mesh's proxy, an ingress.
+async fn away(script: &crate::net::testing::Script, how: &str) {
+    match how {
+        "http 503" => *script.in_its_place.lock().unwrap() = Some((503, None)),
+        "http 404" => *script.in_its_place.lock().unwrap() = Some((404, None)),
+        "grpc-status 14" => {
+            *script.answer.lock().unwrap() = Answer::Status(Code::Unavailable, "no healthy upstream");
+            *script.health.lock().unwrap() = Err(Status::unavailable("no healthy upstream"));
+        }
+        other => unreachable!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn g3_an_answer_of_a_proxy_is_no_loss_and_no_return_of_the_manager() {
+    for how in ["http 503", "http 404", "grpc-status 14"] {
+        let server = Server::start(Answer::Ok).await;
+        let grpc = grpc(&[server.addr]);
+        let contact = grpc.watch();
+        eventually("it is healthy", || contact.borrow().gains == 1).await;
+        away(&server.script, how).await;
+        for _ in 0..30 {
+            let outcome = grpc.sign_off(&key(), FIRST).await;
+            assert!(matches!(outcome, Outcome::Unknown(_) | Outcome::Rejected(_)), "{how}: {outcome:?}");
+        }
+        eventually("it is not healthy", || contact.borrow().last_error.is_some()).await;
+        let seen = contact.borrow().clone();
+        assert_eq!((seen.gains, seen.losses), (1, 0), "{how}: {seen:?}");
+        assert_eq!(
+            server.script.count("connection"),
+            1,
+            "{how}: an answer is no trouble with its connection"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_manager_that_only_a_proxy_answered_for_has_not_answered() {
+    for how in ["http 503", "http 404", "grpc-status 14"] {
+        let server = Server::start(Answer::Ok).await;
+        away(&server.script, how).await;
+        let grpc = grpc(&[server.addr]);
+        let contact = grpc.watch();
+        grpc.sign_off(&key(), FIRST).await;
+        eventually("its health was asked", || {
+            server.script.count("check") + server.script.count("proxied") >= 2
+        })
+        .await;
+        let read = grpc.read_row(&key()).await;
+        assert_eq!(read.is_err(), how != "grpc-status 14", "{how}: {read:?}");
+        if read.is_err() {
+            assert!(!contact.borrow().answered, "{how}");
+        }
+        assert_eq!(contact.borrow().gains, 0, "{how}");
+    }
+}
+
+#[tokio::test]
+async fn g3_the_manager_is_back_once_its_health_is() {
+    let server = Server::start(Answer::Ok).await;
+    let grpc = grpc(&[server.addr]);
+    let contact = grpc.watch();
+    eventually("it is healthy", || contact.borrow().gains == 1).await;
+    away(&server.script, "http 503").await;
+    grpc.sign_off(&key(), FIRST).await;
+    eventually("its health was asked again", || server.script.count("proxied") >= 2).await;
+    assert_eq!(contact.borrow().gains, 1);
+    *server.script.in_its_place.lock().unwrap() = None;
+    eventually("the manager is back", || contact.borrow().gains == 2).await;
+    assert_eq!(server.script.count("connection"), 1);
+}
+
+#[tokio::test]
+async fn g3_what_answers_for_one_manager_leads_to_another_one() {
+    let (proxy, manager) = (Server::start(Answer::Ok).await, Server::start(Answer::Ok).await);
+    away(&proxy.script, "http 503").await;
+    let grpc = grpc(&[proxy.addr, manager.addr]);
+    assert!(matches!(grpc.sign_off(&key(), FIRST).await, Outcome::Unknown(_)));
+    assert_eq!(grpc.sign_off(&key(), FIRST).await, Outcome::Confirmed);
+    assert_eq!(grpc.sign_off(&key(), FIRST).await, Outcome::Confirmed);
+    assert_eq!((proxy.script.count("connection"), manager.script.count("connection")), (1, 1));
+}
+
+#[tokio::test]
+async fn g3_a_plain_http_answers_wish_to_come_later_is_heard() {
+    let server = Server::start(Answer::Ok).await;
+    *server.script.in_its_place.lock().unwrap() = Some((503, Some("7")));
+    let outcome = grpc(&[server.addr]).sign_off(&key(), FIRST).await;
+    let Outcome::Unknown(failure) = &outcome else { panic!("{outcome:?}") };
+    assert_eq!(failure.floor, Some(Duration::from_secs(7)), "{failure:?}");
+    assert!(failure.why.contains("503"), "{failure:?}");
 }

@@ -25,6 +25,7 @@ struct Raw {
     port: Option<Value>,
     state: Option<Value>,
     scheduler_cluster_id: Option<Value>,
+    created_at: Option<Value>,
     last_keep_alive_at: Option<Value>,
     updated_at: Option<Value>,
     config: Option<Config>,
@@ -85,6 +86,7 @@ impl TryFrom<Raw> for Row {
             port: i32::try_from(port).map_err(|_| format!("port: {port} is no port"))?,
             state: if state == "active" { State::Active } else { State::Inactive },
             cluster_id,
+            created_at: text("created_at", raw.created_at)?.filter(|at| !at.is_empty()),
             last_keep_alive_at: text("last_keep_alive_at", raw.last_keep_alive_at)?
                 .filter(|at| !at.is_empty()),
             keep_alive_interval,
@@ -165,6 +167,7 @@ mod tests {
                 port: 8002,
                 state: State::Active,
                 cluster_id: 1,
+                created_at: Some("2026-11-23T12:05:43.748Z".into()),
                 last_keep_alive_at: Some("2026-11-23T12:26:28.759Z".into()),
                 keep_alive_interval: Some(Duration::from_secs(5)),
                 updated_at: Some("2026-11-23T12:26:28.76Z".into()),

@@ -11,17 +11,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::FutureExt;
 use reqwest::Method;
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{Rest, joined};
 use crate::{
+    files,
     manager::{
         Failure,
         date::{Date, split},
+        endpoints::Endpoint,
     },
-    secret::Secret,
+    secret::{FileError, Secret},
 };
 
 /// A refusal that lasted longer than this is no fault of the manager's memory (30 s).
@@ -44,16 +47,6 @@ impl Credentials {
     /// Whether both parts are given.
     pub fn complete(&self) -> bool {
         self.username.is_some() && self.password_file.is_some()
-    }
-
-    fn read(&self) -> Result<(&str, Secret), Failure> {
-        let (Some(username), Some(path)) = (&self.username, &self.password_file) else {
-            return Err(Failure::new(
-                "REST needs a user: give --username and --password-file (a guest may read)",
-            ));
-        };
-        let password = Secret::from_file(path).map_err(|e| Failure::new(e.to_string()))?;
-        Ok((username, password))
     }
 }
 
@@ -187,29 +180,46 @@ impl Rest {
     async fn renew(&self, session: &mut Session) {
         let Some(token) = &mut session.token else { return };
         let old = token.secret.clone();
-        for (_, endpoint) in self.order() {
-            let asked =
-                self.request(endpoint, Method::POST, "/api/v1/users/refresh_token", Some(&old), None).await;
-            let Ok(answer) = asked else { continue };
-            match (answer.status, serde_json::from_slice::<Given>(&answer.body)) {
-                (200, Ok(given)) => return session.signed_in(given),
-                (401, _) => {
-                    session.token = None;
-                    return;
+        let ask = |endpoint| {
+            let old = &old;
+            async move {
+                const PATH: &str = "/api/v1/users/refresh_token";
+                let answer =
+                    self.request(endpoint, Method::POST, PATH, Some(old), None).await.map_err(drop)?;
+                match (answer.status, serde_json::from_slice::<Given>(&answer.body)) {
+                    (200, Ok(given)) => Ok(Some(given)),
+                    (401, _) => Ok(None),
+                    _ => Err(()),
                 }
-                _ => {}
             }
-        }
+            .boxed()
+        };
         let now = Instant::now();
-        if now.duration_since(token.since) >= token.life {
-            session.token = None;
-        } else {
-            token.renew_at = now + Duration::from_secs(60);
+        match self.first(ask).await {
+            Ok((_, Some(given))) => session.signed_in(given),
+            Ok((_, None)) => session.token = None,
+            Err(_) if now.duration_since(token.since) >= token.life => session.token = None,
+            Err(_) => token.renew_at = now + Duration::from_secs(60),
         }
     }
 
+    /// Who signs in, and with what.
+    async fn user(&self) -> Result<(&str, Secret), Failure> {
+        let (Some(username), Some(path)) = (&self.credentials.username, &self.credentials.password_file)
+        else {
+            return Err(Failure::new(
+                "REST needs a user: give --username and --password-file (a guest may read)",
+            ));
+        };
+        let file = path.clone();
+        let read = self.password.read(files::LIMIT, move || Secret::from_file(&file)).await;
+        let password = read.unwrap_or_else(|why| Err(FileError::new(path, &why)));
+        self.troubles.tell("the password", password.as_ref().err().map(|why| why as &dyn std::fmt::Display));
+        Ok((username, password.map_err(|why| Failure::new(why.to_string()))?))
+    }
+
     async fn sign_in(&self, session: &mut Session) -> Result<(), Failure> {
-        let (username, password) = self.credentials.read()?;
+        let (username, password) = self.user().await?;
         if let Some(refusal) = &session.refusal
             && refusal.password == password
             && Instant::now() < refusal.retry_at
@@ -217,31 +227,43 @@ impl Rest {
             return Err(refusal.why.clone());
         }
         let body = serde_json::json!({ "name": username, "password": password.expose() });
-        let (mut refusals, mut failures) = (0, Vec::new());
-        for (index, endpoint) in self.order() {
-            match self.request(endpoint, Method::POST, "/api/v1/users/signin", None, Some(&body)).await {
-                Ok(answer) if answer.status == 200 => match serde_json::from_slice::<Given>(&answer.body) {
-                    Ok(given) if !given.token.is_empty() => {
-                        session.signed_in(given);
-                        self.preferred.store(index, Ordering::Relaxed);
-                        return Ok(());
-                    }
-                    // serde's words could quote the token.
-                    _ => failures.push(Failure::new(format!("{endpoint}: sign-in: no token in the answer"))),
-                },
-                Ok(answer) if answer.status == 401 => refusals += 1,
-                Ok(answer) => {
-                    let failure = answer.failure(&endpoint.to_string());
-                    failures.push(Failure { why: format!("sign-in: {}", failure.why), ..failure });
-                }
-                Err(failure) => failures.push(failure),
+        let ask = |endpoint| self.sign_in_at(endpoint, &body).boxed();
+        let errors = match self.first(ask).await {
+            Ok((index, given)) => {
+                session.signed_in(given);
+                self.preferred.store(index, Ordering::Relaxed);
+                return Ok(());
             }
-        }
+            Err(errors) => errors,
+        };
+        let failures: Vec<Failure> = errors.into_iter().flatten().collect();
+        let refusals = self.endpoints.len() - failures.len();
         if refusals == 0 {
             return Err(joined(failures));
         }
-        let all = self.endpoints.len() > 1 && refusals == self.endpoints.len();
+        let all = self.endpoints.len() > 1 && failures.is_empty();
         Err(session.refused(username, password, all))
+    }
+
+    /// Signs in at one endpoint. An error without a failure is a 401.
+    async fn sign_in_at(
+        &self,
+        endpoint: &Endpoint,
+        body: &serde_json::Value,
+    ) -> Result<Given, Option<Failure>> {
+        let answer = self.request(endpoint, Method::POST, "/api/v1/users/signin", None, Some(body)).await?;
+        match answer.status {
+            200 => match serde_json::from_slice::<Given>(&answer.body) {
+                Ok(given) if !given.token.is_empty() => Ok(given),
+                // serde's words could quote the token.
+                _ => Err(Some(Failure::new(format!("{endpoint}: sign-in: no token in the answer")))),
+            },
+            401 => Err(None),
+            _ => {
+                let failure = answer.failure(&endpoint.to_string());
+                Err(Some(Failure { why: format!("sign-in: {}", failure.why), ..failure }))
+            }
+        }
     }
 }
 

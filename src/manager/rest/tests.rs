@@ -3,7 +3,7 @@ use std::{net::SocketAddr, path::Path};
 use axum::http::StatusCode;
 use serde_json::json;
 
-use self::fake::{Bench, app, row, serve};
+use self::fake::{Bench, Change, app, row, serve};
 use super::*;
 use crate::net::testing::{Authority, BlackHole, eventually, refusing};
 
@@ -287,6 +287,80 @@ async fn g5_a_deleted_row_is_seen_to_be_gone() {
 }
 
 #[tokio::test]
+async fn g7_a_deletion_whose_answer_is_lost_is_repeated_only_on_a_row_that_is_as_it_was() {
+    for (change, deleted, asked, words) in [
+        // It was applied.
+        ((|rows| rows.clear()) as Change, true, 0, ""),
+        // It was not.
+        (|_| (), true, 1, ""),
+        // It was not, and its scheduler came back meanwhile.
+        (|rows| rows[0]["state"] = json!("active"), false, 0, "has changed meanwhile"),
+        (|rows| rows[0]["updated_at"] = json!("2026-11-23T12:26:28.76Z"), false, 0, "has changed meanwhile"),
+    ] {
+        let one = Bench::start().await;
+        *one.fake.rows.lock().unwrap() = vec![row(1, "h", "10.0.0.1", "inactive")];
+        let two = one.another().await;
+        *one.fake.loses.lock().unwrap() = Some(change);
+        let said = rest(&[one.addr, two.addr], one.dir.path()).delete(1).await;
+        assert_eq!(said.is_ok(), deleted, "{said:?}");
+        assert_eq!(one.fake.rows.lock().unwrap().is_empty(), deleted, "{said:?}");
+        assert_eq!((one.fake.count("delete 1"), two.fake.count("delete 1")), (1, asked), "{said:?}");
+        assert!(said.map_or_else(|failure| failure.why, |()| String::new()).contains(words), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_whose_answer_is_lost_at_the_only_endpoint_is_told_by_a_look() {
+    let bench = Bench::start().await;
+    *bench.fake.rows.lock().unwrap() = vec![row(1, "h", "10.0.0.1", "inactive")];
+    *bench.fake.loses.lock().unwrap() = Some(|_| ());
+    let why = bench.rest().delete(1).await.unwrap_err().why;
+    assert!(why.contains("HTTP 502") && why.contains("row 1 is there"), "{why}");
+    *bench.fake.loses.lock().unwrap() = Some(|rows| rows.clear());
+    bench.rest().delete(1).await.unwrap();
+}
+
+#[tokio::test]
+async fn g3_an_endpoint_that_hangs_costs_a_read_a_moment_and_is_not_asked_first_again() {
+    let (hole, bench) = (BlackHole::start().await, Bench::start().await);
+    *bench.fake.rows.lock().unwrap() = vec![row(1, "sched-0", "10.0.0.7", "active")];
+    let rest = rest(&[hole.addr, bench.addr], bench.dir.path());
+    let begun = std::time::Instant::now();
+    assert_eq!(rest.read_row(&key()).await.unwrap().state, RowState::Active);
+    assert!(begun.elapsed() < REQUEST_LIMIT, "{:?}", begun.elapsed());
+    let met = hole.accepted.lock().unwrap().len();
+    assert_eq!(rest.read_row(&key()).await.unwrap().state, RowState::Active);
+    assert_eq!(hole.accepted.lock().unwrap().len(), met);
+}
+
+#[tokio::test]
+async fn g4_a_password_file_that_hangs_costs_a_moment_once_and_is_told() {
+    let bench = Bench::start().await;
+    let file = bench.dir.path().join("password");
+    std::fs::remove_file(&file).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &file, fifo, 0o600.into(), 0).unwrap();
+    let troubles = Troubles::default();
+    let told = troubles.watch();
+    let rest = bench.rest().telling(troubles);
+    let begun = std::time::Instant::now();
+    for _ in 0..20 {
+        let why = rest.read_row(&key()).await.unwrap_err().why;
+        assert!(why.contains("password: no answer within 1s"), "{why}");
+    }
+    assert!(begun.elapsed() < crate::files::LIMIT * 10, "each was waited for: {:?}", begun.elapsed());
+    assert!(told.borrow()["the password"].contains("no answer"), "{:?}", *told.borrow());
+    // It answers, at last.
+    tokio::task::spawn_blocking(move || std::fs::write(file, "correct-horse\n")).await.unwrap().unwrap();
+    let mut read = rest.read_row(&key()).await;
+    while read.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        read = rest.read_row(&key()).await;
+    }
+    assert!(told.borrow().is_empty(), "{:?}", *told.borrow());
+}
+
+#[tokio::test]
 async fn a_missing_user_password_or_file_is_named() {
     let bench = Bench::start().await;
     let file = bench.dir.path().join("password");
@@ -401,4 +475,17 @@ async fn a_false_refusal_is_waited_out_in_the_background() {
         .await;
     assert_eq!(bench.fake.count("signin"), 2);
     keeper.abort();
+}
+
+#[test]
+fn plain_text_to_an_https_port_is_told_with_what_to_give_instead() {
+    // A manager v2.5.1 with server.rest.tls, to `http://`.
+    let body = b"Client sent an HTTP request to an HTTPS server.\n".to_vec();
+    let answer = Answer { status: 400, retry_after: None, body };
+    assert_eq!(
+        answer.failure("http://m:8080").why,
+        "http://m:8080: HTTP 400: it wants TLS: give it as https://"
+    );
+    let other = Answer { status: 400, retry_after: None, body: b"Bad Request".to_vec() };
+    assert_eq!(other.failure("http://m:8080").why, "http://m:8080: HTTP 400");
 }

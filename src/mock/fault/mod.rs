@@ -1,8 +1,8 @@
 //! Faults on demand: what a manager, its database, its Redis or the network before it can do wrong.
 //!
 //! A [`Fault`] lasts for a time, for a number of requests (or connections), or until it is cleared. Faults of a connection
-//! (refuse, black-hole, garbage, slow) are real on the wire; the others act on the manager's calls, never on its health
-//! service.
+//! (refuse, black-hole, hang-up, garbage, slow) are real on the wire; the others act on the manager's calls, and only `proxied`
+//! on its health service too.
 
 use std::{
     fmt,
@@ -46,6 +46,11 @@ pub enum Kind {
     Internal,
     /// An HTTP answer with `status` (500 if not given), as from a proxy, to gRPC and REST alike.
     Http,
+    /// The manager is away, and a proxy stands in its place: each request, health checks too, is answered with HTTP `status` (503
+    /// if not given), or with a `message` as gRPC Unavailable. With `after`, `Retry-After` in whole seconds.
+    Proxied,
+    /// Connections are accepted, and closed without a byte.
+    HangUp,
     /// Random bytes instead of an answer, then the end of the connection.
     Garbage,
     /// Everything is sent one byte at a time.
@@ -59,7 +64,7 @@ pub enum Kind {
 }
 
 /// Every kind, for help texts and switches.
-pub const KINDS: [Kind; 17] = [
+pub const KINDS: [Kind; 19] = [
     Kind::Refuse,
     Kind::BlackHole,
     Kind::Stall,
@@ -72,6 +77,8 @@ pub const KINDS: [Kind; 17] = [
     Kind::ResourceExhausted,
     Kind::Internal,
     Kind::Http,
+    Kind::Proxied,
+    Kind::HangUp,
     Kind::Garbage,
     Kind::Slow,
     Kind::RedisDown,

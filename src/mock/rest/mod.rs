@@ -3,7 +3,7 @@
 //! Reads go through the query cache of the process; a PATCH knows no `state` and says 200 all the same; a guest may only
 //! read.
 
-use std::{convert::Infallible, pin::Pin, sync::Arc};
+use std::{collections::BTreeSet, convert::Infallible, pin::Pin, sync::Arc};
 
 use axum::{
     Router,
@@ -48,6 +48,7 @@ impl RestPort {
         let rows = Router::new()
             .route("/api/v1/schedulers", get(list))
             .route("/api/v1/schedulers/{id}", get(one).patch(patch).delete(delete))
+            .route("/api/v1/scheduler-clusters", get(clusters))
             .layer(from_fn_with_state(node.clone(), authorize));
         let router = Router::new()
             .route("/healthy", get(async || axum::Json("OK")))
@@ -141,6 +142,7 @@ async fn faults(Shared(node): Shared<Arc<Node>>, request: AxumRequest, next: Nex
         (Kind::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS),
         (Kind::Internal, StatusCode::INTERNAL_SERVER_ERROR),
         (Kind::Http, StatusCode::INTERNAL_SERVER_ERROR),
+        (Kind::Proxied, StatusCode::SERVICE_UNAVAILABLE),
     ] {
         if let Some(fault) = take(kind) {
             let status = fault.status.and_then(|s| StatusCode::from_u16(s).ok()).unwrap_or(status);
@@ -230,6 +232,17 @@ async fn refresh(
         return Err(Refusal::Unauthorized);
     }
     Ok(grant(&node, &claims.name))
+}
+
+/// The clusters, as far as they matter here: the first one, which a manager makes itself, and those that have rows.
+async fn clusters(Shared(node): Shared<Arc<Node>>) -> Result<AxumResponse, Refusal> {
+    let rows = node.database.rows()?;
+    let ids: BTreeSet<u64> = rows.iter().map(|row| row.scheduler_cluster_id).chain([1]).collect();
+    let clusters: Vec<_> = ids
+        .iter()
+        .map(|id| json!({ "id": id, "name": format!("cluster-{id}"), "is_default": *id == 1 }))
+        .collect();
+    Ok(axum::Json(clusters).into_response())
 }
 
 async fn list(Shared(node): Shared<Arc<Node>>, RawQuery(text): RawQuery) -> Result<AxumResponse, Refusal> {

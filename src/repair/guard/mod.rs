@@ -5,6 +5,10 @@
 //! - **last-live**: where no row of a cluster that would stay active is known to live, nothing is done there: peers fail when
 //!   no scheduler at all is active.
 //! - **share**: more than a set share of the active rows is no accident of some pods: then nothing at all is done.
+//! - **no-times**: a row that is dead by a silent address and a namesake alone, without a keep-alive time, may be a twin's that can't
+//!   be reached from here; a run that remembers nothing would sign it off again and again. It needs an explicit word.
+//! - **probes**: where something takes connections for the dead, nothing follows from a probe; rows that can't be decided
+//!   without are said, and left alone.
 //!
 //! Deletions obey the same guards, and one run deletes no more than that share of all rows: the oldest first, the rest in later
 //! runs. What is held back is said, and the run ends with exit code 3.
@@ -15,7 +19,7 @@ use std::{
     str::FromStr,
 };
 
-use super::judge::{Judgement, Probed, Seen, Verdict};
+use super::judge::{Circumstances, Judgement, Probed, Reason, Seen, Unproven, Verdict};
 use crate::manager::State;
 
 #[cfg(test)]
@@ -117,6 +121,22 @@ pub enum Held {
         /// How many of its rows are dead, or may be: nothing answers there.
         wanted: usize,
     },
+    /// Rows can't be decided, since what takes connections at their addresses doesn't answer as a scheduler.
+    Probes {
+        /// The cluster.
+        cluster_id: u64,
+        /// How many rows.
+        rows: usize,
+        /// Something takes connections where nobody can be, too.
+        everywhere: bool,
+    },
+    /// Dead by what is no keep-alive time.
+    NoTimes {
+        /// How many rows.
+        rows: usize,
+        /// No active row at all has a time.
+        all: bool,
+    },
     /// Too many at once.
     Share {
         /// How many rows would be signed off.
@@ -130,7 +150,7 @@ pub enum Held {
 
 impl Held {
     /// The labels of `signoff_reconcile_held_back{guard}`.
-    pub const GUARDS: [&'static str; 3] = ["blind", "last-live", "share"];
+    pub const GUARDS: [&'static str; 5] = ["blind", "last-live", "share", "no-times", "probes"];
 
     /// Which guard.
     pub fn guard(&self) -> &'static str {
@@ -138,6 +158,8 @@ impl Held {
             Self::Blind { .. } => Self::GUARDS[0],
             Self::LastLive { .. } => Self::GUARDS[1],
             Self::Share { .. } => Self::GUARDS[2],
+            Self::NoTimes { .. } => Self::GUARDS[3],
+            Self::Probes { .. } => Self::GUARDS[4],
         }
     }
 }
@@ -159,6 +181,27 @@ impl fmt::Display for Held {
                 f,
                 "no scheduler that would stay active in cluster {cluster_id} is known to live, and peers fail without any: its {wanted} \
                  row(s) where nothing answers are left alone"
+            ),
+            Self::Probes { cluster_id, rows, everywhere: true } => write!(
+                f,
+                "probes are worthless in cluster {cluster_id}: something takes connections to addresses where nobody is, as a service \
+                 mesh does; its {rows} row(s) that can't be decided without are left alone: exclude the schedulers' port from the mesh \
+                 (docs/meshes.md)"
+            ),
+            Self::Probes { cluster_id, rows, .. } => write!(
+                f,
+                "probes decide nothing for {rows} row(s) of cluster {cluster_id}: what takes connections at their addresses doesn't \
+                 answer as a scheduler (a service mesh's proxy, see docs/meshes.md, or another program); they are left alone"
+            ),
+            Self::NoTimes { rows, all } => write!(
+                f,
+                "{}: one that lives and can't be reached from here would be signed off again by each run, so {rows} row(s) \
+                 are left alone; give a REST endpoint with a user, of a manager from v2.3.1 on, or --database-url; or say \
+                 --apply-without-keep-alive-times",
+                match all {
+                    true => "no keep-alive times are shown (gRPC, or a manager before v2.3.1)",
+                    false => "some rows have no keep-alive time (a manager before v2.3.1 made them)",
+                }
             ),
             Self::Share { wanted, allowed, active } => write!(
                 f,
@@ -198,9 +241,31 @@ struct Cluster {
     controls_that_answer: usize,
     /// Undecided rows where nothing answers.
     mute: usize,
+    /// Undecided rows where something answers that is no scheduler.
+    masked: usize,
     dead: Vec<usize>,
     /// How many rows are to be deleted.
     purge: usize,
+}
+
+/// What may be done at all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// `--max-share`.
+    pub max_share: MaxShare,
+    /// `--apply-without-keep-alive-times`.
+    pub without_times: bool,
+}
+
+/// Whether a row is dead by a silence of its keep-alive time.
+fn is_silent(judgement: &Judgement) -> bool {
+    matches!(judgement.reason, Reason::Evidence { silent: true, .. })
+}
+
+/// Whether an undecided row's probe is what is missing: nothing is heard of it, or no time is shown.
+fn could_be_dead(judgement: &Judgement) -> bool {
+    let no_times = Some(Unproven::NoTimes);
+    matches!(judgement.reason, Reason::Evidence { silent, unproven, .. } if silent || unproven == no_times)
 }
 
 /// Which rows may be signed off: the active ones that are dead or replaced and `wanted`, as far as the guards let. `purge` are
@@ -208,17 +273,20 @@ struct Cluster {
 pub fn plan(
     rows: &[Seen],
     judged: &[Judgement],
-    max_share: MaxShare,
+    given: &Circumstances,
+    limits: Limits,
     wanted: impl Fn(&Seen) -> bool,
     purge: &[usize],
 ) -> Plan {
     let mut clusters: BTreeMap<u64, Cluster> = BTreeMap::new();
-    let (mut active, mut unlooked) = (0, 0);
+    let (mut active, mut timed, mut unlooked) = (0, 0, 0);
     for (at, (row, judgement)) in rows.iter().zip(judged).enumerate() {
         let cluster = clusters.entry(row.now.cluster_id).or_default();
-        cluster.probes += usize::from(row.probe != Probed::NotMade);
+        // Where something answers for everybody, it doesn't show that this side is cut off.
+        let counts = row.probe != Probed::NotMade && !(given.masked && row.probe == Probed::Foreign);
+        cluster.probes += usize::from(counts);
         cluster.answers += usize::from(row.probe == Probed::Answers);
-        if judgement.alive && row.probe != Probed::NotMade {
+        if judgement.alive && counts {
             cluster.controls += 1;
             cluster.controls_that_answer += usize::from(row.probe == Probed::Answers);
         }
@@ -226,12 +294,14 @@ pub fn plan(
             continue;
         }
         active += usize::from(wanted(row));
+        timed += usize::from(row.now.keep_alive.is_some());
         cluster.live += usize::from(judgement.alive);
         cluster.unheard += usize::from(!judgement.alive);
         match judgement.verdict {
             Verdict::Dead | Verdict::Replaced if wanted(row) => cluster.dead.push(at),
             Verdict::Undecided if wanted(row) => {
                 cluster.mute += usize::from(row.probe == Probed::Silent);
+                cluster.masked += usize::from(row.probe == Probed::Foreign && could_be_dead(judgement));
                 // Whether it is dead was not looked at for want of room: it counts for the share all the same.
                 unlooked += usize::from(row.probe == Probed::NotMade && row.now.ip.is_some());
             }
@@ -256,8 +326,20 @@ pub fn plan(
         } else {
             plan.sign_off.extend(cluster.dead);
         }
+        if cluster.masked > 0 {
+            plan.held.push(Held::Probes { cluster_id, rows: cluster.masked, everywhere: given.masked });
+        }
     }
     plan.sign_off.sort_unstable();
+    if !limits.without_times {
+        let wanted = plan.sign_off.len();
+        plan.sign_off.retain(|at| is_silent(&judged[*at]));
+        let (held, all) = (wanted - plan.sign_off.len(), active > 0 && timed == 0);
+        if held > 0 || all {
+            plan.held.push(Held::NoTimes { rows: held, all });
+        }
+    }
+    let max_share = limits.max_share;
     let allowed = max_share.of(active);
     let wanted = plan.sign_off.len() + if plan.sign_off.is_empty() { 0 } else { unlooked };
     if wanted > allowed {

@@ -6,8 +6,13 @@ use crate::repair::judge::{
     tests::{GIVEN, any_table, row},
 };
 
+/// What may be done, whatever shows that a row is dead.
+fn limits(max_share: MaxShare) -> Limits {
+    Limits { max_share, without_times: true }
+}
+
 fn planned(rows: &[Seen], max_share: MaxShare) -> Plan {
-    plan(rows, &judge(rows, &GIVEN), max_share, |_| true, &[])
+    plan(rows, &judge(rows, &GIVEN), &GIVEN, limits(max_share), |_| true, &[])
 }
 
 fn dead(id: u64, ip: &str) -> Seen {
@@ -110,11 +115,56 @@ fn g7_rows_that_nobody_had_room_to_look_at_count_for_the_share() {
 }
 
 #[test]
+fn g7_a_row_that_is_dead_by_no_keep_alive_time_is_written_only_by_an_explicit_word() {
+    let timeless = |id: u64, hostname: &str, probe| row(id, hostname, &format!("10.0.0.{id}")).probed(probe);
+    let strict = Limits { max_share: ALL, without_times: false };
+    let planned = |rows: &[Seen], limits| plan(rows, &judge(rows, &GIVEN), &GIVEN, limits, |_| true, &[]);
+    // gRPC, or a manager before v2.3.1.
+    let rows = [timeless(1, "s-0", Probed::Silent), timeless(2, "s-0", Probed::Answers)];
+    let refused = Held::NoTimes { rows: 1, all: true };
+    assert_eq!(planned(&rows, strict), Plan { sign_off: vec![], purge: vec![], held: vec![refused] });
+    assert_eq!(planned(&rows, limits(ALL)), Plan { sign_off: vec![0], purge: vec![], held: vec![] });
+    let said = refused.to_string();
+    assert!(said.contains("--apply-without-keep-alive-times") && said.contains("v2.3.1"), "{said}");
+    // It is refused whatever there is to be written.
+    assert_eq!(planned(&rows[1..], strict).held, [Held::NoTimes { rows: 0, all: true }]);
+    assert_eq!(planned(&[], strict).held, []);
+    // Beside rows with times: those are written.
+    let rows = [rows[0].clone(), rows[1].clone(), dead(3, "10.0.0.3"), live(4, "10.0.0.4")];
+    let held = vec![Held::NoTimes { rows: 1, all: false }];
+    assert_eq!(planned(&rows, strict), Plan { sign_off: vec![2], purge: vec![], held });
+}
+
+#[test]
+fn g7_rows_that_only_a_probe_could_decide_are_said_where_something_answers_for_the_dead() {
+    let foreign =
+        |id: u64| row(id, &format!("s-{id}"), &format!("10.0.0.{id}")).silent().probed(Probed::Foreign);
+    let replaced = row(5, "live-2", "10.0.0.5").silent().probed(Probed::Foreign);
+    let rows = [foreign(1), live(2, "10.0.0.2"), foreign(3), replaced];
+    for masked in [true, false] {
+        let given = Circumstances { masked, ..GIVEN };
+        let planned = |rows: &[Seen]| plan(rows, &judge(rows, &given), &given, limits(ALL), |_| true, &[]);
+        let plan = planned(&rows);
+        assert_eq!(plan.sign_off, [3], "what the times decide is done");
+        assert_eq!(plan.held, [Held::Probes { cluster_id: 1, rows: 2, everywhere: masked }]);
+        let said = plan.held[0].to_string();
+        assert!(said.contains("probes") && said.contains("docs/meshes.md"), "{said}");
+        // Those that live can't be reached either, as they want the mesh's own TLS: this side is not blind for that.
+        let unreached = |row: Seen| row.probed(Probed::Foreign);
+        let all = [rows[0].clone(), unreached(live(2, "10.0.0.2")), rows[3].clone()];
+        let blind = planned(&all).held.iter().any(|held| matches!(held, Held::Blind { .. }));
+        assert_eq!(blind, !masked);
+    }
+}
+
+#[test]
 fn a_purge_obeys_the_guards_and_deletes_a_share_at_most_the_oldest_first() {
     let old = |id: u64| {
         row(id, &format!("old-{id}"), &format!("10.0.2.{id}")).silent().inactive().probed(Probed::Silent)
     };
-    let purged = |rows: &[Seen], max_share| plan(rows, &judge(rows, &GIVEN), max_share, |_| true, &[2, 0, 1]);
+    let purged = |rows: &[Seen], max_share| {
+        plan(rows, &judge(rows, &GIVEN), &GIVEN, limits(max_share), |_| true, &[2, 0, 1])
+    };
     let rows = [old(1), old(2), old(3), live(4, "10.0.0.4"), dead(5, "10.0.0.5"), dead(6, "10.0.0.6")];
     assert_eq!(purged(&rows, ALL).purge, [0, 1, 2]);
     assert_eq!(purged(&rows, MaxShare::Count(2)).purge, [0, 2], "the oldest are named first");
@@ -137,7 +187,7 @@ fn a_purge_obeys_the_guards_and_deletes_a_share_at_most_the_oldest_first() {
 fn only_wanted_rows_are_written_and_counted() {
     let rows = [dead(1, "10.0.0.1"), live(2, "10.0.0.2"), dead(3, "10.0.0.3"), live(4, "10.0.0.4")];
     let judged = judge(&rows, &GIVEN);
-    let of_one = plan(&rows, &judged, MaxShare::percent(15), |row| row.now.id == 3, &[]);
+    let of_one = plan(&rows, &judged, &GIVEN, limits(MaxShare::percent(15)), |row| row.now.id == 3, &[]);
     assert_eq!(of_one, Plan { sign_off: vec![2], purge: vec![], held: vec![] });
 }
 
@@ -190,20 +240,24 @@ proptest! {
     fn g7_no_plan_can_make_an_outage(
         (rows, given) in any_table(),
         max_share in prop_oneof![Just(MaxShare::Count(1)), Just(MaxShare::Count(3)), Just(MaxShare::percent(40)), Just(ALL)],
+        without_times in any::<bool>(),
     ) {
         let judged = judge(&rows, &given);
-        let plan = plan(&rows, &judged, max_share, |_| true, &[]);
+        let plan = plan(&rows, &judged, &given, Limits { max_share, without_times }, |_| true, &[]);
         let active = rows.iter().filter(|row| row.now.state == State::Active).count();
         prop_assert!(plan.sign_off.len() <= max_share.of(active));
         for at in &plan.sign_off {
             let cluster = rows[*at].now.cluster_id;
             prop_assert!(!judged[*at].alive);
+            let silent = matches!(judged[*at].reason, Reason::Evidence { silent: true, .. });
+            prop_assert!(silent || without_times, "row {} is dead by no keep-alive time", rows[*at].now.id);
             let of_cluster = || (0..rows.len()).filter(|other| rows[*other].now.cluster_id == cluster);
             let stays = of_cluster().any(|other| {
                 !plan.sign_off.contains(&other) && judged[other].alive && rows[other].now.state == State::Active
             });
             prop_assert!(stays, "cluster {} is left without a living scheduler", cluster);
-            let probes: Vec<_> = of_cluster().map(|other| rows[other].probe).filter(|probe| *probe != Probed::NotMade).collect();
+            let counts = |probe: &Probed| *probe != Probed::NotMade && !(given.masked && *probe == Probed::Foreign);
+            let probes: Vec<_> = of_cluster().map(|other| rows[other].probe).filter(counts).collect();
             prop_assert!(probes.is_empty() || probes.contains(&Probed::Answers), "cluster {} was not seen", cluster);
         }
     }

@@ -5,13 +5,19 @@
 //! | evidence | for life | for death |
 //! |---|---|---|
 //! | its keep-alive time, at two looks | it moved: the scheduler lives, whatever a probe says | it did not, though the looks were three of its intervals apart, some other row's in its cluster did, and nobody wrote the row: *silence* |
-//! | a probe of its ip:port | something answers, and no other active row has that address | nothing answers |
-//! | its hostname, in its cluster | | another row of that name lives: its *namesake* |
+//! | a probe of its ip:port | a scheduler answers, and no other active row has that address | nobody is there |
+//! | its hostname, in its cluster | | another row of that name lives, its *namesake*, and was made after this one was last heard of and written |
 //! | its ip:port, in its cluster | | another row with that address lives: its *neighbour*, whose answer it is then |
+//!
+//! What takes connections and doesn't answer as a scheduler speaks neither way: a service mesh's proxy does that for the dead. A
+//! namesake whose row was there while this one was still heard of is no successor: two share that name, or it came back to an old
+//! row of its own.
 //!
 //! **Dead needs two kinds**, and no answer of its own. `replaced` is dead with a namesake or a neighbour in its place. Two rows of
 //! one hostname that both live are contested; so is one that this process signed off and that is active again; and one that
-//! answers beside a living namesake while the manager hears nothing of it. Whatever else is undecided: it is reported and
+//! answers beside a living namesake while the manager hears nothing of it; and one that would be dead, but was written long after
+//! its scheduler was last heard of: something made it active again, perhaps after a sign-off of an earlier process's, which
+//! remembers nothing. Whatever else is undecided: it is reported and
 //! left alone. A row that is inactive, and of which nothing was heard, is as it should be; one that lives is wrongly so.
 //!
 //! Where a row's time could tell and doesn't yet (the looks too close together, nothing moves, the row just written), it is
@@ -22,7 +28,8 @@
 //! from one that can't be reached, and is not judged dead.
 //!
 //! Silence counts only where something else was heard: a table in which nothing moves is a manager, or a replica, that
-//! stands still. No clock is read, and no time of the table is compared with any but its own row's.
+//! stands still. No clock is read, and that a time of one row's is earlier than another's is never evidence of death by itself: it
+//! is only what a namesake needs beside its life.
 
 use std::{cmp::Ordering, collections::BTreeSet, fmt, net::IpAddr, num::NonZeroU64, time::Duration};
 
@@ -30,16 +37,13 @@ use super::{
     sighting::{Sighting, Stamp, hash},
     sources::Names,
 };
-use crate::manager::State;
+use crate::manager::{State, times::INTERVALS_APART};
 
 mod reason;
 #[cfg(test)]
 pub(super) mod tests;
 
 pub use reason::{Newness, Reason, Unproven};
-
-/// Two looks that are to show silence are at least so many keep-alive intervals apart.
-pub const INTERVALS_APART: u32 = 3;
 
 /// What a row is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,10 +88,12 @@ pub enum Probed {
     /// Nobody looked.
     #[default]
     NotMade,
-    /// Something answers: a TLS alert, or another protocol, does too.
+    /// A scheduler answers, or something that ends TLS itself.
     Answers,
-    /// Refused, unreachable, or without a word.
+    /// Refused, unreachable, or a process that hangs.
     Silent,
+    /// Something takes connections that doesn't answer as a scheduler: a proxy, or another program.
+    Foreign,
     /// It could not be looked at: a fault on our side.
     Unclear,
 }
@@ -131,6 +137,8 @@ pub struct Circumstances {
     pub names: Names,
     /// From the end of the first look to the beginning of the second.
     pub apart: Duration,
+    /// Something takes connections even where nobody can be: probes are worthless here.
+    pub masked: bool,
 }
 
 /// What a row is, and why.
@@ -217,7 +225,11 @@ pub fn judge(rows: &[Seen], given: &Circumstances) -> Vec<Judgement> {
             Heard::Unproven(_) | Heard::New => answers(at),
         })
         .collect();
-    let namesakes = Groups::of(rows, &given.names, |_| true).others(|at| active(at) && alive[at]);
+    // The one that was made last: if that one is no successor, none is.
+    let made = |at: usize| {
+        (rows[at].now.created.map_or(i64::MAX, |made| made.moment().unwrap_or(i64::MAX)), rows[at].now.id)
+    };
+    let namesakes = Groups::of(rows, &given.names, |_| true).last_others(|at| active(at) && alive[at], made);
     (0..rows.len())
         .map(|at| {
             let id = |other: Option<u32>| other.map(|at| rows[at as usize].now.id);
@@ -227,6 +239,9 @@ pub fn judge(rows: &[Seen], given: &Circumstances) -> Vec<Judgement> {
                 answers_itself: answers(at),
                 shared: id(shared[at]),
                 namesake: id(namesakes[at]),
+                succeeded: namesakes[at].is_some_and(|other| {
+                    rows[at].now.times().precede(rows[other as usize].now.times()) != Some(false)
+                }),
                 neighbour: id(neighbours[at]),
             };
             let (verdict, reason) = if active(at) { facts.of_active() } else { facts.of_inactive() };
@@ -245,6 +260,8 @@ struct Facts<'a> {
     shared: Option<u64>,
     /// Another active row of its hostname, which lives.
     namesake: Option<u64>,
+    /// That one was made after this one was last heard of and written, as far as that is shown.
+    succeeded: bool,
     /// Another active row with its address, of which the manager hears.
     neighbour: Option<u64>,
 }
@@ -282,7 +299,7 @@ impl Facts<'_> {
     fn of_what_does_not_answer(&self) -> (Verdict, Reason) {
         let silent = self.heard == Heard::Silent;
         let mute = self.row.probe == Probed::Silent;
-        let kinds = [silent, mute, self.namesake.is_some(), self.neighbour.is_some()];
+        let kinds = [silent, mute, self.succeeded, self.neighbour.is_some()];
         let unproven = match self.heard {
             Heard::Unproven(why) => Some(why),
             _ => None,
@@ -293,6 +310,7 @@ impl Facts<'_> {
             probe: self.row.probe,
             shared: self.shared.and_then(NonZeroU64::new),
             namesake: self.namesake.and_then(NonZeroU64::new),
+            succeeded: self.succeeded,
             neighbour: self.neighbour.and_then(NonZeroU64::new),
         };
         // Something answers there, and it can't be told whether it is this one.
@@ -303,7 +321,10 @@ impl Facts<'_> {
             0 | 1 => Verdict::Undecided,
             _ if times_may_tell => Verdict::Undecided,
             _ if may_answer => Verdict::Undecided,
-            _ if self.namesake.or(self.neighbour).is_some() => Verdict::Replaced,
+            _ if silent && self.row.now.times().were_written_apart(self.row.now.interval()) => {
+                return (Verdict::Contested, Reason::WrittenApart);
+            }
+            _ if self.succeeded || self.neighbour.is_some() => Verdict::Replaced,
             _ => Verdict::Dead,
         };
         (verdict, reason)
@@ -411,6 +432,38 @@ impl Groups {
             .collect();
         ends.extend(u32::try_from(order.len()).ok().filter(|end| *end > 0));
         Self { order, ends, rows: rows.len() }
+    }
+
+    /// For each row the last other one of its group that is `wanted`, in the order of `rank`.
+    fn last_others<K: Ord>(
+        &self,
+        wanted: impl Fn(usize) -> bool,
+        rank: impl Fn(usize) -> K,
+    ) -> Vec<Option<u32>> {
+        let mut others = vec![None; self.rows];
+        let mut start = 0;
+        for end in &self.ends {
+            let group = &self.order[start..*end as usize];
+            start = *end as usize;
+            if group.len() == 1 {
+                continue;
+            }
+            // The second one is for the first itself.
+            let (mut first, mut second): (Option<u32>, Option<u32>) = (None, None);
+            for (_, at) in group.iter().filter(|(_, at)| wanted(*at as usize)) {
+                let beats =
+                    |other: Option<u32>| other.is_none_or(|other| rank(*at as usize) > rank(other as usize));
+                if beats(first) {
+                    second = first.replace(*at);
+                } else if beats(second) {
+                    second = Some(*at);
+                }
+            }
+            for (_, at) in group {
+                others[*at as usize] = if first == Some(*at) { second } else { first };
+            }
+        }
+        others
     }
 
     /// For each row the first other one of its group that is `wanted`.

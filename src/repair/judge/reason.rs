@@ -2,8 +2,8 @@
 
 use std::{fmt::Write, num::NonZeroU64, time::Duration};
 
-use super::{Circumstances, INTERVALS_APART, Probed, Seen};
-use crate::identity::duration;
+use super::{Circumstances, Probed, Seen};
+use crate::{identity::duration, manager::times::INTERVALS_APART};
 
 /// Why two looks at a row's keep-alive time prove nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +53,10 @@ pub enum Reason {
         /// That row's id.
         with: u64,
     },
-    /// This process signed it off, and it is active again.
+    /// This process signed it off, or may have, and it is active again.
     CameBack,
+    /// It would be dead, and something made it active long after it was last heard of.
+    WrittenApart,
     /// What speaks of its death, or does not reach for that.
     Evidence {
         /// Its keep-alive time did not move, and should have.
@@ -67,6 +69,8 @@ pub enum Reason {
         shared: Option<NonZeroU64>,
         /// A living row of its hostname.
         namesake: Option<NonZeroU64>,
+        /// That row was made after this one was last heard of and written, as far as that is shown.
+        succeeded: bool,
         /// A living row with its address.
         neighbour: Option<NonZeroU64>,
     },
@@ -133,6 +137,9 @@ impl Reason {
                 "it answers at its address, the manager heard nothing of it for {apart}, and row {with}, which lives, has its hostname"
             ),
             Self::CameBack => "this process signed it off, and it is active again".to_owned(),
+            Self::WrittenApart => "nothing is heard of it, but it was written long after its last keep-alive: something made it active \
+                                   again, perhaps after an earlier sign-off; see whether its scheduler lives"
+                .to_owned(),
             Self::Inactive => "inactive, and nothing was heard of it".to_owned(),
             Self::Ended => "it became inactive between the looks".to_owned(),
             Self::WronglyInactive { heard } => format!(
@@ -140,7 +147,7 @@ impl Reason {
                  agent, restart that scheduler",
                 if *heard { "the manager hears of it" } else { "it answers at its address" }
             ),
-            Self::Evidence { silent, unproven, probe, shared, namesake, neighbour } => {
+            Self::Evidence { silent, unproven, probe, shared, namesake, succeeded, neighbour } => {
                 let mut said = Vec::new();
                 if *silent {
                     said.push(format!("the manager heard nothing of it for {apart}"));
@@ -153,6 +160,11 @@ impl Reason {
                         }
                         _ => None,
                     },
+                    Probed::Foreign if given.masked => Some(
+                        "a probe is worthless here: something takes connections to addresses where nobody is (see docs/meshes.md)"
+                            .to_owned(),
+                    ),
+                    Probed::Foreign => Some("what takes connections at its address doesn't answer as a scheduler".to_owned()),
                     Probed::Unclear => Some("its address can't be looked at from here".to_owned()),
                     Probed::NotMade if row.now.ip.is_none() || row.now.port == 0 => {
                         Some("it has no address to look at".to_owned())
@@ -161,7 +173,12 @@ impl Reason {
                         Some("its address was not looked at (too many are unheard of)".to_owned())
                     }
                 });
-                said.extend(namesake.map(|id| format!("row {id}, which lives, has its hostname")));
+                said.extend(namesake.map(|id| match succeeded {
+                    true => format!("row {id}, which lives, has its hostname"),
+                    false => format!(
+                        "row {id}, which lives, has its hostname, but was made before this one was last heard of or written"
+                    ),
+                }));
                 said.extend(neighbour.map(|id| format!("row {id}, which lives, has its address")));
                 said.extend(unproven.map(|why| why.words(row, given.apart)));
                 let mut text = String::new();

@@ -1,6 +1,6 @@
 //! Each verdict by example, and all of them against a reference that is written row by row, from the module's own words.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::repair::sighting::USUAL_INTERVAL;
 
 pub(in crate::repair) const GIVEN: Circumstances =
-    Circumstances { names: Names::Exact, apart: Duration::from_secs(15) };
+    Circumstances { names: Names::Exact, apart: Duration::from_secs(15), masked: false };
 
 const T0: &str = "2026-11-23 20:54:32.734";
 const T1: &str = "2026-11-23 20:54:37.735";
@@ -22,6 +22,7 @@ pub(in crate::repair) fn row(id: u64, hostname: &str, ip: &str) -> Seen {
         ip: Some(ip.parse().unwrap()),
         port: 8002,
         state: State::Active,
+        created: None,
         keep_alive: None,
         updated: None,
         interval_ms: None,
@@ -77,7 +78,7 @@ fn witness() -> Seen {
 
 #[test]
 fn g7_a_row_whose_time_moved_lives_whatever_a_probe_says() {
-    for probe in [Probed::NotMade, Probed::Answers, Probed::Silent, Probed::Unclear] {
+    for probe in [Probed::NotMade, Probed::Answers, Probed::Silent, Probed::Foreign, Probed::Unclear] {
         assert_eq!(verdicts(&[row(1, "s-0", "10.0.0.1").heard().probed(probe)]), [Verdict::Live]);
     }
     let mut anew = row(1, "s-0", "10.0.0.1").silent().probed(Probed::Silent);
@@ -91,7 +92,7 @@ fn g7_silence_and_a_mute_address_are_death_and_either_alone_is_not() {
     let rows = [silent.clone().probed(Probed::Silent), witness()];
     assert_eq!(verdicts(&rows)[0], Verdict::Dead);
     assert_eq!(words(&rows, 0), "the manager heard nothing of it for 15s; nothing answers at its address");
-    for probe in [Probed::NotMade, Probed::Unclear, Probed::Answers] {
+    for probe in [Probed::NotMade, Probed::Unclear, Probed::Foreign, Probed::Answers] {
         assert_eq!(verdicts(&[silent.clone().probed(probe), witness()])[0], Verdict::Undecided, "{probe:?}");
     }
     let mute = row(1, "s-0", "10.0.0.1").probed(Probed::Silent);
@@ -116,7 +117,7 @@ fn a_time_that_could_tell_and_does_not_yet_is_waited_for_whatever_else_speaks() 
     // Nothing moves, and both answer for all that is known: two that live.
     assert_eq!(verdicts(&[mute(), namesake().silent().probed(Probed::Answers)])[0], Verdict::Undecided);
     let mut slow = mute();
-    slow.now.interval_ms = Some(60_000);
+    slow.now.interval_ms = NonZeroU32::new(60_000);
     assert_eq!(verdicts(&[slow, namesake().heard()])[0], Verdict::Undecided, "too soon");
     // A reconnect's first message moves `updated_at` alone.
     let mut back = mute();
@@ -143,12 +144,12 @@ fn g7_a_table_in_which_nothing_moves_proves_no_silence() {
 #[test]
 fn g7_silence_takes_three_of_the_rows_own_intervals() {
     let mut slow = row(1, "s-0", "10.0.0.1").silent().probed(Probed::Silent);
-    slow.now.interval_ms = Some(5001);
+    slow.now.interval_ms = NonZeroU32::new(5001);
     assert_eq!(verdicts(&[slow.clone(), witness()])[0], Verdict::Undecided);
     assert!(
         words(&[slow.clone(), witness()], 0).contains("less than 3 of its keep-alive intervals of 5s 1ms")
     );
-    slow.now.interval_ms = Some(5000);
+    slow.now.interval_ms = NonZeroU32::new(5000);
     assert_eq!(verdicts(&[slow, witness()])[0], Verdict::Dead);
     assert_eq!(
         USUAL_INTERVAL * INTERVALS_APART,
@@ -170,6 +171,83 @@ fn a_silent_row_whose_hostname_lives_elsewhere_is_replaced() {
     ] {
         assert_eq!(verdicts(&[row(1, "s-0", "10.0.0.1").silent(), other, witness()])[0], Verdict::Undecided);
     }
+}
+
+/// A row that was made at one time and last written at another.
+fn made(row: Seen, at: &str, written: &str) -> Seen {
+    let mut row = row;
+    row.now.created = Some(Stamp::of(at));
+    row.now.updated = Some(Stamp::of(written));
+    row.before = row.before.map(|before| Before { updated: row.now.updated, ..before });
+    row
+}
+
+#[test]
+fn g7_a_namesake_that_was_there_while_it_was_still_heard_of_is_no_successor() {
+    let silent = made(row(1, "s-0", "10.0.0.1").silent(), "2026-11-20 00:00:00", T0);
+    let namesake = |at: &str| {
+        let mut row = row(2, "s-0", "10.0.0.2").heard();
+        row.now.created = Some(Stamp::of(at));
+        row
+    };
+    let after = "2026-11-23 20:54:32.735";
+    assert_eq!(verdicts(&[silent.clone(), namesake(after)])[0], Verdict::Replaced);
+    for at in [T0, "2026-11-22 00:00:00"] {
+        let rows = [silent.clone(), namesake(at)];
+        assert_eq!(verdicts(&rows)[0], Verdict::Undecided, "{at}: two that share a name, one cut off");
+        assert!(
+            words(&rows, 0).contains("was made before this one was last heard of"),
+            "{}",
+            words(&rows, 0)
+        );
+        // One that nobody can reach, either, is dead by that.
+        let rows = [silent.clone().probed(Probed::Silent), namesake(at)];
+        assert_eq!(verdicts(&rows)[0], Verdict::Dead, "{at}");
+    }
+    // The youngest counts: the one before it may be dead too.
+    let mut youngest = namesake(after);
+    youngest.now.id = 3;
+    assert_eq!(verdicts(&[silent.clone(), namesake(T0), youngest])[0], Verdict::Replaced);
+    // A source without keep-alive times, whose rows say when they were written.
+    let mut timeless = made(row(1, "s-0", "10.0.0.1"), "2026-11-20 00:00:00", T0).probed(Probed::Silent);
+    timeless.now.keep_alive = None;
+    let mut answers = namesake(T0).probed(Probed::Answers);
+    (answers.now.keep_alive, answers.before.as_mut().unwrap().keep_alive) = (None, None);
+    assert_eq!(verdicts(&[timeless, answers])[0], Verdict::Undecided);
+}
+
+#[test]
+fn g7_what_takes_connections_and_answers_as_no_scheduler_speaks_neither_way() {
+    let foreign = || row(1, "s-0", "10.0.0.1").silent().probed(Probed::Foreign);
+    for masked in [false, true] {
+        let given = Circumstances { masked, ..GIVEN };
+        let judged = |rows: &[Seen]| judge(rows, &given)[0];
+        let alone = judged(&[foreign(), witness()]);
+        assert_eq!((alone.verdict, alone.alive), (Verdict::Undecided, false));
+        let said = alone.reason.words(&foreign(), &given);
+        assert_eq!(said.contains("docs/meshes.md"), masked, "{said}");
+        // The keep-alive times and the namesake decide.
+        assert_eq!(judged(&[foreign(), row(2, "s-0", "10.0.0.2").heard()]).verdict, Verdict::Replaced);
+        let timeless = row(1, "s-0", "10.0.0.1").probed(Probed::Foreign);
+        let answers = row(2, "s-0", "10.0.0.2").probed(Probed::Answers);
+        assert_eq!(judged(&[timeless, answers]).verdict, Verdict::Undecided);
+    }
+}
+
+#[test]
+fn g7_a_row_that_something_made_active_long_after_it_was_heard_of_is_contested() {
+    let dead = || row(1, "s-0", "10.0.0.1").silent().probed(Probed::Silent);
+    // T0 is when it was last heard of.
+    for (written, verdict) in [
+        ("2026-11-23 20:54:32.735", Verdict::Dead),
+        ("2026-11-23 20:54:37.835", Verdict::Dead),
+        ("2026-11-23 20:55:30.000", Verdict::Contested),
+    ] {
+        let rows = [made(dead(), "2026-11-20 00:00:00", written), witness()];
+        assert_eq!(verdicts(&rows)[0], verdict, "{written}");
+    }
+    let rows = [made(dead(), "2026-11-20 00:00:00", "2026-11-23 20:55:30.000"), witness()];
+    assert!(words(&rows, 0).contains("made it active again"), "{}", words(&rows, 0));
 }
 
 #[test]
@@ -209,6 +287,18 @@ fn without_times_who_answers_at_a_shared_address_is_not_known() {
     ];
     assert_eq!(verdicts(&rows), [Verdict::Undecided, Verdict::Undecided, Verdict::Live]);
     assert!(words(&rows, 0).contains("it or row 2, can't be told"), "{}", words(&rows, 0));
+}
+
+#[test]
+fn g7_an_orphans_row_with_its_address_takes_nothing_from_one_that_lives() {
+    // The manager doesn't hear of it at the moment, it answers, and its hostname lives elsewhere, too.
+    let twin = || row(1, "s-0", "10.0.0.1").silent().probed(Probed::Answers);
+    let orphan = row(2, "t-0", "10.0.0.1").silent().probed(Probed::Answers);
+    let namesake = row(3, "s-0", "10.0.0.3").heard();
+    assert_eq!(verdicts(&[twin(), orphan.clone(), namesake.clone()])[0], Verdict::Undecided);
+    let mut heir = orphan.heard();
+    heir.now.id = 2;
+    assert_eq!(verdicts(&[twin(), heir, namesake])[0], Verdict::Replaced);
 }
 
 #[test]
@@ -344,7 +434,12 @@ fn reference(rows: &[Seen], at: usize, given: &Circumstances) -> (Verdict, bool,
         let wrongly = before && alive && !new;
         return (if wrongly { Verdict::Live } else { Verdict::Dead }, alive, wrongly);
     }
-    let namesake = others(at).any(|y| one_name(at, y) && is_active(&rows[y]) && lives(y));
+    let namesake =
+        others(at).filter(|y| one_name(at, *y) && is_active(&rows[*y]) && lives(*y)).max_by_key(|y| {
+            (rows[*y].now.created.map_or(i64::MAX, |made| made.moment().unwrap()), rows[*y].now.id)
+        });
+    let succeeded = namesake.is_some_and(|y| r.now.times().precede(rows[y].now.times()) != Some(false));
+    let namesake = namesake.is_some();
     let neighbour = others(at).any(|y| one_address(at, y) && is_active(&rows[y]) && has_moved(&rows[y]));
     let verdict = if has_moved(r) {
         if namesake { Verdict::Contested } else { Verdict::Live }
@@ -361,12 +456,16 @@ fn reference(rows: &[Seen], at: usize, given: &Circumstances) -> (Verdict, bool,
     } else {
         let kinds = usize::from(is_silent(r))
             + usize::from(r.probe == Probed::Silent)
-            + usize::from(namesake)
+            + usize::from(succeeded)
             + usize::from(neighbour);
         let perhaps_it_answers = r.probe == Probed::Answers && !neighbour;
         let its_time_will_tell = timed(r) && !is_silent(r);
-        match (kinds >= 2 && !perhaps_it_answers && !its_time_will_tell, namesake || neighbour) {
+        let dead = kinds >= 2 && !perhaps_it_answers && !its_time_will_tell;
+        match (dead, succeeded || neighbour) {
             (false, _) => Verdict::Undecided,
+            (true, _) if is_silent(r) && r.now.times().were_written_apart(r.now.interval()) => {
+                Verdict::Contested
+            }
             (true, true) => Verdict::Replaced,
             (true, false) => Verdict::Dead,
         }
@@ -376,6 +475,11 @@ fn reference(rows: &[Seen], at: usize, given: &Circumstances) -> (Verdict, bool,
 
 fn any_time() -> impl Strategy<Value = Option<Stamp>> {
     prop_oneof![Just(None), Just(Some(Stamp::of(T0))), Just(Some(Stamp::of(T0))), Just(Some(Stamp::of(T1)))]
+}
+
+/// When a row may have been made or written: also long after its last keep-alive.
+fn any_write() -> impl Strategy<Value = Option<Stamp>> {
+    prop_oneof![4 => any_time(), 1 => Just(Some(Stamp::of("2026-11-23 21:54:37.735")))]
 }
 
 fn any_state() -> impl Strategy<Value = State> {
@@ -389,17 +493,18 @@ prop_compose! {
         ip in prop_oneof![Just(None), Just(Some("10.0.0.1")), Just(Some("10.0.0.2")), Just(Some("fd00::1"))],
         port in prop_oneof![8 => Just(8002u16), 1 => Just(8003), 1 => Just(0)],
         (state, keep_alive) in (any_state(), any_time()),
-        interval_ms in prop_oneof![Just(None), Just(Some(4000u32)), Just(Some(60_000))],
-        before in proptest::option::weighted(0.9, (any_time(), any_state(), prop_oneof![9 => Just(None), 1 => Just(Some(8003u16))], any_time())),
-        updated in any_time(),
+        interval_ms in prop_oneof![Just(None), Just(NonZeroU32::new(4000)), Just(NonZeroU32::new(60_000))],
+        before in proptest::option::weighted(0.9, (any_time(), any_state(), prop_oneof![9 => Just(None), 1 => Just(Some(8003u16))], any_write())),
+        (updated, created) in (any_write(), any_write()),
         probe in prop_oneof![
-            Just(Probed::NotMade), Just(Probed::Answers), Just(Probed::Silent), Just(Probed::Silent), Just(Probed::Unclear)
+            Just(Probed::NotMade), Just(Probed::Answers), Just(Probed::Silent), Just(Probed::Silent), Just(Probed::Unclear),
+            Just(Probed::Foreign)
         ],
         ours in proptest::bool::weighted(0.1),
     ) -> Seen {
         let now = Sighting {
             id: 0, cluster_id, hostname: hostname.into(), ip: ip.map(|ip| ip.parse().unwrap()), port, state, keep_alive,
-            updated, interval_ms,
+            created, updated, interval_ms,
         };
         let before =
             before.map(|(keep_alive, state, other, updated)| Before { keep_alive, updated, state, port: other.unwrap_or(port) });
@@ -415,7 +520,8 @@ pub(in crate::repair) fn any_table() -> impl Strategy<Value = (Vec<Seen>, Circum
     });
     let names = prop_oneof![Just(Names::IgnoreCase), Just(Names::Exact), Just(Names::Unknown)];
     let apart = prop_oneof![Just(1u64), Just(15), Just(180)].prop_map(Duration::from_secs);
-    (rows, (names, apart).prop_map(|(names, apart)| Circumstances { names, apart }))
+    let given = (names, apart, any::<bool>());
+    (rows, given.prop_map(|(names, apart, masked)| Circumstances { names, apart, masked }))
 }
 
 proptest! {
@@ -439,14 +545,15 @@ proptest! {
             if row.now.state == State::Inactive || !matches!(judgement.verdict, Verdict::Dead | Verdict::Replaced) {
                 continue;
             }
-            let Reason::Evidence { silent, probe, namesake, neighbour, .. } = judgement.reason else {
+            let Reason::Evidence { silent, probe, namesake, succeeded, neighbour, .. } = judgement.reason else {
                 panic!("{judgement:?}")
             };
-            let kinds = [silent, probe == Probed::Silent, namesake.is_some(), neighbour.is_some()];
+            prop_assert!(namesake.is_some() || !succeeded);
+            let kinds = [silent, probe == Probed::Silent, succeeded, neighbour.is_some()];
             prop_assert!(kinds.into_iter().filter(|kind| *kind).count() >= 2, "{:?}", judgement);
             prop_assert!(probe != Probed::Answers || neighbour.is_some(), "{:?}", judgement);
             prop_assert!(!judgement.alive && !row.ours);
-            prop_assert_eq!(namesake.is_some() || neighbour.is_some(), judgement.verdict == Verdict::Replaced);
+            prop_assert_eq!(succeeded || neighbour.is_some(), judgement.verdict == Verdict::Replaced);
         }
     }
 

@@ -1,14 +1,16 @@
 //! The writes, on a list as the source and a mock manager that takes them.
 
-use std::sync::Mutex;
+use std::{net::SocketAddr, num::NonZeroU32, sync::Mutex};
 
 use async_trait::async_trait;
 
 use super::*;
 use crate::{
     key::SchedulerKey,
-    manager::{AttemptOptions, Contact, Filter, Freshness, HoldStart, Outcome as Attempted, Row, RowRead},
+    manager::{AttemptOptions, Contact, Filter, Freshness, HoldStart, Listed, Outcome as Attempted, RowRead},
+    net::{Probe, Reach},
     repair::{
+        guard::MaxShare,
         sighting::{Sighting, Stamp},
         survey::tests::{List, Nobody, options, sighting},
     },
@@ -16,6 +18,8 @@ use crate::{
 
 const T0: &str = "2026-11-23 20:00:00";
 const T1: &str = "2026-11-23 20:00:15";
+const T2: &str = "2026-11-23 20:00:30";
+const T3: &str = "2026-11-23 20:00:45";
 
 /// Answers each sign-off and deletion in turn, and notes whose it was.
 #[derive(Default)]
@@ -39,7 +43,7 @@ impl Manager for Scripted {
     async fn read_row(&self, _: &SchedulerKey) -> Result<RowRead, Failure> {
         unreachable!("reconcile reads from its source")
     }
-    async fn list(&self, _: &Filter) -> Result<Vec<Row>, Failure> {
+    async fn list(&self, _: &Filter) -> Result<Listed, Failure> {
         unreachable!("reconcile reads from its source")
     }
     async fn delete(&self, id: u64) -> Result<(), Failure> {
@@ -58,60 +62,84 @@ impl Manager for Scripted {
     }
 }
 
+/// What is found at each port, where it isn't nobody.
+#[derive(Clone, Default)]
+struct Ports(Arc<Mutex<BTreeMap<u16, Probe>>>);
+
+impl Ports {
+    fn set(&self, port: u16, probe: Probe) {
+        self.0.lock().unwrap().insert(port, probe);
+    }
+}
+
+#[async_trait]
+impl Reach for Ports {
+    async fn probe(&self, addr: SocketAddr, _: Duration) -> Probe {
+        let found = self.0.lock().unwrap().get(&addr.port()).cloned();
+        // Nobody is where nobody can be, but the kernel's own.
+        let found = found.filter(|_| addr.ip() == std::net::Ipv4Addr::LOCALHOST);
+        found.unwrap_or_else(|| Probe::Nobody("connection refused".to_owned()))
+    }
+}
+
+const WITNESS: u16 = 99;
+const DEAD: u16 = 1;
+
 /// Somebody who lives, and answers.
-struct Witness {
-    addr: std::net::SocketAddr,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Witness {
-    async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                drop(stream);
-            }
-        });
-        Self { addr, task }
-    }
-
-    fn row(&self, time: &str) -> Sighting {
-        Sighting { port: self.addr.port(), ..sighting(99, time) }
-    }
-}
-
-impl Drop for Witness {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+fn witness(time: &str) -> Sighting {
+    Sighting { port: WITNESS, ..sighting(99, time) }
 }
 
 fn short(mut row: Sighting) -> Sighting {
-    row.interval_ms = Some(1);
+    row.interval_ms = NonZeroU32::new(1);
     row
 }
 
-/// Repairs all, within a minute.
+/// Repairs all, within four minutes.
 fn policy(look: Options) -> Policy {
     Policy {
         look,
         pattern: None,
-        max_share: MaxShare::percent(100),
+        limits: Limits { max_share: MaxShare::percent(100), without_times: false },
         apply: true,
-        deadline: Duration::from_secs(60),
+        deadline: Duration::from_secs(240),
     }
 }
 
+/// A reconciler of this list, over a network in which only the witness answers.
+fn reconciler(list: List, manager: &Arc<Scripted>, look: Options) -> (Reconciler, Ports) {
+    let ports = Ports::default();
+    ports.set(WITNESS, Probe::Scheduler);
+    let prober = Prober::new(ports.clone());
+    (Reconciler::new(Box::new(list), Some(manager.clone()), prober, policy(look)), ports)
+}
+
+fn quick() -> Options {
+    Options { recheck_after: Some(Duration::from_millis(20)), ..options() }
+}
+
+/// A row that the manager has heard nothing of since T0.
+fn dead() -> Sighting {
+    Sighting { updated: Some(Stamp::of(T0)), ..short(sighting(1, T0)) }
+}
+
 /// A dead row 1 beside a witness, and how the run ended: what became of it, who was signed off.
-async fn applied(source: impl FnOnce(&mut List), manager: Scripted) -> (Report, Arc<Scripted>) {
-    let witness = Witness::start().await;
-    let dead = Sighting { updated: Some(Stamp::of(T0)), ..short(sighting(1, T0)) };
-    let mut list = List::of(vec![vec![dead.clone(), witness.row(T0)], vec![dead.clone(), witness.row(T1)]]);
-    source(&mut list);
+async fn applied(source: impl FnOnce(&mut List, &Ports), manager: Scripted) -> (Report, Arc<Scripted>) {
+    let list = List::of(vec![vec![dead(), witness(T0)], vec![dead(), witness(T1)]]);
+    run(list, source, manager, quick()).await
+}
+
+async fn run(
+    mut list: List,
+    source: impl FnOnce(&mut List, &Ports),
+    manager: Scripted,
+    look: Options,
+) -> (Report, Arc<Scripted>) {
     let manager = Arc::new(manager);
-    let look = Options { recheck_after: Some(Duration::from_millis(20)), ..options() };
-    let mut reconciler = Reconciler::new(Box::new(list), Some(manager.clone()), policy(look));
+    let (_, ports) = reconciler(List::of(vec![]), &manager, quick());
+    source(&mut list, &ports);
+    let mut reconciler =
+        Reconciler::new(Box::new(list), Some(manager.clone()), Prober::new(ports), policy(look));
     let report = reconciler.run(&Nobody).await.unwrap();
     (report, manager)
 }
@@ -127,7 +155,7 @@ fn inactive() -> Option<Sighting> {
 #[tokio::test]
 async fn a_dead_row_is_signed_off_by_its_own_key_and_looked_at_afterwards() {
     let again = vec![Some(short(sighting(1, T0))), inactive()];
-    let (report, manager) = applied(|list| list.again = Mutex::new(again), Scripted::default()).await;
+    let (report, manager) = applied(|list, _| list.again = Mutex::new(again), Scripted::default()).await;
     assert_eq!(report.done, BTreeMap::from([(0, Done::SignedOff)]));
     assert_eq!(manager.signed_off.lock().unwrap()[0].to_string(), "s-1/127.0.0.1 in cluster 1");
     assert_eq!((report.outcome(), report.exit()), (Outcome::Repaired, Exit::Done));
@@ -138,7 +166,7 @@ async fn g7_a_row_that_shows_life_right_before_its_write_is_contested_and_not_wr
     let anew = Sighting { port: 2, ..short(sighting(1, T0)) };
     for life in [short(sighting(1, T1)), anew] {
         let (report, manager) =
-            applied(|list| list.again = Mutex::new(vec![Some(life)]), Scripted::default()).await;
+            applied(|list, _| list.again = Mutex::new(vec![Some(life)]), Scripted::default()).await;
         assert!(matches!(&report.done[&0], Done::Lives(_)), "{:?}", report.done);
         assert_eq!(signed_off(&manager), 0);
         assert_eq!((report.outcome(), report.exit()), (Outcome::Inconsistent, Exit::Done));
@@ -149,7 +177,7 @@ async fn g7_a_row_that_shows_life_right_before_its_write_is_contested_and_not_wr
 async fn a_row_that_another_settled_meanwhile_is_not_signed_off_again() {
     for gone in [inactive(), None] {
         let (report, manager) =
-            applied(|list| list.again = Mutex::new(vec![gone]), Scripted::default()).await;
+            applied(|list, _| list.again = Mutex::new(vec![gone]), Scripted::default()).await;
         assert_eq!(report.done, BTreeMap::from([(0, Done::Gone)]));
         assert_eq!(signed_off(&manager), 0);
     }
@@ -157,11 +185,11 @@ async fn a_row_that_another_settled_meanwhile_is_not_signed_off_again() {
 
 #[tokio::test]
 async fn a_row_that_is_active_again_after_its_sign_off_came_back() {
-    let (report, manager) = applied(|_| (), Scripted::default()).await;
+    let (report, manager) = applied(|_, _| (), Scripted::default()).await;
     assert!(matches!(&report.done[&0], Done::CameBack(_)), "{:?}", report.done);
     assert_eq!((signed_off(&manager), report.counts().came_back), (1, 1));
     // A source that may be 30 s old can't tell.
-    let (report, _) = applied(|list| list.fresh = false, Scripted::default()).await;
+    let (report, _) = applied(|list, _| list.fresh = false, Scripted::default()).await;
     assert_eq!(report.done, BTreeMap::from([(0, Done::SignedOff)]));
 }
 
@@ -170,20 +198,20 @@ async fn a_sign_off_that_fails_is_tried_again_and_one_that_is_rejected_is_not() 
     let failure = || Failure::new("the manager can't reach its database");
     let active = || Some(short(sighting(1, T0)));
     let again = || Mutex::new(vec![active(), active(), active(), inactive()]);
-    let answers = vec![Attempted::Failed(failure()), Attempted::Unknown(failure()), Attempted::Confirmed];
+    let answers = vec![Attempted::Failed(failure()), Attempted::Failed(failure()), Attempted::Confirmed];
     let manager = Scripted { answers: Mutex::new(answers), ..Scripted::default() };
-    let (report, manager) = applied(|list| list.again = again(), manager).await;
+    let (report, manager) = applied(|list, _| list.again = again(), manager).await;
     assert_eq!((&report.done[&0], signed_off(&manager)), (&Done::SignedOff, 3));
 
     let manager =
         Scripted { answers: Mutex::new(vec![Attempted::Rejected(failure())]), ..Scripted::default() };
-    let (report, manager) = applied(|list| list.again = again(), manager).await;
+    let (report, manager) = applied(|list, _| list.again = again(), manager).await;
     assert_eq!((&report.done[&0], signed_off(&manager)), (&Done::Failed(failure().why), 1));
     assert_eq!((report.outcome(), report.exit()), (Outcome::Incomplete, Exit::CheckFailed));
 
     let manager =
         Scripted { answers: Mutex::new(vec![Attempted::Failed(failure()); 9]), ..Scripted::default() };
-    let (report, manager) = applied(|list| list.again = Mutex::new(vec![active()]), manager).await;
+    let (report, manager) = applied(|list, _| list.again = Mutex::new(vec![active()]), manager).await;
     assert_eq!((&report.done[&0], signed_off(&manager)), (&Done::Failed(failure().why), 4));
 }
 
@@ -191,60 +219,194 @@ async fn a_sign_off_that_fails_is_tried_again_and_one_that_is_rejected_is_not() 
 async fn g7_a_row_that_shows_life_between_two_tries_is_not_tried_again() {
     let written = Sighting { updated: Some(Stamp::of(T1)), ..short(sighting(1, T0)) };
     for life in [short(sighting(1, T1)), written] {
-        let unknown = Attempted::Unknown(Failure::new("no acknowledgement"));
-        let manager = Scripted { answers: Mutex::new(vec![unknown]), ..Scripted::default() };
+        let failed = Attempted::Failed(Failure::new("the manager can't reach its database"));
+        let manager = Scripted { answers: Mutex::new(vec![failed]), ..Scripted::default() };
         let again = vec![Some(short(sighting(1, T0))), Some(life)];
-        let (report, manager) = applied(|list| list.again = Mutex::new(again), manager).await;
+        let (report, manager) = applied(|list, _| list.again = Mutex::new(again), manager).await;
         assert!(matches!(&report.done[&0], Done::Lives(_)), "{:?}", report.done);
         assert_eq!(signed_off(&manager), 1);
+    }
+}
+
+/// Its first sign-off has no answer; it is looked at before that, and once nothing can be applied any more.
+async fn unanswered(then: Option<Sighting>, fresh: bool) -> (Done, usize, Outcome, Duration) {
+    let unknown = Attempted::Unknown(Failure::new("cut"));
+    let manager =
+        Scripted { answers: Mutex::new(vec![unknown, Attempted::Confirmed]), ..Scripted::default() };
+    let began = Instant::now();
+    let (report, manager) = applied(
+        |list, _| {
+            list.again = Mutex::new(vec![Some(dead()), then]);
+            list.fresh = fresh;
+        },
+        manager,
+    )
+    .await;
+    (report.done[&0].clone(), signed_off(&manager), report.outcome(), began.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_sign_off_without_an_answer_is_waited_out_and_never_begun_again() {
+    let (done, begun, outcome, took) = unanswered(inactive(), true).await;
+    assert_eq!((done, begun, outcome), (Done::SignedOff, 1, Outcome::Repaired));
+    assert!(took >= Duration::from_secs(60), "{took:?}");
+    let given_back = Sighting { updated: Some(Stamp::of(T1)), ..dead() };
+    let (done, begun, outcome, took) = unanswered(Some(given_back), true).await;
+    assert!(matches!(&done, Done::CameBack(why) if why.contains("no answer")), "{done:?}");
+    assert_eq!((begun, outcome), (1, Outcome::Inconsistent));
+    assert!(took >= Duration::from_secs(60), "{took:?}");
+    let (done, begun, outcome, _) = unanswered(Some(dead()), true).await;
+    assert!(matches!(&done, Done::Failed(why) if why.contains("it was not applied")), "{done:?}");
+    assert_eq!((begun, outcome), (1, Outcome::Incomplete));
+    // Nobody can tell, over gRPC, and its list is 30 s old.
+    let untold = Sighting { updated: None, ..dead() };
+    let (done, begun, _, took) = unanswered(Some(untold), false).await;
+    assert!(matches!(&done, Done::CameBack(_)), "{done:?}");
+    assert_eq!(begun, 1);
+    assert!(took >= Duration::from_secs(91), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_what_is_not_known_by_the_deadline_is_said_and_counts_as_begun() {
+    let manager = Arc::new(Scripted {
+        answers: Mutex::new(vec![Attempted::Unknown(Failure::new("cut"))]),
+        ..Scripted::default()
+    });
+    let given_back = Sighting { updated: Some(Stamp::of(T1)), ..dead() };
+    let mut list = List::of(vec![
+        vec![dead(), witness(T0)],
+        vec![dead(), witness(T1)],
+        // It was applied, and undone, before the next run.
+        vec![given_back.clone(), witness(T2)],
+        vec![given_back.clone(), witness(T3)],
+        vec![given_back.clone(), witness(T0)],
+        vec![given_back, witness(T1)],
+    ]);
+    list.again = Mutex::new(vec![Some(dead())]);
+    let (mut reconciler, _) = reconciler(list, &manager, quick());
+    reconciler.policy.deadline = Duration::from_secs(30);
+    let report = reconciler.run(&Nobody).await.unwrap();
+    assert!(matches!(&report.done[&0], Done::Unanswered(_)), "{:?}", report.done);
+    assert_eq!((report.outcome(), report.counts().failed), (Outcome::Incomplete, 1));
+    for _ in 0..2 {
+        let report = reconciler.run(&Nobody).await.unwrap();
+        assert_eq!(report.judged[0].verdict, Verdict::Contested);
+        assert_eq!(signed_off(&manager), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g3_a_row_that_lived_through_a_later_run_is_signed_off_once_more() {
+    let lives = |time| Sighting { updated: Some(Stamp::of(time)), ..short(sighting(1, time)) };
+    let mut list = List::of(vec![
+        vec![dead(), witness(T0)],
+        vec![dead(), witness(T1)],
+        // Somebody made it active, and nothing is heard of it: that is no life.
+        vec![Sighting { updated: Some(Stamp::of(T1)), ..dead() }, witness(T0)],
+        vec![Sighting { updated: Some(Stamp::of(T1)), ..dead() }, witness(T1)],
+        vec![lives(T0), witness(T0)],
+        vec![lives(T2), witness(T1)],
+        vec![lives(T2), witness(T0)],
+        vec![lives(T2), witness(T1)],
+    ]);
+    let again = vec![Some(dead()), inactive(), Some(lives(T2)), inactive()];
+    list.again = Mutex::new(again);
+    let manager = Arc::new(Scripted::default());
+    let (mut reconciler, _) = reconciler(list, &manager, quick());
+    for (verdict, so_far) in
+        [(Verdict::Dead, 1), (Verdict::Contested, 1), (Verdict::Live, 1), (Verdict::Dead, 2)]
+    {
+        let report = reconciler.run(&Nobody).await.unwrap();
+        assert_eq!((report.judged[0].verdict, signed_off(&manager)), (verdict, so_far));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_no_write_begins_after_the_deadline_however_long_the_last_look_took() {
+    let slow = |list: &mut List, _: &Ports| list.takes = Duration::from_secs(240);
+    let (report, manager) = applied(slow, Scripted::default()).await;
+    assert!(
+        matches!(&report.done[&0], Done::Failed(why) if why.contains("out of time")),
+        "{:?}",
+        report.done
+    );
+    assert_eq!(signed_off(&manager), 0);
+    let (report, manager) = purged(slow, Scripted::default()).await;
+    assert!(
+        matches!(&report.done[&0], Done::NotDeleted(why) if why.contains("out of time")),
+        "{:?}",
+        report.done
+    );
+    assert!(manager.deleted.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_row_that_is_dead_whatever_takes_connections_there_is_signed_off() {
+    // Its hostname lives elsewhere, by a row that was made since; a mesh answers for it.
+    let dead = Sighting { created: Some(Stamp::of("2026-11-20 00:00:00")), ..dead() };
+    let successor = |time| Sighting {
+        hostname: "s-1".into(),
+        created: Some(Stamp::of("2026-11-23 20:00:10")),
+        ..short(witness(time))
+    };
+    let list = List::of(vec![vec![dead.clone(), successor(T0)], vec![dead.clone(), successor(T1)]]);
+    let hangs_up = |_: &mut List, ports: &Ports| {
+        ports.set(DEAD, Probe::Foreign("it hung up".to_owned()));
+        ports.set(WITNESS, Probe::Scheduler);
+    };
+    let (report, manager) = run(list, hangs_up, Scripted::default(), quick()).await;
+    assert_eq!((report.judged[0].verdict, signed_off(&manager)), (Verdict::Replaced, 1));
+}
+
+#[tokio::test]
+async fn a_cluster_that_the_manager_does_not_have_is_named() {
+    let scope = Scope::Clusters(vec![1.try_into().unwrap(), 99.try_into().unwrap()]);
+    for (clusters, said) in [
+        (Some(vec![1, 2]), "the manager has no cluster 99; its clusters are 1, 2"),
+        (Some(vec![1, 99]), "cluster 99 has no row"),
+        (None, "cluster 99 has no row"),
+    ] {
+        let list = |list: &mut List, _: &Ports| list.clusters = clusters;
+        let rows = List::of(vec![vec![witness(T0)], vec![witness(T1)]]);
+        let look = Options { scope: scope.clone(), ..quick() };
+        let (report, _) = run(rows, list, Scripted::default(), look).await;
+        assert_eq!(report.empty.iter().map(ToString::to_string).collect::<Vec<_>>(), [said]);
+        let code = if said.contains("no cluster") { Exit::Usage } else { Exit::Done };
+        assert_eq!(report.exit(), code);
     }
 }
 
 #[tokio::test]
 async fn a_row_that_no_keep_alive_finds_is_named_and_not_written() {
     let odd = |time| Sighting { hostname: "under_score".into(), ..short(sighting(1, time)) };
-    let witness = Witness::start().await;
-    let list = List::of(vec![vec![odd(T0), witness.row(T0)], vec![odd(T0), witness.row(T1)]]);
-    let manager = Arc::new(Scripted::default());
-    let look = Options { recheck_after: Some(Duration::from_millis(20)), ..options() };
-    let report =
-        Reconciler::new(Box::new(list), Some(manager.clone()), policy(look)).run(&Nobody).await.unwrap();
+    let list = List::of(vec![vec![odd(T0), witness(T0)], vec![odd(T0), witness(T1)]]);
+    let (report, manager) = run(list, |_, _| (), Scripted::default(), quick()).await;
     let Done::Failed(why) = &report.done[&0] else { panic!("{:?}", report.done) };
     assert!(why.contains("DELETE /api/v1/schedulers/1"), "{why}");
     assert_eq!(signed_off(&manager), 0);
 }
 
 /// A long inactive row 1 beside a witness, purged.
-async fn purged(source: impl FnOnce(&mut List), manager: Scripted) -> (Report, Arc<Scripted>) {
-    let witness = Witness::start().await;
+async fn purged(source: impl FnOnce(&mut List, &Ports), manager: Scripted) -> (Report, Arc<Scripted>) {
     let old = Sighting {
         state: State::Inactive,
         updated: Some(Stamp::of("2026-11-20 00:00:00")),
         ..short(sighting(1, T0))
     };
-    let mut list = List::of(vec![vec![old.clone(), witness.row(T0)], vec![old.clone(), witness.row(T1)]]);
-    source(&mut list);
-    let manager = Arc::new(manager);
-    let look = Options {
-        recheck_after: Some(Duration::from_millis(20)),
-        purge_after: Some(Duration::from_secs(3600)),
-        ..options()
-    };
-    let report =
-        Reconciler::new(Box::new(list), Some(manager.clone()), policy(look)).run(&Nobody).await.unwrap();
-    (report, manager)
+    let list = List::of(vec![vec![old.clone(), witness(T0)], vec![old, witness(T1)]]);
+    run(list, source, manager, Options { purge_after: Some(Duration::from_secs(3600)), ..quick() }).await
 }
 
 #[tokio::test]
 async fn g5_a_deletion_that_answers_200_and_leaves_the_row_is_a_failure() {
-    let (report, manager) = purged(|_| (), Scripted { delete_fails: true, ..Scripted::default() }).await;
+    let (report, manager) = purged(|_, _| (), Scripted { delete_fails: true, ..Scripted::default() }).await;
     assert!(
         matches!(&report.done[&0], Done::NotDeleted(why) if why.contains("but it is there")),
         "{:?}",
         report.done
     );
     assert_eq!((report.outcome(), signed_off(&manager)), (Outcome::Incomplete, 0));
-    let (report, manager) = purged(|_| (), Scripted::default()).await;
+    let (report, manager) = purged(|_, _| (), Scripted::default()).await;
     assert_eq!((&report.done[&0], manager.deleted.lock().unwrap().as_slice()), (&Done::Deleted, &[1][..]));
     assert_eq!(report.outcome(), Outcome::Repaired);
 }
@@ -255,28 +417,16 @@ async fn a_row_that_shows_life_right_before_its_deletion_is_not_deleted() {
     let heard = Sighting { state: State::Inactive, ..short(sighting(1, T1)) };
     for life in [active, heard] {
         let (report, manager) =
-            purged(|list| list.again = Mutex::new(vec![Some(life)]), Scripted::default()).await;
+            purged(|list, _| list.again = Mutex::new(vec![Some(life)]), Scripted::default()).await;
         assert!(matches!(&report.done[&0], Done::Lives(_)), "{:?}", report.done);
         assert!(manager.deleted.lock().unwrap().is_empty());
     }
 }
 
-/// At the address of row 1, where nobody was when it was probed, somebody answers from the next look at it on.
-fn comes_back(list: &mut List) {
-    // A port of its own: other tests rely on nobody being at theirs.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    list.change(|row| {
-        if row.id == 1 {
-            row.port = port;
-        }
-    });
-    *list.meanwhile.lock().unwrap() = Some(Box::new(move || {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
-        std::thread::spawn(move || {
-            // Hanging up is an answer.
-            listener.accept().map(drop).unwrap();
-        });
-    }));
+/// At the address of row 1, where nobody was when it was probed, a scheduler answers from the next look at it on.
+fn comes_back(list: &mut List, ports: &Ports) {
+    let ports = ports.clone();
+    *list.meanwhile.lock().unwrap() = Some(Box::new(move || ports.set(DEAD, Probe::Scheduler)));
 }
 
 #[tokio::test]
@@ -296,12 +446,15 @@ async fn a_source_that_fails_ends_the_run_and_writes_nothing() {
     let policy = Policy {
         look: options(),
         pattern: None,
-        max_share: MaxShare::default(),
+        limits: Limits::default(),
         apply: true,
         deadline: Duration::from_secs(60),
     };
     let manager = Arc::new(Scripted::default());
-    let failure = Reconciler::new(Box::new(list), Some(manager), policy).run(&Nobody).await.unwrap_err();
+    let failure = Reconciler::new(Box::new(list), Some(manager), Prober::network(), policy)
+        .run(&Nobody)
+        .await
+        .unwrap_err();
     assert_eq!(failure.why, "a list: nobody is there");
 }
 
@@ -310,11 +463,13 @@ async fn looks_that_are_not_done_by_the_deadline_end_the_run() {
     let policy = Policy {
         look: Options { recheck_after: Some(Duration::from_secs(600)), ..options() },
         pattern: None,
-        max_share: MaxShare::default(),
+        limits: Limits::default(),
         apply: false,
         deadline: Duration::from_secs(60),
     };
-    let failure =
-        Reconciler::new(Box::new(List::of(vec![vec![]])), None, policy).run(&Nobody).await.unwrap_err();
+    let failure = Reconciler::new(Box::new(List::of(vec![vec![]])), None, Prober::network(), policy)
+        .run(&Nobody)
+        .await
+        .unwrap_err();
     assert_eq!(failure.why, "a list: the looks were not done within --deadline 1m");
 }

@@ -53,6 +53,10 @@ pub trait Source: Send + Sync {
     fn shows_inactive(&self) -> bool {
         true
     }
+    /// The ids of the manager's clusters, where that is shown: one may have no row.
+    async fn clusters(&self) -> Option<Vec<u64>> {
+        None
+    }
     /// One look: hands each row of the scope over once, page by page. An error means that rows may be missing: the look is of
     /// no use then. Where the manager pages without an order, a row that is written meanwhile may be missing all the same.
     async fn look(&self, scope: &Scope, each: &mut (dyn FnMut(Sighting) + Send)) -> Result<(), Failure>;

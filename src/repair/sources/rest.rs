@@ -48,6 +48,11 @@ impl Source for RestSource {
         true
     }
 
+    async fn clusters(&self) -> Option<Vec<u64>> {
+        let listed = self.rest.clusters().await;
+        listed.inspect_err(|why| tracing::debug!(reason = %why, "The clusters could not be listed.")).ok()
+    }
+
     async fn look(&self, scope: &Scope, each: &mut (dyn FnMut(Sighting) + Send)) -> Result<(), Failure> {
         let clusters = match scope {
             Scope::All => None,

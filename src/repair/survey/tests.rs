@@ -1,6 +1,6 @@
 //! The looks and the probes, on a source that is a list.
 
-use std::sync::Mutex;
+use std::{num::NonZeroU32, sync::Mutex};
 
 use async_trait::async_trait;
 
@@ -22,6 +22,10 @@ pub(in crate::repair) struct List {
     pub(in crate::repair) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     pub(in crate::repair) fails: bool,
     pub(in crate::repair) fresh: bool,
+    /// How long a look at one row takes.
+    pub(in crate::repair) takes: Duration,
+    /// The manager's clusters.
+    pub(in crate::repair) clusters: Option<Vec<u64>>,
 }
 
 impl List {
@@ -33,14 +37,9 @@ impl List {
             meanwhile: Mutex::default(),
             fails: false,
             fresh: true,
+            takes: Duration::ZERO,
+            clusters: None,
         }
-    }
-}
-
-impl List {
-    /// Changes what the looks see.
-    pub(in crate::repair) fn change(&mut self, mut change: impl FnMut(&mut Sighting)) {
-        self.looks.get_mut().unwrap().iter_mut().flatten().for_each(&mut change);
     }
 }
 
@@ -59,6 +58,9 @@ impl Source for List {
     fn fresh(&self) -> bool {
         self.fresh
     }
+    async fn clusters(&self) -> Option<Vec<u64>> {
+        self.clusters.clone()
+    }
     async fn look(&self, scope: &Scope, each: &mut (dyn FnMut(Sighting) + Send)) -> Result<(), Failure> {
         if self.fails {
             return Err(Failure::new("a list: nobody is there"));
@@ -69,6 +71,7 @@ impl Source for List {
         Ok(())
     }
     async fn again(&self, row: &Sighting) -> Result<Option<Sighting>, Failure> {
+        tokio::time::sleep(self.takes).await;
         if let Some(act) = self.meanwhile.lock().unwrap().take() {
             act();
         }
@@ -104,7 +107,7 @@ pub(in crate::repair) fn sighting(id: u64, time: &str) -> Sighting {
 }
 
 async fn surveyed(list: &List, options: &Options) -> Survey {
-    survey(list, options, &BTreeSet::new(), &Nobody).await.unwrap()
+    survey(list, &Prober::network(), options, &Memory::default(), &Nobody).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +117,11 @@ async fn the_looks_are_three_of_the_longest_interval_apart_at_most_two_minutes()
     {
         let rows: Vec<_> = (1u64..)
             .zip(&intervals)
-            .map(|(id, interval_ms)| Sighting { interval_ms: *interval_ms, ip: None, ..sighting(id, "t") })
+            .map(|(id, interval_ms)| Sighting {
+                interval_ms: interval_ms.and_then(NonZeroU32::new),
+                ip: None,
+                ..sighting(id, "t")
+            })
             .collect();
         let list = List::of(vec![rows]);
         let survey = surveyed(&list, &options()).await;
@@ -129,7 +136,12 @@ async fn the_looks_are_three_of_the_longest_interval_apart_at_most_two_minutes()
 
 #[tokio::test(start_paused = true)]
 async fn an_inactive_rows_interval_holds_nobody_up() {
-    let slow = Sighting { interval_ms: Some(20_000), state: State::Inactive, ip: None, ..sighting(1, "t") };
+    let slow = Sighting {
+        interval_ms: NonZeroU32::new(20_000),
+        state: State::Inactive,
+        ip: None,
+        ..sighting(1, "t")
+    };
     assert_eq!(surveyed(&List::of(vec![vec![slow]]), &options()).await.given.apart, Duration::from_secs(15));
 }
 

@@ -27,6 +27,11 @@ pub(super) struct Syncs {
     pub(super) done: Vec<Synced>,
     pub(super) fail: Option<(Synced, i32)>,
     pub(super) unseen: Option<Unseen>,
+    /// This path can't be looked at.
+    pub(super) no_look_at: Option<PathBuf>,
+    pub(super) looks_fail_with: rustix::io::Errno,
+    /// A copy gets this file's name right after it was opened, once.
+    pub(super) copy_once_opened: Option<PathBuf>,
     /// So many more listings of the directory succeed.
     pub(super) listings: usize,
     /// No name can be made, changed or removed.
@@ -48,7 +53,7 @@ impl Syncs {
     }
 
     fn look(&self, at: Unseen) -> io::Result<()> {
-        if self.unseen == Some(at) { Err(rustix::io::Errno::IO.into()) } else { Ok(()) }
+        if self.unseen == Some(at) { Err(self.looks_fail_with.into()) } else { Ok(()) }
     }
 }
 
@@ -63,7 +68,11 @@ impl FileSystem for Watched {
     }
 
     fn stat(&self, path: &Path) -> io::Result<Stat> {
-        self.0.lock().unwrap().look(Unseen::Path)?;
+        let syncs = self.0.lock().unwrap();
+        syncs.look(Unseen::Path)?;
+        if syncs.no_look_at.as_deref() == Some(path) {
+            return Err(syncs.looks_fail_with.into());
+        }
         Files::Real.link_stat(path)
     }
 
@@ -85,6 +94,11 @@ impl FileSystem for Watched {
             self.0.lock().unwrap().name()?;
         }
         let file = Files::Real.open(path, how)?;
+        let copied = self.0.lock().unwrap().copy_once_opened.take_if(|copied| copied == path);
+        if let Some(path) = copied {
+            fs::copy(&path, path.with_extension("copy")).unwrap();
+            fs::rename(path.with_extension("copy"), path).unwrap();
+        }
         Ok(Box::new(WatchedFile { file, syncs: Arc::clone(&self.0) }))
     }
 
@@ -140,15 +154,22 @@ impl OpenFile for WatchedFile {
 }
 
 pub(super) fn watched(dir: &TempDir) -> (Spool, Arc<Mutex<Syncs>>) {
+    watched_in(dir.path())
+}
+
+pub(super) fn watched_in(dir: &Path) -> (Spool, Arc<Mutex<Syncs>>) {
     let syncs = Arc::new(Mutex::new(Syncs {
         done: Vec::new(),
         fail: None,
         unseen: None,
+        no_look_at: None,
+        looks_fail_with: rustix::io::Errno::IO,
+        copy_once_opened: None,
         listings: usize::MAX,
         no_names: false,
     }));
     let files = Files::Other(Arc::new(Watched(Arc::clone(&syncs))));
-    let spool = Spool::open_on(files, dir.path().to_owned(), Limits::default()).unwrap();
+    let spool = Spool::open_on(files, dir.to_owned(), Limits::default()).unwrap();
     (spool, syncs)
 }
 

@@ -1,8 +1,10 @@
 use std::io::Write;
 
 use super::{
+    adopt::Sort,
     files::Files,
     scan::{Access, Opened},
+    store::Place,
     *,
 };
 
@@ -59,9 +61,13 @@ fn a_lock_file_removed_by_hand_is_made_again_and_still_has_one_holder() {
     let dir = dir();
     let (mut first, mut second) = (open(&dir), open(&dir));
     assert!(first.adopt_foreign(None).unwrap().is_some());
-    fs::remove_file(dir.path().join("spool.lock")).unwrap();
-    assert!(second.adopt_foreign(None).unwrap().is_some());
-    assert!(first.adopt_foreign(None).unwrap().is_none());
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let adopted = second.adopt(&key(2)).unwrap();
+    assert!(adopted.keeps_house && adopted.others.unwrap().is_some());
+    let adopted = first.adopt(&key(1)).unwrap();
+    assert!(!adopted.keeps_house && adopted.others.unwrap().is_none());
 }
 
 #[test]
@@ -75,7 +81,10 @@ fn a_record_settled_between_the_opening_and_the_lock_is_not_taken() {
         owner.settle(&[ask(1, 1).id], settled_to_mark).unwrap();
         drop(owner);
         opened.try_lock().unwrap();
-        assert!(matches!(scan::read(&Files::Real, &path, &name, opened, false, Access::Take), Opened::Gone));
+        assert!(matches!(
+            scan::read(&Files::Real, &path, &name, opened, false, Access::Take),
+            Some(Opened::Gone)
+        ));
     }
 }
 
@@ -86,10 +95,10 @@ fn a_record_that_somebody_only_looks_at_is_taken_all_the_same() {
     let looked_at = fs::File::open(path_of(&dir, Kind::Ask, &ask(1, 1))).unwrap();
     looked_at.lock_shared().unwrap();
     let (spool, mut found, mut taken) = (open(&dir), Vec::new(), Taken::default());
-    let names = || vec![FileName::of(Kind::Ask, &ask(1, 1))];
-    spool.take_waiting(names(), &mut found, &mut taken, 1, |_| true, || ());
+    let names = || vec![(FileName::of(Kind::Ask, &ask(1, 1)), Place::Own)];
+    spool.take_waiting(names(), &mut found, &mut taken, 1, |_| Sort::Take, || ());
     assert_eq!(found.len(), 0, "it stays with a living owner");
-    spool.take_waiting(names(), &mut found, &mut taken, 1, |_| true, || looked_at.unlock().unwrap());
+    spool.take_waiting(names(), &mut found, &mut taken, 1, |_| Sort::Take, || looked_at.unlock().unwrap());
     assert_eq!(found.len(), 1);
 }
 
@@ -166,13 +175,14 @@ fn a_count_is_what_a_scan_would_say() {
     let newer = format!("{{\"crc32\":\"{:08x}\",{newer}", crc32fast::hash(newer.as_bytes()));
     fs::write(path_of(&dir, Kind::Ask, &ask(3, 7)), newer).unwrap();
     let (count, listing) = (spool.count().unwrap(), scan(dir.path()).unwrap());
-    assert_eq!(count, Count { asks: 3, marks: 2, corrupt: 1, newer: 1 });
+    assert_eq!(count, Count { asks: 3, marks: 2, corrupt: 1, newer: 1, ..Count::default() });
     let of = |len: usize| len as u64;
     let scanned = Count {
         asks: of(listing.asks.len()),
         marks: of(listing.marks.len()),
         corrupt: of(listing.corrupt.len()),
         newer: of(listing.newer.len()),
+        for_another: 0,
     };
     assert_eq!(count, scanned);
 }

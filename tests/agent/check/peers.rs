@@ -132,6 +132,19 @@ async fn an_endpoint_over_tls_says_which_and_a_wrong_ca_is_failed() {
     let wrong = check("other.pem").await;
     wrong.only(&name, Verdict::Failed, "TLS: ");
     assert!(wrong.found(&name).todo.as_ref().unwrap().contains("--ca-file"), "{}", wrong.out);
+    // Without TLS where it is wanted, and with TLS where there is none: what to give instead is said.
+    let (secured_grpc, plain_grpc) = (secured.grpc_addr(), world.manager.grpc_addr());
+    for (given, found, cure) in [
+        (format!("grpc://{secured_grpc}"), "it speaks TLS", format!("give it as grpcs://{secured_grpc}")),
+        (format!("grpcs://{plain_grpc}"), "does not speak TLS", format!("give it as grpc://{plain_grpc}")),
+    ] {
+        let mut command = beside(&world);
+        command.args(["--manager", &plain_grpc.to_string(), "--manager", &given]);
+        let checked = Checked::of(command).await;
+        let finding = checked.found(&format!("manager {given}"));
+        assert!(finding.verdict == Verdict::Failed && finding.found.contains(found), "{}", checked.out);
+        assert!(finding.todo.as_ref().unwrap().contains(&cure), "{}", checked.out);
+    }
 }
 
 #[tokio::test]
@@ -173,6 +186,26 @@ async fn a_scheduler_that_is_gone_is_failed() {
     let checked = Checked::of(alone(&world, &agent)).await;
     checked.are(&[NO_AGENT, ("scheduler", Verdict::Failed)]);
     assert!(checked.found("scheduler").found.starts_with("nobody listens at 127.0.0.1:"), "{}", checked.out);
+}
+
+#[tokio::test]
+async fn something_that_answers_at_every_address_is_named_with_what_to_do() {
+    let mut world = World::new().await;
+    let agent = world.agent();
+    let port = world.scheduler.addr().port();
+    world.scheduler.vanish().await;
+    let listener = TcpListener::bind(("0.0.0.0", port)).await.unwrap();
+    let proxy = tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            drop(tcp);
+        }
+    });
+    let checked = Checked::of(alone(&world, &agent)).await;
+    let probes = checked.found("probes");
+    assert_eq!(probes.verdict, Verdict::Warning, "{}", checked.out);
+    assert!(probes.found.contains("where nobody is"), "{probes:?}");
+    assert!(probes.todo.as_ref().unwrap().contains("docs/meshes.md"), "{probes:?}");
+    proxy.abort();
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
  * the futexes of Rust's condition variables and channels. The kernel's own timers are not (TCP's, say), nor is what work takes.
  * FAST_CLOCK_BASE, "monotonic:realtime" in nanoseconds, is when the clocks were right: processes that share it agree on the time.
  *
- * FAST_CLOCK_HOLD names a thread: as one is given that name the process stops itself (SIGSTOP), for a tracer to attach. */
+ * FAST_CLOCK_HOLD names a thread: as the first one is given that name the process stops itself (SIGSTOP), for a tracer to attach. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -27,6 +28,7 @@
 static int64_t rate = 1;
 static int64_t monotonic_base, realtime_base;
 static const char *hold;
+static atomic_flag held = ATOMIC_FLAG_INIT;
 static int (*real_clock_gettime)(clockid_t, struct timespec *);
 static int (*real_clock_nanosleep)(clockid_t, int, const struct timespec *, struct timespec *);
 static int (*real_ppoll)(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
@@ -135,6 +137,6 @@ long syscall(long number, ...) {
 int pthread_setname_np(pthread_t thread, const char *name) {
 	start();
 	int result = real_setname(thread, name);
-	if (hold && strcmp(name, hold) == 0) raise(SIGSTOP);
+	if (hold && strcmp(name, hold) == 0 && !atomic_flag_test_and_set(&held)) raise(SIGSTOP);
 	return result;
 }

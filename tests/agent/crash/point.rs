@@ -45,13 +45,15 @@ impl Operation {
         let place = |since| move |thread| Place { thread, since };
         match self {
             Self::PreStop | Self::Sigterm => {
-                let mut places: Vec<Place> = [MAIN, "spool", "log"].map(place(Since::Idle)).to_vec();
-                places.push(place(Since::Birth)("watchdog"));
-                places
+                [MAIN, "spool", "log", "watchdog"].map(place(Since::Idle)).to_vec()
             }
             Self::Replay | Self::Flush => {
                 let mut places = vec![place(Since::Start)(MAIN)];
-                places.extend(["spool", "log", "tokio-rt-worker"].map(place(Since::Birth)));
+                // The first that reads a file beside the spool, of several.
+                places.extend(["spool", "log", "file"].map(place(Since::Birth)));
+                if self == Self::Flush {
+                    places.push(place(Since::Birth)("tokio-rt-worker"));
+                }
                 places
             }
         }

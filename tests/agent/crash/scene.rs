@@ -24,15 +24,29 @@ impl Scene {
         "127.0.0.1:1".to_owned()
     }
 
-    pub(super) fn listing(&self) -> spool::Listing {
-        spool::scan(&self.path("spool")).unwrap_or_default()
+    /// The spool that this one lies in, where there is one.
+    pub(super) fn older_spool(&self) -> PathBuf {
+        self.path("spools")
     }
 
-    /// All files but marks and the lock.
+    pub(super) fn spool(&self) -> PathBuf {
+        self.older_spool().join("own")
+    }
+
+    pub(super) fn listing(&self) -> spool::Listing {
+        spool::scan(&self.spool()).unwrap_or_default()
+    }
+
+    /// All files but marks and locks.
     pub(super) fn files(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.path("spool")) else { return Vec::new() };
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| !name.ends_with(".mark.json") && name != "spool.lock").collect()
+        let entries =
+            [self.spool(), self.older_spool()].into_iter().filter_map(|dir| std::fs::read_dir(dir).ok());
+        let files = entries
+            .flatten()
+            .map(Result::unwrap)
+            .filter(|entry| entry.file_type().is_ok_and(|of| !of.is_dir()));
+        let names = files.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| !name.ends_with(".mark.json") && !name.ends_with(".lock")).collect()
     }
 }
 

@@ -132,7 +132,8 @@ impl Subject {
 
     /// Waits until the process holds itself for that, attaches to the thread that was just born, and lets it go on.
     pub(super) async fn attach_when_held(&self, tracing: &Tracing<'_>) -> Option<Strace> {
-        let held = eventually("the thread's birth", async || {
+        let what = format!("the birth of {} in {}", tracing.place.thread, self.output.display());
+        let held = eventually(&what, async || {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
             match stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]) {
                 Some(b'T') => Some(true),

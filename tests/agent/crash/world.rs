@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use signoff::{
     agent::socket::{Request, Response, ask},
     key::SchedulerKey,
-    manager::State,
+    manager::{
+        self, AttemptOptions, Manager, State,
+        client::{Client, ManagerSettings},
+    },
     mock::{
         manager::{Config, MockManager},
         scheduler::{MockScheduler, SchedulerConfig},
@@ -100,20 +103,40 @@ impl World {
         let own = self.row(&format!("own-{name}"));
         let mut scene = Scene { dir: directory(), own, others: Vec::new(), before: Vec::new() };
         if matches!(operation, Operation::Replay | Operation::Flush) {
-            let spool = scene.path("spool");
-            drop(Spool::open(&spool, Limits::default()).unwrap());
-            for (number, asks) in [(1, 1), (2, 2)] {
+            let ours = format!("grpc://{}", self.manager);
+            // The second's are of a release that did not say whose they are, in the directory that all used then.
+            for (number, asks, spool, managers) in
+                [(1, 1, scene.spool(), vec![ours.as_str()]), (2, 2, scene.older_spool(), vec![])]
+            {
+                drop(Spool::open(&spool, Limits::default()).unwrap());
                 let key = self.row(&format!("other-{number}-{name}"));
                 for _ in 0..asks {
                     // Not by the spool: a process that is started meanwhile would hold the record's lock too.
                     let id = u64::from_str_radix(&RecordId::random().0, 16).unwrap();
-                    record::write_ask(&spool, 1, &key, id, &Scene::silent(), 1_800_000_000_000).unwrap();
+                    let address = Scene::silent();
+                    record::write_ask(&spool, 1, &key, id, &address, 1_800_000_000_000, &managers).unwrap();
                     scene.before.push(key.clone());
                 }
                 scene.others.push(key);
             }
         }
         scene
+    }
+
+    /// What was done to rows by hand is in the manager's lists from now on, as it is where a manager did it: a sign-off of any row
+    /// drops what it has cached.
+    async fn shows_all(&self) {
+        let any = key("serves-nobody");
+        if self.table.find(&any).unwrap().is_none() {
+            active_row(&self.table, &any, 1);
+        }
+        let grpc = vec![format!("grpc://{}", self.manager).parse().unwrap()];
+        let client = Client::new(ManagerSettings { grpc, ..ManagerSettings::default() }).unwrap();
+        let options = AttemptOptions { hedge: false, limit: LONG };
+        eventually("a sign-off of any row", async || {
+            (client.sign_off(&any, options).await == manager::Outcome::Confirmed).then_some(())
+        })
+        .await;
     }
 
     /// The rows of a scene are of no use to others.
@@ -127,7 +150,7 @@ impl World {
 
     fn environment(&self, scene: &Scene, scheduler: String) -> Vec<(&'static str, String)> {
         vec![
-            ("SIGNOFF_SPOOL", scene.path("spool").display().to_string()),
+            ("SIGNOFF_SPOOL", scene.spool().display().to_string()),
             ("SIGNOFF_RUN_DIR", scene.path("run").display().to_string()),
             ("SIGNOFF_LOG_LEVEL", "debug".to_owned()),
             ("SIGNOFF_LISTEN", "127.0.0.1:0".to_owned()),
@@ -154,17 +177,15 @@ impl World {
             Operation::Flush => (&["queue", "flush"], Scene::silent(), Some(&self.clock)),
         };
         let mut environment = self.environment(scene, scheduler);
-        if clock.is_none() && tracing.place.since == Since::Birth {
-            // For the hold alone.
-            environment.extend(self.clock.environment());
-            environment.push(("FAST_CLOCK_RATE", "1".to_owned()));
-        }
         if operation == Operation::Flush {
             environment.retain(|(name, _)| {
                 ["SIGNOFF_SPOOL", "SIGNOFF_RUN_DIR", "SIGNOFF_LOG_LEVEL", "SIGNOFF_MANAGER"].contains(name)
                     || name.starts_with("FAST")
                     || name.starts_with("LD_")
             });
+        }
+        if matches!(operation, Operation::Replay | Operation::Flush) {
+            self.shows_all().await;
         }
         let mut subject = Subject::start(arguments, &environment, scene.path("output"), clock, Some(tracing));
         match operation {
@@ -181,11 +202,13 @@ impl World {
                     format!("the end of {operation} in {} with {tracing:?}", scene.dir.path().display());
                 let end = eventually(&what, async || {
                     let ended = subject.ended();
+                    // Said when all of it is done: the asks are gone a moment sooner than their marks.
+                    let said = || subject.output().matches("Settled a sign-off of another key.").count();
+                    let settled = || scene.listing().asks.is_empty() && said() == scene.others.len();
                     let done = tracing.strayed()
                         || began.elapsed() > PATIENCE
                         || operation == Operation::Replay
-                            && (scene.listing().asks.is_empty()
-                                || began.elapsed() > self.clock.real(BY_ITSELF));
+                            && (settled() || began.elapsed() > self.clock.real(BY_ITSELF));
                     ended.or(done.then_some(End::Stopped))
                 })
                 .await;
@@ -206,10 +229,7 @@ impl World {
         tracing: &Tracing<'_>,
     ) -> (End, String, Option<signoff::agent::socket::PreStopAnswer>) {
         subject.says(&["Read the row.", "Listening for hooks.", "Nothing serves at the scheduler"]).await;
-        let mut strace = match tracing.place.since {
-            Since::Idle => Some(subject.attach(tracing).await),
-            Since::Start | Since::Birth => None,
-        };
+        let strace = subject.attach(tracing).await;
         let mut answer = None;
         if operation == Operation::PreStop {
             let request = Request::PreStop { deadline: Some(Duration::from_secs(5)) };
@@ -218,9 +238,6 @@ impl World {
             }
         }
         subject.signal(rustix::process::Signal::TERM);
-        if tracing.place.since == Since::Birth {
-            strace = subject.attach_when_held(tracing).await;
-        }
         let what = format!("the end of {operation} in {} with {tracing:?}", scene.dir.path().display());
         let end = eventually(&what, async || {
             let ended = subject.ended();
@@ -357,6 +374,7 @@ impl World {
             // As if a manager's crash had undone it: the recovery must do it again.
             assert!(table.set_by_hand(key, State::Active).unwrap());
         }
+        self.shows_all().await;
         let mut environment = self.environment(scene, Scene::silent());
         if by == Recovery::Flush {
             environment.retain(|(name, _)| {

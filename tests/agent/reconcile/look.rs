@@ -99,6 +99,75 @@ async fn what_can_not_be_done_is_said_with_what_would_be_right() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_is_not_there_is_a_wrong_value() {
+    let mut fleet = Fleet::of(1).await;
+    fleet.add(named("other-0", 2, 9)).await;
+    let before = fleet.history().len();
+    for args in [&["--cluster-id=99"][..], &["--cluster-id=1", "--cluster-id=99", "--apply"]] {
+        let (code, said) = ended(fleet.reconcile(args)).await;
+        assert_eq!(code, 64, "{said}");
+        assert!(
+            said.contains("--cluster-id 99: the manager has no cluster 99; its clusters are 1, 2"),
+            "{said}"
+        );
+    }
+    // gRPC shows active rows alone: that there are none is no proof.
+    let (code, said) = ended(fleet.over_grpc(&["--cluster-id=99"])).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("cluster 99 has no row"), "{said}");
+    assert_eq!(fleet.history().len(), before);
+}
+
+/// Standard output is a pipe that nobody reads.
+fn unread(mut command: Command) -> std::process::Child {
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// How it ended, and how long that took; it is killed after a minute.
+async fn its_end(mut child: std::process::Child) -> (Option<i32>, std::time::Duration) {
+    let began = std::time::Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return (status.code(), began.elapsed());
+        }
+        if began.elapsed() > LONG {
+            child.kill().unwrap();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn standard_output_that_nobody_reads_holds_up_neither_a_signal_nor_the_deadline() {
+    let fleet = Fleet::of(0).await;
+    // More than a pipe takes, each row worth a word.
+    let table = fleet.manager.table();
+    for n in 0..600u16 {
+        let [high, low] = n.to_be_bytes();
+        let ip = format!("127.9.{high}.{low}");
+        let mut row = TableRow::sample(&format!("gone-{n}"), &ip, 1, State::Active, table.now());
+        row.port = 1;
+        table.put([row]).unwrap();
+    }
+    let by_deadline = unread(fleet.reconcile(&["--deadline=9s", "-o", "json"]));
+    let told = unread(fleet.reconcile(&["-o", "json"]));
+    let staying = unread(fleet.reconcile(&["-o", "json", "--every=4s", "--listen=127.0.0.1:0"]));
+    let ids = [told.id(), staying.id()];
+    let (code, took) = its_end(by_deadline).await;
+    assert_eq!(code, Some(3), "nobody lives: {took:?}");
+    assert!(took < std::time::Duration::from_secs(20), "{took:?}");
+    for pid in ids {
+        let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+    for child in [told, staying] {
+        let (code, took) = its_end(child).await;
+        assert!(code.is_some() && took < std::time::Duration::from_secs(5), "{code:?} {took:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_manager_that_does_not_answer_is_named() {
     let mut fleet = Fleet::of(1).await;
     fleet.manager.stop().await;

@@ -1,5 +1,7 @@
 //! With `--apply`.
 
+use signoff::mock::fault::{Fault, Kind, Scope};
+
 use super::*;
 
 #[tokio::test]
@@ -47,19 +49,13 @@ async fn a_hung_scheduler_is_dead_though_its_kernel_accepts() {
 async fn one_that_answers_though_nothing_is_heard_of_it_is_left_alone() {
     let mut fleet = Fleet::of(2).await;
     fleet.lose(&[0]).await;
-    // Whatever says a word there lives, for all that a probe can tell.
-    let listener = tokio::net::TcpListener::bind(fleet.schedulers[0].addr()).await.unwrap();
-    let answering = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            drop(stream);
-        }
-    });
+    // What answers as a scheduler there lives, for all that a probe can tell.
+    let _answering = fleet.stranger(fleet.schedulers[0].addr()).await;
     let before = fleet.history().len();
     let (code, report) = json(fleet.reconcile(&ALL)).await;
     let found = finding(&report, &fleet, &nth(0)).unwrap();
     assert_eq!((code, &found["verdict"]), (0, &"undecided".into()), "{report}");
     assert_eq!(fleet.history().len(), before, "{report}");
-    answering.abort();
 }
 
 #[tokio::test]
@@ -107,16 +103,11 @@ async fn a_cluster_in_which_nobody_is_known_to_live_keeps_its_rows() {
     let elsewhere = named("other-0", 2, 9);
     fleet.add(elsewhere.clone()).await;
     fleet.lose(&[2]).await;
-    // Something hangs up there: it lives for all that a probe can tell, but nobody hears of it.
+    // A scheduler answers there: it lives for all that a probe can tell, but nobody hears of it.
     let also_there = named("other-1", 2, 10);
     fleet.add(also_there.clone()).await;
     fleet.lose(&[3]).await;
-    let listener = tokio::net::TcpListener::bind(fleet.schedulers[3].addr()).await.unwrap();
-    let answering = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            drop(stream);
-        }
-    });
+    let _answering = fleet.stranger(fleet.schedulers[3].addr()).await;
     // One lives and is heard of, but its row is inactive: no help to a peer.
     let wrongly = named("other-2", 2, 11);
     fleet.add(wrongly.clone()).await;
@@ -124,7 +115,6 @@ async fn a_cluster_in_which_nobody_is_known_to_live_keeps_its_rows() {
     let (code, report) = json(fleet.reconcile(&["--apply", "--all-clusters", "--max-share=100%"])).await;
     assert_eq!((code, &report["held_back"][0]["guard"]), (3, &"last-live".into()), "{report}");
     assert_eq!(fleet.state(&elsewhere), Some(State::Active), "{report}");
-    answering.abort();
 }
 
 #[tokio::test]
@@ -205,13 +195,92 @@ async fn two_that_live_under_one_name_are_contested_and_left_alone() {
     assert_eq!(fleet.history().len(), before, "{said}");
 }
 
+/// Where no keep-alive times are shown nothing is written without an explicit word.
+async fn without_times(fleet: &Fleet, command: impl Fn() -> Command) {
+    let before = fleet.history().len();
+    let mut refused = command();
+    refused.arg("--recheck-after=100ms");
+    let (code, report) = json(refused).await;
+    assert_eq!((code, &report["held_back"][0]["guard"]), (3, &"no-times".into()), "{report}");
+    let mut refused = command();
+    refused.arg("--recheck-after=100ms");
+    let (_, said) = ended(refused).await;
+    for words in ["--apply-without-keep-alive-times", "No keep-alive times are shown"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert_eq!(fleet.history().len(), before, "{report}");
+}
+
+/// Something that takes connections at an address, and closes them: what a service mesh does for the dead.
+async fn hangs_up(addr: SocketAddr) -> tokio::task::JoinHandle<()> {
+    let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(stream);
+        }
+    })
+}
+
+#[tokio::test]
+async fn where_a_proxy_answers_for_the_dead_the_keep_alive_times_decide_and_what_they_leave_open_is_said() {
+    let mut fleet = Fleet::of(4).await;
+    fleet.lose(&[0, 1]).await;
+    let proxies = [hangs_up(fleet.schedulers[0].addr()).await, hangs_up(fleet.schedulers[1].addr()).await];
+    let successor = named("scheduler-0", 1, 71);
+    fleet.add(successor.clone()).await;
+    let (code, report) = json(fleet.reconcile(&ALL)).await;
+    assert_eq!((code, &report["held_back"][0]["guard"]), (3, &"probes".into()), "{report}");
+    assert_eq!(finding(&report, &fleet, &nth(0)).unwrap()["action"], "signed off", "{report}");
+    assert_eq!(finding(&report, &fleet, &nth(1)).unwrap()["verdict"], "undecided", "{report}");
+    let states = [nth(0), nth(1), successor].map(|key| fleet.state(&key));
+    assert_eq!(states, [Some(State::Inactive), Some(State::Active), Some(State::Active)], "{report}");
+    proxies.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn where_something_answers_at_every_address_probes_are_worthless_and_that_is_said() {
+    let mut fleet = Fleet::of(2).await;
+    let port = fleet.schedulers[0].addr().port();
+    fleet.lose(&[0]).await;
+    // It takes what no scheduler listens for itself, at that port and any address.
+    let everywhere = hangs_up(([0, 0, 0, 0], port).into()).await;
+    let (code, report) = json(fleet.reconcile(&[])).await;
+    let held = &report["held_back"][0];
+    assert_eq!((code, &held["guard"]), (3, &"probes".into()), "a dry run can't see: {report}");
+    assert!(held["reason"].as_str().unwrap().contains("probes are worthless in cluster 1"), "{report}");
+    let id = fleet.row(&nth(0)).id.to_string();
+    let (_, said) = ended(fleet.reconcile(&["explain", &id])).await;
+    assert!(said.contains("a probe is worthless here"), "{said}");
+    everywhere.abort();
+}
+
+#[tokio::test]
+async fn a_sign_off_without_an_answer_is_said_and_not_made_again() {
+    let mut fleet = Fleet::of(2).await;
+    fleet.lose(&[0]).await;
+    fleet
+        .manager
+        .faults()
+        .add(Fault::new(Kind::CutAfterApply).call("keep-alive").scope(Scope::Grpc))
+        .unwrap();
+    let before = fleet.history().len();
+    let (code, report) = json(fleet.reconcile(&[&ALL[..], &["--deadline=20s"]].concat())).await;
+    let action = finding(&report, &fleet, &nth(0)).unwrap()["action"].as_str().unwrap().to_owned();
+    assert_eq!((code, action.starts_with("perhaps signed off")), (1, true), "{report}");
+    assert_eq!(report["counts"]["signed_off"], 0, "{report}");
+    let row = fleet.row(&nth(0)).id;
+    let changes = fleet.history()[before..].iter().filter(|change| change.id == row).count();
+    assert!(changes <= 2, "more than one attempt: {:?}", fleet.history());
+}
+
 #[tokio::test]
 async fn over_grpc_a_replaced_row_is_repaired_and_one_that_nobody_replaced_is_undecided() {
     let mut fleet = Fleet::of(2).await;
     fleet.lose(&[0, 1]).await;
     let successor = named("scheduler-0", 1, 41);
     fleet.add(successor.clone()).await;
-    let mut command = fleet.over_grpc(&ALL);
+    without_times(&fleet, || fleet.over_grpc(&ALL)).await;
+    let mut command = fleet.over_grpc(&[&ALL[..], &["--apply-without-keep-alive-times"]].concat());
     command.arg("--recheck-after=100ms");
     let (code, report) = json(command).await;
     assert_eq!(code, 0, "{report}");
@@ -228,7 +297,8 @@ async fn a_manager_without_keep_alive_times_is_judged_by_probes_and_names_over_r
     let successor = named("scheduler-0", 1, 51);
     fleet.add(successor.clone()).await;
     fleet.manager.table().set_by_hand(&nth(2), State::Inactive).unwrap();
-    let mut command = fleet.reconcile(&ALL);
+    without_times(&fleet, || fleet.reconcile(&ALL)).await;
+    let mut command = fleet.reconcile(&[&ALL[..], &["--apply-without-keep-alive-times"]].concat());
     command.arg("--recheck-after=100ms");
     let (code, report) = json(command).await;
     assert_eq!(code, 0, "{report}");

@@ -242,7 +242,7 @@ impl Soak {
             let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
             let odd = |name: &std::ffi::OsString| {
                 let name = name.to_string_lossy();
-                !name.ends_with(".mark.json") && name != "spool.lock"
+                !name.ends_with(".mark.json") && !name.ends_with(".lock")
             };
             names.filter(odd).collect::<Vec<_>>()
         };

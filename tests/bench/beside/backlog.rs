@@ -39,7 +39,8 @@ pub(crate) async fn serve(
         let key = key(id)?;
         active_row(manager.table(), &key, PORT)?;
         let address = format!("{}:{PORT}", key.ip);
-        record::write_ask(spool, 1, &key, id, &address, 1_800_000_000_000 + id)?;
+        let managers = [format!("grpc://{grpc}")];
+        record::write_ask(spool, 1, &key, id, &address, 1_800_000_000_000 + id, &[&managers[0]])?;
     }
     println!("ready");
     while manager.table().rows()?.iter().any(|row| row.port == i32::from(PORT) && row.state == State::Active)

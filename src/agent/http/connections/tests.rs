@@ -118,6 +118,20 @@ async fn at_the_cap_a_busy_connection_is_not_closed_for_a_new_one() {
 }
 
 #[tokio::test]
+async fn whoever_is_turned_away_again_and_again_takes_one_line() {
+    let (log, _guard) = crate::logging::Log::capture();
+    let echo = echo(limits(1, BOUND)).await;
+    let mut busy = within(TcpStream::connect(echo.address)).await.unwrap();
+    busy.write_u8(7).await.unwrap();
+    echo.until_busy(1).await;
+    for _ in 0..20 {
+        let mut more = within(TcpStream::connect(echo.address)).await.unwrap();
+        assert!(is_closed(&mut more).await);
+    }
+    assert_eq!(log.text().matches("All connections are busy").count(), 1, "{}", log.text());
+}
+
+#[tokio::test]
 async fn many_silent_clients_shut_nobody_out() {
     let server = echo(limits(4, BOUND * 2)).await;
     let mut silent = Vec::new();

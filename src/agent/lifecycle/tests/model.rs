@@ -13,6 +13,9 @@ use super::*;
 
 mod exhaustive;
 
+/// The scheduler's keep-alive interval.
+const INTERVAL: Duration = Duration::from_secs(5);
+
 /// What may happen next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Act {
@@ -106,6 +109,7 @@ enum Due {
     Closed,
     Read { asked: Duration, row: Option<bool> },
     Listed(bool),
+    Identified,
     HoldOpens(Opens),
 }
 
@@ -131,6 +135,8 @@ struct World {
     broken: Option<(Guarantee, String)>,
     fact: Fact,
     served: bool,
+    /// When this agent saw the scheduler serve again after it had been down.
+    reappeared: Option<Duration>,
     mood: Mood,
     disk_works: bool,
     /// Since when the row was what, the latest last.
@@ -179,6 +185,7 @@ impl World {
             broken: None,
             fact: Fact::Serves,
             served: false,
+            reappeared: None,
             mood: Mood::Well,
             disk_works: true,
             row: vec![(Duration::ZERO, true)],
@@ -288,6 +295,7 @@ impl World {
         // What only the dead agent's memory held was never promised.
         self.owed.clear();
         self.found = false;
+        self.reappeared = None;
         if self.disk_works {
             self.find();
         }
@@ -367,7 +375,7 @@ impl World {
                 self.owed.insert(ask.clone());
                 self.offered.insert(ask.clone());
                 if self.disk_works && !self.is_sabotaged(Sabotage::ForgetfulDisk) {
-                    self.asks.insert(ask.clone(), record);
+                    self.asks.insert(ask.clone(), super::on_disk(record));
                 }
                 return Some(Event::Written { ask, on_disk: self.disk_works });
             }
@@ -414,6 +422,8 @@ impl World {
                     !self.open.keys().any(|id| self.releases.contains(id)),
                     "the old hold's end is waited for",
                 );
+                let heard = self.reappeared.is_none_or(|at| self.at >= at + 2 * INTERVAL);
+                self.must(G2, heard, "the scheduler's own first message is waited for before a hold");
                 let marked = self.marks.iter().any(|mark| mark.what == What::Held);
                 self.must(G2, marked, "a hold has its mark");
                 self.hold = Some(false);
@@ -453,6 +463,7 @@ impl World {
                     self.later(5, Due::Listed(true));
                 }
             }
+            Effect::Identify { .. } => self.later(5, Due::Identified),
             Effect::Answer(hook, answer) => {
                 let once = self.hooks.remove(&hook);
                 self.must(G4, once, "a hook is answered once");
@@ -474,7 +485,7 @@ impl World {
 
     fn write_mark(&mut self, record: Record) {
         self.marks.retain(|mark| std::mem::discriminant(&mark.what) != std::mem::discriminant(&record.what));
-        self.marks.push(record);
+        self.marks.push(super::on_disk(record));
     }
 
     fn begin(&mut self, id: AttemptId) {
@@ -579,11 +590,17 @@ impl World {
                     (false, Freshness::Within30s) => RowState::NotActive,
                 };
                 let read = row
-                    .map(|row| RowRead { state: state(row), freshness: self.freshness, port: None })
+                    .map(|row| RowRead {
+                        state: state(row),
+                        freshness: self.freshness,
+                        port: None,
+                        updated: None,
+                    })
                     .ok_or_else(|| Failure::new("connection refused"));
                 self.step(Event::RowRead { asked: Moment(asked), read });
             }
             Due::Listed(listed) => self.step(Event::Identity { listed }),
+            Due::Identified => self.step(Event::Identified { in_question: false }),
             Due::HoldOpens(opens) if self.hold == Some(false) => {
                 let is_open = opens == Opens::Yes;
                 self.hold = is_open.then_some(true);
@@ -648,6 +665,9 @@ impl World {
                         Fact::Down => self.later(2, Due::Applied(false)),
                         Fact::Unclear => {}
                     }
+                }
+                if (self.fact, fact) == (Fact::Down, Fact::Serves) {
+                    self.reappeared = Some(self.at);
                 }
                 self.fact = fact;
                 self.look();

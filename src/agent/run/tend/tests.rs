@@ -4,11 +4,14 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::{
-    agent::{arrivals::Arrivals, clock::Clock, degraded::Degraded, http::Readiness, metrics::Metrics},
-    manager::{
-        AttemptOptions, Contact, Failure, Filter, Freshness, HoldStart, Outcome, Row, RowRead, RowState,
+    agent::{
+        arrivals::Arrivals, clock::Clock, command::Inbox, degraded::Degraded, http::Readiness,
+        metrics::Metrics,
     },
-    net::Probe,
+    manager::{
+        AttemptOptions, Contact, Failure, Filter, Freshness, HoldStart, Listed, Outcome, RowRead, RowState,
+    },
+    net::{Probe, Prober, Reach},
     spool::{
         Limits, Spool,
         record::{Cause, RecordId, What},
@@ -28,22 +31,28 @@ impl Manager for Unwilling {
         Ok(HoldStart::Absent)
     }
     async fn read_row(&self, _: &SchedulerKey) -> Result<RowRead, Failure> {
-        Ok(RowRead { state: RowState::Inactive, freshness: Freshness::Fresh, port: None })
+        Ok(RowRead { state: RowState::Inactive, freshness: Freshness::Fresh, port: None, updated: None })
     }
-    async fn list(&self, _: &Filter) -> Result<Vec<Row>, Failure> {
-        Ok(Vec::new())
+    async fn list(&self, _: &Filter) -> Result<Listed, Failure> {
+        Ok(Listed { rows: Vec::new(), freshness: Freshness::Fresh })
     }
     async fn delete(&self, _: u64) -> Result<(), Failure> {
         Ok(())
-    }
-    async fn probe(&self, _: SocketAddr, _: Duration) -> Probe {
-        Probe::Silent("connection refused".into())
     }
     fn freshness(&self) -> Freshness {
         Freshness::Fresh
     }
     fn watch(&self) -> watch::Receiver<Contact> {
         watch::channel(Contact::default()).1
+    }
+}
+
+struct NobodyIsThere;
+
+#[async_trait]
+impl Reach for NobodyIsThere {
+    async fn probe(&self, _: SocketAddr, _: Duration) -> Probe {
+        Probe::Nobody("connection refused".into())
     }
 }
 
@@ -54,7 +63,17 @@ fn key(n: u64) -> SchedulerKey {
 
 fn record(n: u64, what: What) -> Record {
     let id = RecordId(format!("{n:016x}"));
-    Record { id, key: key(n), what, address: None, listed: true, at: n, pod: None }
+    Record {
+        id,
+        key: key(n),
+        what,
+        address: None,
+        listed: true,
+        row_updated: None,
+        at: n,
+        pod: None,
+        managers: Default::default(),
+    }
 }
 
 fn ask(n: u64) -> Record {
@@ -73,22 +92,35 @@ fn tend(dir: &Path, limits: Limits, manager: Unwilling) -> (Arc<Mutex<Vec<Instan
     };
     let open = move || Spool::open(&at, limits);
     let (disk, reports) = Disk::start_on_a_task(dir.to_owned(), Arrivals::of_the_kernel(), turn, || (), open);
+    let (agent, inbox) = agent();
+    let (heirlooms, _) = mpsc::unbounded_channel();
+    let manager: Arc<dyn Manager> = Arc::new(manager);
+    let mut tasks = JoinSet::new();
+    agent.tend_spool(&mut tasks, &disk, &manager, &key(0), &Backlog::new(agent.metrics.clone()), heirlooms);
+    (operations, (reports, inbox, tasks))
+}
+
+/// An agent of no scheduler, and what is asked of it.
+fn agent() -> (Agent, Inbox) {
     let clock = Clock::start();
     let (commands, inbox) = Commands::new(clock);
     let metrics = Metrics::new();
     let agent = Agent {
+        resolve: super::super::blocking(|| unreachable!("it is not asked for")),
         settings: Settings::default(),
+        keys: Vec::new(),
+        doubt: None,
         degraded: Degraded::new(metrics.clone()),
-        metrics: metrics.clone(),
+        metrics,
+        prober: Arc::new(Prober::new(NobodyIsThere)),
+        named: super::super::follow::Named::default(),
         ready: Readiness::default(),
         clock,
         commands,
         bound: watch::Sender::new(true),
+        remembered: watch::Sender::new(None),
     };
-    let (heirlooms, _) = mpsc::unbounded_channel();
-    let manager: Arc<dyn Manager> = Arc::new(manager);
-    agent.tend_spool(&disk, &manager, &key(0), &Backlog::new(metrics), heirlooms);
-    (operations, (reports, inbox))
+    (agent, inbox)
 }
 
 /// The longest and the shortest pause between operations.
@@ -155,5 +187,35 @@ async fn g3_an_ask_that_is_never_settled_keeps_no_other_from_its_turn() {
         assert_eq!(left, [ask(never).id]);
         // Nor does it make the disk's thread busy.
         assert!(operations.lock().unwrap().len() < 3600, "{}", operations.lock().unwrap().len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_degraded_though_nobody_asks_and_one_that_is_slow_is_not() {
+    for (takes, hangs) in [(Duration::from_secs(2), false), (Duration::from_secs(3600), true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (at, slow) = (dir.path().to_owned(), Arc::new(Mutex::new(Duration::ZERO)));
+        let turn = {
+            let slow = Arc::clone(&slow);
+            move || tokio::time::sleep(*slow.lock().unwrap())
+        };
+        let open = move || Spool::open(&at, Limits::default());
+        let (disk, reports) =
+            Disk::start_on_a_task(dir.path().to_owned(), Arrivals::of_the_kernel(), turn, || (), open);
+        let (agent, _inbox) = agent();
+        agent.watch_disk(&disk, reports);
+        disk.write_ask(ask(1)).await.unwrap();
+        *slow.lock().unwrap() = takes;
+        disk.write_mark(record(2, What::Seen));
+        let mut degraded = false;
+        for _ in 0..60 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            degraded |= agent.degraded.list().iter().any(|it| it.reason == "spool");
+        }
+        assert_eq!(degraded, hangs);
+        assert_eq!(agent.metrics.text().unwrap().contains("signoff_degraded{reason=\"spool\"} 1"), hangs);
+        *slow.lock().unwrap() = Duration::ZERO;
+        tokio::time::sleep(takes).await;
+        assert_eq!(agent.degraded.list(), []);
     }
 }

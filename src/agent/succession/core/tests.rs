@@ -19,10 +19,15 @@ fn row(id: u64, ip: &str) -> Row {
         port: 8002,
         state: State::Active,
         cluster_id: 1,
+        created_at: None,
         last_keep_alive_at: None,
         keep_alive_interval: None,
         updated_at: None,
     }
+}
+
+fn fresh(rows: Vec<Row>) -> Listed {
+    Listed { rows, freshness: Freshness::Fresh }
 }
 
 fn at(seconds: u64) -> Moment {
@@ -49,7 +54,7 @@ fn look(
     found: &Look,
 ) -> Vec<(String, Decision)> {
     let rows: Vec<Row> = others.iter().cloned().chain([row(9, "10.0.0.9")]).collect();
-    let (suspects, contested) = core.listed(at(seconds), &rows, freshness);
+    let (suspects, contested) = core.listed((at(seconds), at(seconds)), &Listed { rows, freshness });
     let mut all: Vec<_> =
         contested.into_iter().map(|(key, why)| (key.ip.to_string(), Decision::Contested(why))).collect();
     for suspect in suspects {
@@ -68,7 +73,7 @@ fn signs_off(ip: &str) -> Vec<(String, Decision)> {
 fn a_silent_row_of_the_same_name_is_signed_off_once_the_own_row_is_active() {
     let mut core = serving(Mode::On);
     assert_eq!(core.wake_at(), Some(at(0)));
-    let (suspects, _) = core.listed(at(0), &[row(1, "10.0.0.1")], Freshness::Fresh);
+    let (suspects, _) = core.listed((at(0), at(0)), &fresh(vec![row(1, "10.0.0.1")]));
     assert!(suspects.is_empty(), "the own row is not active");
     core.judged(at(0));
     assert_eq!(core.wake_at(), Some(at(2)), "its first keep-alive comes one interval after its start");
@@ -84,7 +89,7 @@ fn the_own_row_is_looked_for_soon_and_then_ever_less_often() {
         let mut looks = Vec::new();
         while let Some(now) = core.wake_at().filter(|now| *now < at(1000)) {
             looks.push(now.0.as_secs_f32());
-            core.listed(now, &[row(1, "10.0.0.1")], freshness);
+            core.listed((now, now), &Listed { rows: vec![row(1, "10.0.0.1")], freshness });
             core.judged(now);
         }
         assert_eq!(looks[..10], [0.0, 2.0, 3.5, 5.0, 5.5, 6.0, 7.0, 9.0, 14.0, 19.0]);
@@ -207,6 +212,17 @@ fn g7_one_that_comes_back_is_contested_once_and_nothing_is_written_any_more() {
 }
 
 #[test]
+fn g7_one_that_was_tried_without_an_answer_and_is_active_is_contested_and_nothing_is_written_any_more() {
+    let mut core = serving(Mode::On);
+    let others = [row(1, "10.0.0.1")];
+    assert_eq!(look(&mut core, 5, Freshness::Within30s, &others, &silent()).len(), 1);
+    let tried = core.settled(&key("10.0.0.1"), Verdict::Contested, true, at(100));
+    assert_eq!(tried, Some(Contested::Tried));
+    assert_eq!(core.wake_at(), None);
+    assert_eq!(look(&mut core, 200, Freshness::Within30s, &[row(2, "10.0.0.2")], &silent()), []);
+}
+
+#[test]
 fn it_is_watched_for_a_quarter_of_an_hour_whether_one_comes_back() {
     for (freshness, looks) in [(Freshness::Fresh, 15), (Freshness::Within30s, 3)] {
         let mut core = serving(Mode::On);
@@ -295,7 +311,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => any::<bool>().prop_map(Act::Serves),
         6 => (prop::bool::weighted(0.8), others, any::<bool>(), prop::bool::weighted(0.9))
             .prop_map(|(own, others, fresh, ends)| Act::Look { own, others, fresh, ends }),
-        3 => (1..12u8, 0..5u8, any::<bool>())
+        3 => (1..12u8, 0..6u8, any::<bool>())
             .prop_map(|(ip, verdict, own)| Act::Settled { ip, verdict, own }),
         1 => (1..12u8).prop_map(Act::Inherited),
     ]
@@ -327,6 +343,7 @@ proptest! {
                 Act::Settled { ip, verdict, own } => {
                     let verdict = [
                         Verdict::Confirmed, Verdict::Absent, Verdict::Superseded, Verdict::Dropped, Verdict::Queued,
+                        Verdict::Contested,
                     ][usize::from(verdict)];
                     let ip = format!("10.0.0.{ip}");
                     let why = core.settled(&key(&ip), verdict, own, now);
@@ -350,7 +367,9 @@ proptest! {
                     if own {
                         rows.push(row(9, "10.0.0.9"));
                     }
-                    let (suspects, news) = core.listed(now, &rows, freshness);
+                    let listed = Listed { rows, freshness };
+                    let (suspects, news) = core.listed((now, now), &listed);
+                    let rows = listed.rows;
                     for (key, why) in news {
                         prop_assert!(contested.insert(key.ip.to_string()), "{key} is contested twice");
                         stopped |= why == Contested::CameBack;
@@ -385,10 +404,10 @@ proptest! {
                                 prop_assert!(said.insert(ip), "said twice");
                             }
                             Decision::Contested(_) => prop_assert!(contested.insert(ip), "contested twice"),
-                            Decision::Answers | Decision::Wait(_) | Decision::Nothing => {}
+                            Decision::Answers | Decision::Wait(_) | Decision::Watch | Decision::Nothing => {}
                         }
                     }
-                    if ends { core.judged(now) } else { core.put_off(now) }
+                    if ends { drop(core.judged(now)) } else { core.put_off(now) }
                     prop_assert!(core.wake_at().is_none_or(|at| at > now), "it would look again at once");
                 }
             }

@@ -19,10 +19,13 @@ use serde_json::{Value, json};
 
 use super::{super::Rest, rest};
 
+/// What becomes of the rows.
+pub(super) type Change = fn(&mut Vec<Value>);
+
 /// A manager's REST API as far as the client can tell.
 #[derive(Default)]
 pub(super) struct Fake {
-    pub(super) rows: Mutex<Vec<Value>>,
+    pub(super) rows: Arc<Mutex<Vec<Value>>>,
     /// Sign-ins with any password get 401.
     pub(super) refuses: AtomicBool,
     /// What every request for rows gets instead of an answer.
@@ -30,6 +33,8 @@ pub(super) struct Fake {
     /// A raw body of so many rows, however many were asked for.
     pub(super) flood: AtomicUsize,
     pub(super) undeletable: AtomicBool,
+    /// The answer to a deletion is lost, once the row was changed like this.
+    pub(super) loses: Mutex<Option<Change>>,
     /// Every page is the first.
     pub(super) ignores_page: AtomicBool,
     /// The token that is valid; a number that goes up with each that is given.
@@ -117,6 +122,14 @@ async fn one(With(fake): Shared, headers: HeaderMap, request: Request) -> Respon
     let Some(at) = rows.iter().position(|row| row["id"] == id) else {
         return (StatusCode::NOT_FOUND, Json(json!({ "message": "record not found" }))).into_response();
     };
+    if request.method() == "DELETE" {
+        fake.seen.lock().unwrap().push(format!("delete {id}"));
+        if let Some(change) = *fake.loses.lock().unwrap() {
+            change(&mut rows);
+            // As a proxy says it whose manager has gone.
+            return StatusCode::BAD_GATEWAY.into_response();
+        }
+    }
     if request.method() == "DELETE" && !fake.undeletable.load(Ordering::Relaxed) {
         rows.remove(at);
         return StatusCode::OK.into_response();
@@ -153,7 +166,11 @@ impl Drop for Bench {
 
 impl Bench {
     pub(super) async fn start() -> Self {
-        let fake = Arc::new(Fake::default());
+        Self::start_with(Fake::default()).await
+    }
+
+    async fn start_with(fake: Fake) -> Self {
+        let fake = Arc::new(fake);
         *fake.expire.lock().unwrap() = "2126-01-01T00:00:00+08:00".into();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -168,6 +185,13 @@ impl Bench {
         let bench = Self { fake, addr, dir, task };
         bench.password("correct-horse");
         bench
+    }
+
+    /// Another manager of the same table, and of the same key for tokens.
+    pub(super) async fn another(&self) -> Self {
+        let other = Self::start_with(Fake { rows: Arc::clone(&self.fake.rows), ..Fake::default() }).await;
+        other.fake.token.store(1, Ordering::Relaxed);
+        other
     }
 
     pub(super) fn password(&self, text: &str) {

@@ -1,6 +1,9 @@
 //! One connection to the database: read-only, times shown in UTC, and never waited for without an end.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures_util::TryStreamExt;
 use sqlx::{
@@ -16,8 +19,9 @@ use super::{
     url::{Kind, Place, TlsMode},
 };
 use crate::{
+    files,
     net::{Tls, TlsFiles, chain},
-    secret::Secret,
+    secret::{FileError, Secret},
 };
 
 /// How long a connection may take to be made: name, TCP, TLS, sign-in and settings.
@@ -47,10 +51,13 @@ impl Connection {
     /// Connects, with the password as it is in its file now.
     pub(super) async fn open(place: &Place, password_file: Option<&PathBuf>) -> Result<Self, Trouble> {
         let password = match password_file {
-            Some(path) => Some(Secret::from_file(path).map_err(|e| Trouble::Other(e.to_string()))?),
+            Some(path) => Some(password(path).await.map_err(|e| Trouble::Other(e.to_string()))?),
             None => place.password.clone(),
         };
-        let ca = place.ca.as_ref().map(certificates).transpose()?;
+        let ca = match &place.ca {
+            Some(path) => Some(certificates(path).await?),
+            None => None,
+        };
         let connect = async {
             match place.kind {
                 Kind::MySql | Kind::MariaDb => mysql(place, password.as_ref(), ca).await.map(Self::MySql),
@@ -100,12 +107,21 @@ fn unread(error: sqlx::Error) -> Trouble {
     trouble("read", &error)
 }
 
+async fn password(path: &Path) -> Result<Secret, FileError> {
+    let file = path.to_owned();
+    let read = files::within(files::LIMIT, move || Secret::from_file(&file)).await;
+    read.unwrap_or_else(|why| Err(FileError::new(path, &why)))
+}
+
 /// The CA's certificates, checked here: sqlx names no file, and takes one without any certificate for none.
-fn certificates(path: &PathBuf) -> Result<Vec<u8>, Trouble> {
+async fn certificates(path: &Path) -> Result<Vec<u8>, Trouble> {
     let wrong = |why: String| Trouble::Other(why);
-    let files = TlsFiles { ca: Some(path.clone()), ..TlsFiles::default() };
-    Tls::new(files).http1().map_err(|e| wrong(e.to_string()))?;
-    std::fs::read(path).map_err(|e| wrong(format!("TLS: {}: {e}", path.display())))
+    let tls = TlsFiles { ca: Some(path.to_owned()), ..TlsFiles::default() };
+    Tls::new(tls).http1().await.map_err(|e| wrong(e.to_string()))?;
+    let file = path.to_owned();
+    let read = files::within(files::LIMIT, move || std::fs::read(file)).await;
+    let read = read.unwrap_or_else(|why| Err(why.into()));
+    read.map_err(|e| wrong(format!("TLS: {}: {e}", path.display())))
 }
 
 async fn mysql(

@@ -13,12 +13,14 @@
 //! **Rights**, all that are needed (without `config` and `last_keep_alive_at` on a manager before v2.3.1):
 //! ```sql
 //! -- MySQL, MariaDB
-//! GRANT SELECT (id, host_name, ip, port, state, scheduler_cluster_id, is_del, config, last_keep_alive_at, updated_at)
+//! GRANT SELECT (id, host_name, ip, port, state, scheduler_cluster_id, is_del, config, last_keep_alive_at, updated_at, created_at)
 //!   ON manager.scheduler TO 'signoff'@'%';
 //! -- PostgreSQL, in the manager's database
-//! GRANT SELECT (id, host_name, ip, port, state, scheduler_cluster_id, is_del, config, last_keep_alive_at, updated_at)
+//! GRANT SELECT (id, host_name, ip, port, state, scheduler_cluster_id, is_del, config, last_keep_alive_at, updated_at, created_at)
 //!   ON scheduler TO signoff;
 //! ```
+//! Without `created_at`, which earlier releases didn't read, it can't be told whether a row was made after its namesake was last
+//! heard of.
 //!
 //! **What it doesn't do**: write (its sessions are read-only as well); compare a time with any clock (times are taken as
 //! text, in a session whose zone is UTC, so that two connections show a `timestamp` alike); notice that it reads a replica

@@ -16,7 +16,7 @@ use crate::{
 pub(super) const PAGE: usize = 10_000;
 
 /// No statement here selects more values.
-pub(super) const WIDEST: usize = 9;
+pub(super) const WIDEST: usize = 10;
 /// What is read of each row, in this order.
 const COLUMNS: [&str; WIDEST] = [
     "id",
@@ -28,9 +28,12 @@ const COLUMNS: [&str; WIDEST] = [
     "updated_at",
     "config",
     "last_keep_alive_at",
+    "created_at",
 ];
 /// Those of v2.3.1 and later.
 const NEW: [&str; 2] = ["config", "last_keep_alive_at"];
+/// What is done without where it may not be read: rights that were given for an earlier release don't name it.
+const SPARED: &str = "created_at";
 /// What else has to be readable.
 const DELETED: &str = "is_del";
 
@@ -70,7 +73,7 @@ impl Columns {
         let missing: Vec<_> = COLUMNS
             .into_iter()
             .chain([DELETED])
-            .filter(|name| if NEW.contains(name) { is(name, false) } else { !has(name) })
+            .filter(|name| *name != SPARED && if NEW.contains(name) { is(name, false) } else { !has(name) })
             .collect();
         match (found.is_empty(), missing.is_empty()) {
             (true, _) => Err(Unreadable::Missing),
@@ -168,11 +171,11 @@ fn text<'r>(cells: &Cells<'r>, column: usize) -> std::borrow::Cow<'r, str> {
 #[derive(Default)]
 pub(super) struct Interval {
     config: Vec<u8>,
-    ms: Option<u32>,
+    ms: Option<std::num::NonZeroU32>,
 }
 
 impl Interval {
-    fn of(&mut self, config: &[u8]) -> Option<u32> {
+    fn of(&mut self, config: &[u8]) -> Option<std::num::NonZeroU32> {
         if self.config != config {
             self.config.clear();
             self.config.extend_from_slice(config);
@@ -196,6 +199,7 @@ pub(super) fn sighting(cells: &Cells<'_>, interval: &mut Interval) -> Option<Sig
         updated: time(6),
         interval_ms: bytes(cells, 7).and_then(|config| interval.of(config)),
         keep_alive: time(8),
+        created: time(9),
     })
 }
 

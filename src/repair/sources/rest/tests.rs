@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
 use super::*;
 use crate::{
@@ -56,7 +56,10 @@ async fn thousands_of_rows_are_each_handed_over_once() {
     assert_eq!(all.len(), 5000);
     assert_eq!(all.iter().map(|row| row.id).collect::<BTreeSet<_>>().len(), 5000);
     let row = &all[1];
-    assert_eq!((row.cluster_id, &*row.hostname, row.port, row.interval_ms), (2, "s-1", 8002, Some(5000)));
+    assert_eq!(
+        (row.cluster_id, &*row.hostname, row.port, row.interval_ms),
+        (2, "s-1", 8002, NonZeroU32::new(5000))
+    );
     assert_eq!((row.ip, row.state), (Some("10.0.0.1".parse().unwrap()), State::Active));
     assert_eq!(row.keep_alive, Some(Stamp::of("2026-11-23T09:54:32.734Z")));
     assert_eq!(row.updated, row.keep_alive);

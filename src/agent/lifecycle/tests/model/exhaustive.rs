@@ -73,6 +73,7 @@ const SITUATIONS: &[(&str, &[Step])] = &[
     ("draining", &[SERVES, LONG, PRE_STOP, SHORT]),
     ("signed off", &[SERVES, LONG, DOWN, LONG]),
     ("held", &[SERVES, LONG, Step::Act(Act::RowBecomes(false)), LONG, LONG, LONG, LONG]),
+    ("restarted in place", &[SERVES, LONG, DOWN, LONG, SERVES, SHORT]),
     ("queued", &[SERVES, LONG, AWAY, DOWN, LONG]),
     ("stopping", &[SERVES, LONG, TERMINATE, SHORT]),
     ("left behind", &[SERVES, LONG, AWAY, DOWN, SHORT, KILL, WELL]),

@@ -25,10 +25,12 @@ fn an_old_table_is_read_without_what_it_lacks() {
     let found = Columns::of(&columns(&OLD)).unwrap();
     assert!(!found.new_ones());
     let statement = found.one(Kind::Postgres, 7);
-    assert!(statement.contains("updated_at::text, NULL, NULL FROM scheduler"), "{statement}");
+    assert!(statement.contains("updated_at::text, NULL, NULL, NULL FROM scheduler"), "{statement}");
     let new = Columns::of(&columns(&[&OLD[..], &NEW[..]].concat())).unwrap();
     assert!(new.new_ones());
-    assert!(new.one(Kind::MySql, 7).contains("updated_at, config, last_keep_alive_at FROM scheduler"));
+    assert!(new.one(Kind::MySql, 7).contains("updated_at, config, last_keep_alive_at, NULL FROM scheduler"));
+    let all = Columns::of(&columns(&[&OLD[..], &NEW[..], &[SPARED]].concat())).unwrap();
+    assert!(all.one(Kind::MySql, 7).contains("last_keep_alive_at, created_at FROM scheduler"));
 }
 
 #[test]
@@ -73,7 +75,7 @@ fn a_config_is_read_anew_wherever_it_is_another() {
     assert_eq!(
         read,
         [None, Some(3), Some(3), Some(5), Some(3), None, None, Some(5), None]
-            .map(|s: Option<u32>| s.map(|s| s * 1_000))
+            .map(|s: Option<u32>| s.and_then(|s| std::num::NonZeroU32::new(s * 1_000)))
     );
 }
 

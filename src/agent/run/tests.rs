@@ -1,0 +1,376 @@
+//! What an agent says of itself: each field of its status, in the situations that it is for.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{simulated, *};
+use crate::{
+    agent::{
+        arrivals::Arrivals,
+        scheduler::Observation,
+        socket::status::{
+            Degradation, MarkStatus, PendingStatus, RowKnown, RowStatus, RowWord, SchedulerState,
+        },
+        succession::standing::Mode,
+    },
+    manager::{
+        AttemptOptions, Contact, Failure, Filter, Held, HoldStart, Listed, Outcome, Row, RowRead, RowState,
+        State,
+    },
+    net::{Probe, Prober, Reach},
+    spool::{
+        Spool,
+        record::{Cause, Record, RecordId, What},
+    },
+};
+
+/// A manager that does as it is told.
+struct Told {
+    /// What comes of sign-offs, one after the other; the last one again and again.
+    outcomes: Mutex<VecDeque<(Duration, Outcome)>>,
+    row: Mutex<RowState>,
+    rows: Vec<Row>,
+    contact: watch::Sender<Contact>,
+}
+
+/// A hold that is never lost.
+struct Unbroken;
+
+#[async_trait]
+impl Held for Unbroken {
+    async fn lost(&mut self) -> Failure {
+        std::future::pending().await
+    }
+    async fn release(self: Box<Self>, _: Duration) -> Outcome {
+        Outcome::Confirmed
+    }
+}
+
+#[async_trait]
+impl Manager for Told {
+    async fn sign_off(&self, _: &SchedulerKey, options: AttemptOptions) -> Outcome {
+        let (takes, outcome) = {
+            let mut outcomes = self.outcomes.lock().unwrap();
+            if outcomes.len() > 1 { outcomes.pop_front().unwrap() } else { outcomes[0].clone() }
+        };
+        tokio::time::sleep(takes.min(options.limit)).await;
+        outcome
+    }
+    async fn hold(&self, _: &SchedulerKey) -> Result<HoldStart, Failure> {
+        Ok(HoldStart::Open(Box::new(Unbroken)))
+    }
+    async fn read_row(&self, _: &SchedulerKey) -> Result<RowRead, Failure> {
+        Ok(RowRead {
+            state: *self.row.lock().unwrap(),
+            freshness: Freshness::Fresh,
+            port: None,
+            updated: None,
+        })
+    }
+    async fn list(&self, filter: &Filter) -> Result<Listed, Failure> {
+        let rows = if matches!(filter, Filter::Ip(_)) { Vec::new() } else { self.rows.clone() };
+        Ok(Listed { rows, freshness: Freshness::Fresh })
+    }
+    async fn delete(&self, _: u64) -> Result<(), Failure> {
+        Ok(())
+    }
+    fn freshness(&self) -> Freshness {
+        Freshness::Fresh
+    }
+    fn watch(&self) -> watch::Receiver<Contact> {
+        self.contact.subscribe()
+    }
+}
+
+/// Those of the two rows are a scheduler's each.
+struct TheRowsAnswer;
+
+#[async_trait]
+impl Reach for TheRowsAnswer {
+    async fn probe(&self, at: SocketAddr, _: Duration) -> Probe {
+        let theirs = ["10.0.0.7", "10.0.0.8"].contains(&at.ip().to_string().as_str());
+        if theirs { Probe::Scheduler } else { Probe::Nobody("connection refused".into()) }
+    }
+}
+
+/// One agent, and what is around it.
+struct Scene {
+    _dir: tempfile::TempDir,
+    manager: Arc<Told>,
+    see: mpsc::Sender<Observation>,
+    hangs: Arc<AtomicBool>,
+    commands: Commands,
+    set: BTreeSet<String>,
+}
+
+fn address() -> SocketAddr {
+    "10.0.0.7:8002".parse().unwrap()
+}
+
+fn settings(dir: &std::path::Path) -> Settings {
+    Settings {
+        hostname: Some("sched-0".parse().unwrap()),
+        ip: Some("10.0.0.7".parse().unwrap()),
+        cluster_id: Some(1.try_into().unwrap()),
+        scheduler_addr: Some("10.0.0.7:8002".parse().unwrap()),
+        managers: vec!["grpc://manager:65003".to_owned()],
+        spool: dir.to_owned(),
+        pod_name: Some("sched-0".to_owned()),
+        ..Settings::default()
+    }
+}
+
+fn ask(cause: Cause) -> Record {
+    Record {
+        id: RecordId::random(),
+        key: settings("/".as_ref()).key().unwrap(),
+        what: What::SignOff { cause, drain_until: None },
+        address: Some(address()),
+        listed: true,
+        row_updated: None,
+        at: wall_millis(),
+        pod: None,
+        managers: Default::default(),
+    }
+}
+
+fn row(ip: &str) -> Row {
+    Row {
+        id: 1,
+        hostname: "sched-0".to_owned(),
+        ip: ip.to_owned(),
+        port: 8002,
+        state: State::Active,
+        cluster_id: 1,
+        last_keep_alive_at: None,
+        keep_alive_interval: None,
+        created_at: None,
+        updated_at: None,
+    }
+}
+
+impl Scene {
+    /// On a spool with what `left` writes into it.
+    fn begin(
+        change: impl FnOnce(&mut Settings),
+        outcomes: Vec<(Duration, Outcome)>,
+        left: impl FnOnce(&std::path::Path),
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        left(dir.path());
+        let mut settings = settings(dir.path());
+        change(&mut settings);
+        let manager = Arc::new(Told {
+            outcomes: Mutex::new(outcomes.into()),
+            row: Mutex::new(RowState::Active),
+            rows: vec![row("10.0.0.7"), row("10.0.0.8")],
+            contact: watch::Sender::new(Contact { answered: true, ..Contact::default() }),
+        });
+        let hangs = Arc::new(AtomicBool::new(false));
+        let (turn, at) = (Arc::clone(&hangs), dir.path().to_owned());
+        let turn = move || {
+            let hangs = turn.load(Ordering::SeqCst);
+            async move {
+                if hangs {
+                    std::future::pending().await
+                }
+            }
+        };
+        let open = move || Spool::open(&at, Limits::default());
+        let disk = Disk::start_on_a_task(dir.path().to_owned(), Arrivals::of_the_kernel(), turn, || (), open);
+        let (see, seen) = mpsc::channel(16);
+        let deadline = Deadline(Box::new(|_, _| ()));
+        let seen = Mutex::new(Some(seen));
+        let look = move || {
+            let seen = seen.lock().unwrap().take().unwrap();
+            Watcher::fed(seen, tokio::spawn(async {}).abort_handle())
+        };
+        let (settings, before) = (move || settings.clone(), (None, |_: &Settings| ()));
+        let around: (Arc<dyn Manager>, Prober) = (Arc::clone(&manager) as _, Prober::new(TheRowsAnswer));
+        let (commands, run) = simulated::agent(settings, before, around, disk, look, deadline);
+        tokio::spawn(run);
+        Self { _dir: dir, manager, see, hangs, commands, set: BTreeSet::new() }
+    }
+
+    async fn sees(&self, observation: Observation) {
+        self.see.send(observation).await.unwrap();
+    }
+
+    /// So much later: what is set in its status then, too.
+    async fn after(&mut self, time: Duration) -> Status {
+        tokio::time::sleep(time).await;
+        let (answer, status) = oneshot::channel();
+        self.commands.send(Command::Status(answer)).unwrap();
+        let status = status.await.unwrap();
+        leaves(&serde_json::to_value(&status).unwrap(), "", &is_set, &mut self.set);
+        *status
+    }
+}
+
+/// The paths of the leaves that satisfy `wanted`.
+fn leaves(value: &Value, path: &str, wanted: &dyn Fn(&Value) -> bool, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| leaves(value, &format!("{path}.{name}"), wanted, found));
+        }
+        Value::Array(items) => {
+            items.iter().for_each(|item| leaves(item, &format!("{path}[]"), wanted, found));
+        }
+        leaf if wanted(leaf) => drop(found.insert(path.to_owned())),
+        _ => {}
+    }
+}
+
+/// Whether it says more than a field that nobody ever touched.
+fn is_set(leaf: &Value) -> bool {
+    match leaf {
+        Value::Null => false,
+        Value::Bool(is) => *is,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !matches!(text.as_str(), "" | "unknown" | "off"),
+        Value::Array(_) | Value::Object(_) => true,
+    }
+}
+
+/// A status in which every field is there. Whoever adds one adds it here, or this doesn't build.
+fn everything() -> Status {
+    let text = || "x".to_owned();
+    Status {
+        version: text(),
+        pod: Some(text()),
+        now: 1,
+        since: 1,
+        started: true,
+        key: settings("/".as_ref()).key(),
+        identity_known: Some(true),
+        scheduler: SchedulerStatus {
+            address: text(),
+            state: SchedulerState::Down,
+            since: Some(1),
+            why: Some(text()),
+        },
+        row: Some(RowStatus { state: RowWord::Active, at: 1, source: text() }),
+        row_known: Some(RowKnown { state: RowWord::Active, at: 1, by: text() }),
+        drain_until: Some(1),
+        deadline: Some(1),
+        grace_ms: 1,
+        pending: vec![PendingStatus {
+            id: text(),
+            key: text(),
+            cause: text(),
+            at: 1,
+            attempts: 1,
+            last_error: Some(text()),
+            rejected: true,
+            watched_until: Some(1),
+            inherited: true,
+        }],
+        marks: vec![MarkStatus { id: text(), what: text(), at: 1 }],
+        hold_since: Some(1),
+        hold_reason: Some(text()),
+        succession: Some(SuccessionStatus { mode: Mode::On, why: Some(text()), contested: vec![text()] }),
+        degraded: vec![Degradation { reason: text(), why: text() }],
+        manager: ManagerStatus {
+            // Beside a scheduler without a manager no agent of these lives.
+            none: false,
+            endpoints: vec![text()],
+            answered: true,
+            losses: 1,
+            last_error: Some(text()),
+            rest_error: Some(text()),
+        },
+        spool: SpoolStatus {
+            dir: text(),
+            durability: text(),
+            asks: Some(1),
+            for_another: Some(1),
+            marks: Some(1),
+            corrupt: Some(1),
+            newer: Some(1),
+            silent_since: Some(1),
+            why: Some(text()),
+        },
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn every_field_of_the_status_is_set_where_it_has_something_to_say() {
+    let rejected = Outcome::Rejected(Failure::new("rejected with PermissionDenied: no"));
+    let cut = Outcome::Unknown(Failure::new("cut"));
+    let mut set = BTreeSet::new();
+
+    // It drains, was rejected, and its spool has what an agent before it left, another manager's, damaged and newer files too.
+    let left = |dir: &std::path::Path| {
+        let mut spool = Spool::open(dir, Limits::default()).unwrap();
+        spool.write_ask(&ask(Cause::Sigterm)).unwrap();
+        let another = Managers::of(["grpc://another.ns:65003".to_owned()]);
+        spool.write_ask(&Record { managers: another, ..ask(Cause::Sigterm) }).unwrap();
+        drop(spool);
+        let body = "\"version\":2,\"record\":\"in a way we don't know\"}\n";
+        let newer = format!("{{\"crc32\":\"{:08x}\",{body}", crc32fast::hash(body.as_bytes()));
+        std::fs::write(dir.join("00000000.00000000000000aa.ask.json"), newer).unwrap();
+        std::fs::write(dir.join("00000000.00000000000000bb.ask.json.corrupt"), "").unwrap();
+    };
+    let mut scene = Scene::begin(|_| (), vec![(Duration::ZERO, rejected)], left);
+    scene.manager.contact.send_modify(|contact| {
+        contact.losses = 1;
+        contact.last_error = Some("no".to_owned());
+        contact.rest_error = Some("no".to_owned());
+    });
+    scene.sees(Observation::Refused(vec![address()])).await;
+    scene.after(SECOND).await;
+    scene.sees(Observation::Serving(address())).await;
+    // Another one answers under its name.
+    scene.after(SECOND * 90).await;
+    let (answer, _answered) = oneshot::channel();
+    scene.commands.send(Command::PreStop { wait: None, answer }).unwrap();
+    scene.after(SECOND * 3).await;
+    // The disk hangs.
+    scene.hangs.store(true, Ordering::SeqCst);
+    scene.after(SECOND).await;
+    scene.after(SECOND * 10).await;
+    set.append(&mut scene.set);
+
+    // The first attempt is silent, the second is acknowledged: watched. Then it serves again, and is given its row back.
+    let outcomes = vec![(SECOND * 20, cut), (Duration::ZERO, Outcome::Confirmed)];
+    let mut scene = Scene::begin(|settings| settings.pod_name = None, outcomes, |_| ());
+    scene.sees(Observation::Serving(address())).await;
+    scene.after(SECOND * 60).await;
+    scene.sees(Observation::Refused(vec![address()])).await;
+    scene.after(SECOND * 2).await;
+    *scene.manager.row.lock().unwrap() = RowState::Inactive;
+    scene.sees(Observation::Serving(address())).await;
+    scene.after(SECOND * 120).await;
+    set.append(&mut scene.set);
+
+    let mut all = BTreeSet::new();
+    leaves(&serde_json::to_value(everything()).unwrap(), "", &|_| true, &mut all);
+    let never: Vec<&String> = all.difference(&set).collect();
+    assert!(never.is_empty(), "never set: {never:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_the_scheduler_is_not_seen_serving_is_shown_until_it_is() {
+    let mut scene = Scene::begin(|_| (), vec![(Duration::ZERO, Outcome::Confirmed)], |_| ());
+    let why = |status: Status| (status.scheduler.state, status.scheduler.why);
+    let tls = "10.0.0.7:8002: TLS: received fatal alert: CertificateRequired";
+    scene.sees(Observation::Unclear(tls.to_owned())).await;
+    assert_eq!(why(scene.after(SECOND).await), (SchedulerState::Unknown, Some(tls.to_owned())));
+    scene.sees(Observation::Serving(address())).await;
+    assert_eq!(why(scene.after(SECOND).await), (SchedulerState::Serving, None));
+    scene.sees(Observation::Refused(vec![address()])).await;
+    let refused = "10.0.0.7:8002: connection refused".to_owned();
+    assert_eq!(why(scene.after(SECOND).await), (SchedulerState::Down, Some(refused)));
+}

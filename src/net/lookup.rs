@@ -1,0 +1,45 @@
+//! The addresses of names, as the system's resolver gives them.
+//!
+//! A lookup blocks: on name servers, and on the files that come before them (`/etc/hosts`), for ever where their disk hangs. So
+//! each has a thread of its own, and there is never more than one for a name: whoever asks meanwhile, or after an answer that
+//! came too late, gets that one's answer.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::files::Reader;
+
+type Found = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
+type Names = HashMap<(String, u16), Arc<Reader<Found>>>;
+
+/// The threads are the process's, and so is this: the names that were asked for, which are as few as the settings name.
+static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(Mutex::default);
+
+/// The addresses of `host`, each with `port`; at most `limit` long.
+pub(super) async fn addresses(host: &str, port: u16, limit: Duration) -> io::Result<Vec<SocketAddr>> {
+    let name = (host.to_owned(), port);
+    let reader = {
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(names.entry(name.clone()).or_default())
+    };
+    let found = reader.read(limit, move || {
+        let found = name.to_socket_addrs().map(Iterator::collect);
+        found.map_err(|error| (error.kind(), error.to_string()))
+    });
+    match found.await {
+        Ok(Ok(addresses)) if addresses.is_empty() => {
+            Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+        }
+        Ok(Ok(addresses)) => Ok(addresses),
+        Ok(Err((kind, why))) => Err(io::Error::new(kind, why)),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("the resolver has not answered within {}", humantime::format_duration(limit)),
+        )),
+    }
+}
