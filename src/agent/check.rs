@@ -51,6 +51,7 @@ pub fn failed(name: impl Into<String>, found: impl Into<String>, todo: impl Into
 pub fn of_status(status: &Status) -> Vec<Finding> {
     if status.manager.none {
         let mut findings = vec![started(status), ok("agent: manager", WITHOUT_MANAGER)];
+        findings.extend(left_in_the_queue(status));
         findings.extend(status.degraded.iter().map(degraded));
         return findings;
     }
@@ -292,6 +293,22 @@ fn queue(status: &Status) -> Finding {
         format!("{found}{error}"),
         "see the manager's checks; the agent keeps trying (signoff status shows each of them)",
     )
+}
+
+/// Beside a scheduler without a manager: what is for the one that it had.
+fn left_in_the_queue(status: &Status) -> Option<Finding> {
+    if !status.pending.is_empty() {
+        return Some(queue(status));
+    }
+    let asks = status.spool.asks.filter(|asks| *asks > 0)?;
+    Some(warning(
+        "agent: queue",
+        format!(
+            "{asks} sign-off(s) in {} are for a manager that the configuration does not name",
+            status.spool.dir
+        ),
+        "signoff queue list shows them; signoff queue flush --manager THAT-MANAGER makes them, signoff queue drop forgets them",
+    ))
 }
 
 fn spool(status: &Status) -> Finding {

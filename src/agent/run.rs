@@ -1,15 +1,18 @@
 //! Puts an agent together: settings, listeners, the spool, the manager, the scheduler's watcher, the core.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
 use tracing::{error, info, warn};
 
 use super::{
     backlog::Backlog,
     clock::{Clock, wall_millis},
-    command::{Command, Commands, Inbox},
+    command::{Command, Commands, Inbox, TakeUp},
     degraded::Degraded,
     disk::Disk,
     http::Readiness,
@@ -18,8 +21,9 @@ use super::{
     metrics::Metrics,
     open_files,
     replay::write_ask,
+    say,
     scheduler::Watcher,
-    shell::{Deadline, Ended, Shell, within},
+    shell::{Deadline, Ended, Shell},
     socket::{
         PreStopAnswer, Status,
         status::{ManagerStatus, SchedulerStatus, SpoolStatus, SuccessionStatus},
@@ -34,21 +38,23 @@ use crate::{
         settings::{DEFAULT_GRACE, FILE},
     },
     key::SchedulerKey,
-    manager::{AttemptOptions, Filter, Freshness, Manager, Outcome, Row, State},
+    manager::{Freshness, Manager},
     net::Prober,
     spool::{
-        Holder, Limits, Managers,
+        Count, Holder, Limits, Managers, Spool,
         record::{Cause, Record, RecordId},
     },
 };
 
 mod follow;
+mod others;
 mod serve;
 #[cfg(test)]
 pub(crate) mod simulated;
 mod succeed;
 mod tend;
 
+pub use others::{Others, When};
 pub use tend::{Left, by_key, take_own};
 
 /// How often something that could not be had at the start is tried again.
@@ -104,7 +110,7 @@ struct Agent {
     /// Looks at other schedulers' addresses.
     prober: Arc<Prober>,
     /// What else the scheduler may be registered as.
-    named: follow::Named,
+    named: others::Named,
     ready: Readiness,
     clock: Clock,
     commands: Commands,
@@ -128,17 +134,34 @@ struct Surroundings {
     deadline: Arc<Deadline>,
 }
 
-/// How long the end waits for each manager that has to do with a key that is open.
-const LAST_LOOK: Duration = Duration::from_secs(1);
+/// What an agent leaves as it takes up another key.
+struct LeftBehind {
+    key: SchedulerKey,
+    /// The manager that has its row.
+    manager: Arc<dyn Manager>,
+    /// The sign-off of that row, where it is owed.
+    ask: Option<Record>,
+}
 
-/// The sign-off of the row that the scheduler left, and the manager that has that row.
-type LeftBehind = (Record, Arc<dyn Manager>);
+/// What an agent goes on with beside a scheduler that has no manager any more: the sign-offs for the one that it had.
+struct Former {
+    backlog: Backlog,
+    // They end with it.
+    _tasks: JoinSet<()>,
+}
+
+impl Former {
+    /// Those that the manager has not acknowledged.
+    fn pending(&self) -> usize {
+        self.backlog.others().iter().filter(|ask| ask.watched_until.is_none()).count()
+    }
+}
 
 /// For which key an agent starts to answer.
 struct Start {
     key: SchedulerKey,
     open: Open,
-    /// The sign-off of the row of the key before, and where.
+    /// What is left of the key before.
     left: Option<LeftBehind>,
 }
 
@@ -174,7 +197,7 @@ pub async fn run(resolve: Resolve) -> Exit {
         metrics,
         degraded,
         prober: Arc::new(Prober::network()),
-        named: follow::Named::default(),
+        named: others::Named::default(),
         ready: Readiness::default(),
         clock,
         commands,
@@ -183,7 +206,7 @@ pub async fn run(resolve: Resolve) -> Exit {
     };
     agent.report(&problems);
     let listeners = agent.serve();
-    let exit = match agent.complete(&mut inbox).await {
+    let exit = match agent.complete(None, &mut inbox).await {
         Ok(()) => {
             open_files::allow_all();
             let deadline = watchdog.map_or_else(Deadline::none, |watchdog| watchdog.deadline());
@@ -218,6 +241,24 @@ pub fn holder(settings: &Settings) -> Holder {
         managers: Managers::of(settings.manager().grpc.iter().map(ToString::to_string)),
         ports: watched.into_iter().chain([settings.advertise_port]).collect(),
     }
+}
+
+/// Answers with what the spool has by now, looked at in passing: nobody here works on it.
+async fn with_the_spool(mut status: Status, answer: oneshot::Sender<Box<Status>>) {
+    let dir = PathBuf::from(&status.spool.dir);
+    let count = files::within(files::LIMIT, move || {
+        if !dir.exists() {
+            return Ok(Count::default());
+        }
+        Spool::open_existing(dir, Limits::default())?.count()
+    });
+    match count.await {
+        Ok(Ok(count)) => say::count(&mut status, &count),
+        Ok(Err(why)) => status.spool.why = Some(why.to_string()),
+        Err(why) => status.spool.why = Some(why.to_string()),
+    }
+    // Who asked may have gone.
+    let _ = answer.send(Box::new(status));
 }
 
 /// Has the process ended by its deadline from the first signal on. The core hears of each.
@@ -272,11 +313,12 @@ impl Agent {
     /// From the moment all it works with is there, to the end: for one key after the other, where the scheduler's changes.
     async fn live(&mut self, around: Surroundings, mut inbox: Inbox, mut open: Open) -> Exit {
         self.watch_what_probes_are_worth();
-        let mut left = None;
+        let (mut left, mut former) = (None, None);
         loop {
-            if let Err(exit) = self.complete(&mut inbox).await {
+            if let Err(exit) = self.complete(former.as_ref(), &mut inbox).await {
                 return exit;
             }
+            former = None;
             (around.remember)(self);
             let Some(key) = self.settings.key() else { return Exit::Internal };
             info!(
@@ -291,6 +333,9 @@ impl Agent {
                 (Ended::Exit(exit), _) => return exit,
                 (Ended::TakeUp(take_up), leaves) => {
                     (self.settings, open, left) = (take_up.settings, Open::Nothing, leaves);
+                    if self.settings.without_manager {
+                        former = left.take().map(|left| self.finish(left, &around.disk));
+                    }
                 }
             }
         }
@@ -309,7 +354,8 @@ impl Agent {
             Err(why) => {
                 // No reason to end: the scheduler waits for this container to start.
                 self.degraded.set("manager", Some(format!("the manager's client can't be built: {why}")));
-                let exit = self.not_yet(std::future::pending(), inbox).await.err().unwrap_or(Exit::Internal);
+                let exit =
+                    self.not_yet(std::future::pending(), None, inbox).await.err().unwrap_or(Exit::Internal);
                 return (Ended::Exit(exit), None);
             }
         };
@@ -328,8 +374,8 @@ impl Agent {
         let backlog = Backlog::new(self.metrics.clone());
         let (serves, serving) = watch::channel(false);
         let (heirlooms, succession) = self.succeed(&mut tasks, &disk, &manager, &key, &backlog, serving);
-        if let Some((ask, there)) = start.left.take() {
-            let replay = self.replay(&disk, &there, &backlog);
+        if let Some(LeftBehind { ask: Some(ask), manager, .. }) = start.left.take() {
+            let replay = self.replay(&disk, &manager, &backlog);
             self.sign_off_what_was_left(&mut tasks, ask, replay, heirlooms.clone());
         }
         self.tend_spool(&mut tasks, &disk, &manager, &key, &backlog, heirlooms);
@@ -346,89 +392,81 @@ impl Agent {
             self.ready.set(true);
         }
         let there = Arc::clone(&manager);
+        let others = Arc::new(Others {
+            named: self.named.clone(),
+            connect: Arc::clone(&around.connect),
+            disk: disk.clone(),
+            metrics: metrics.clone(),
+            pod: self.settings.pod_name.clone(),
+            left: std::sync::Mutex::default(),
+        });
         let mut shell = Shell::new(manager, disk.clone(), metrics, clock, commands, status);
         shell.last_words = around.last_words.clone();
         shell.deadline = Arc::clone(&around.deadline);
         shell.backlog = backlog;
         shell.serves = serves;
+        shell.others = Some(Arc::clone(&others));
         shell.identify = Some(questions);
         let ended = shell.run(&mut core, Vec::new(), inbox).await;
-        let left = match &ended {
+        match ended {
+            Ended::Exit(exit @ (Exit::Done | Exit::Queued)) => {
+                let exit = if shell.end_others().await { exit } else { Exit::Queued };
+                (Ended::Exit(exit), None)
+            }
+            Ended::Exit(exit) => (Ended::Exit(exit), None),
             Ended::TakeUp(take_up) => {
-                let is_another = take_up.settings.key().as_ref() != Some(core.key());
-                let to_be_signed_off = is_another && !take_up.is_signed_off;
-                let left =
-                    self.leave_behind(&core, to_be_signed_off, take_up.old_updated.clone(), &disk).await;
-                left.map(|ask| (ask, there))
+                self.named.set(Vec::new());
+                others.let_go();
+                let ask = self.leave_behind(&core, &take_up, &disk).await;
+                (Ended::TakeUp(take_up), Some(LeftBehind { key, manager: there, ask }))
             }
-            Ended::Exit(_) => None,
-        };
-        if let Ended::Exit(exit @ (Exit::Done | Exit::Queued)) = ended {
-            let all = self.sign_off_what_is_named(&around.connect, &disk).await;
-            return (Ended::Exit(if all { exit } else { Exit::Queued }), None);
         }
-        (ended, left)
-    }
-
-    /// The end came while it was open which key the scheduler registers: those that its manager shows as active, with its port, are
-    /// signed off as well. Answers whether all are.
-    async fn sign_off_what_is_named(&self, connect: &follow::Connect, disk: &Disk) -> bool {
-        let mut all = true;
-        for settings in self.named.take() {
-            let (Some(key), Ok(manager)) = (settings.key(), connect(&settings)) else { continue };
-            let listed = within(LAST_LOOK, manager.list(&Filter::Ip(key.ip.get()))).await;
-            let is_its_own = |row: &Row| {
-                row.is(&key) && row.state == State::Active && row.port == i32::from(settings.advertise_port)
-            };
-            if !listed.is_ok_and(|listed| listed.rows.iter().any(is_its_own)) {
-                continue;
-            }
-            disk.hold_for(holder(&settings));
-            let pod = self.settings.pod_name.clone();
-            let ask =
-                Record::sign_off(key.clone(), Cause::Sigterm, settings.advertised(), wall_millis(), pod);
-            write_ask(disk, &self.metrics, &ask).await;
-            let options = AttemptOptions { hedge: false, limit: LAST_LOOK };
-            let outcome = manager.sign_off(&key, options).await;
-            let confirmed = outcome == Outcome::Confirmed;
-            info!(
-                scheduler.key = %key, signoff.confirmed = confirmed,
-                "The scheduler may have been registered under this key, too: it is signed off."
-            );
-            if confirmed {
-                // Whoever opens the spool next settles it otherwise, and finds it inactive.
-                drop(disk.settle(vec![ask.id], true).await);
-            }
-            all &= confirmed;
-        }
-        all
     }
 
     /// The scheduler's old row is nobody's any more: it is signed off as a predecessor's is. Answers the ask for that; what was asked for
     /// the old key before is made by whoever opens the spool next, which is this agent in a moment.
-    async fn leave_behind(
-        &self,
-        core: &Lifecycle,
-        to_be_signed_off: bool,
-        row_updated: Option<String>,
-        disk: &Disk,
-    ) -> Option<Record> {
+    async fn leave_behind(&self, core: &Lifecycle, take_up: &TakeUp, disk: &Disk) -> Option<Record> {
         let key = core.key();
         let asks: Vec<RecordId> = core.pending().iter().map(|ask| ask.record.id.clone()).collect();
+        let registers_nowhere = take_up.settings.without_manager;
+        let is_another = registers_nowhere
+            || take_up.settings.key().as_ref() != Some(key)
+            || !follow::name_one_manager(&self.settings, &take_up.settings).await;
         // Of a key that was never listed there is no row.
-        let left = (to_be_signed_off && core.listed() && asks.is_empty()).then(|| {
+        let owed = is_another && !take_up.is_signed_off && core.listed();
+        // A scheduler that registers nowhere answers at its address, and would have what was asked before superseded.
+        let left = (owed && (asks.is_empty() || registers_nowhere)).then(|| {
             let pod = self.settings.pod_name.clone();
             // The scheduler answers at its address under its new key: nothing would follow from that.
             Record {
-                row_updated,
+                row_updated: take_up.old_updated.clone(),
                 ..Record::sign_off(key.clone(), Cause::Predecessor, None, wall_millis(), pod)
             }
         });
-        disk.release_with_marks(asks, key.clone());
-        if let Some(ask) = &left {
-            write_ask(disk, &self.metrics, ask).await;
+        let is_on_disk = match &left {
+            Some(ask) => write_ask(disk, &self.metrics, ask).await,
+            None => false,
+        };
+        if registers_nowhere && (take_up.is_signed_off || is_on_disk) {
+            disk.settle_later(asks, take_up.is_signed_off);
+        } else {
+            disk.release_with_marks(asks, key.clone());
         }
         left
+    }
+
+    /// Goes on with what the manager of before is still to be told, though the scheduler has none any more.
+    fn finish(&self, left: LeftBehind, disk: &Disk) -> Former {
+        let LeftBehind { key, manager, ask } = left;
+        let (mut tasks, backlog) = (JoinSet::new(), Backlog::new(self.metrics.clone()));
+        // There is no row of its own, so there are no predecessors, and nobody listens.
+        let (heirlooms, _) = mpsc::unbounded_channel();
+        if let Some(ask) = ask {
+            let replay = self.replay(disk, &manager, &backlog);
+            self.sign_off_what_was_left(&mut tasks, ask, replay, heirlooms.clone());
+        }
+        self.tend_spool(&mut tasks, disk, &manager, &key, &backlog, heirlooms);
+        Former { backlog, _tasks: tasks }
     }
 
     /// Where the agent before this one, in the same pod, answered for another key than the configuration names by now: answers for that
@@ -478,7 +516,7 @@ impl Agent {
 
     /// Waits until the settings are complete; answers meanwhile that they are not. Without a manager there is nothing to wait
     /// for: the agent is content, and only looks whether one is named later.
-    async fn complete(&mut self, inbox: &mut Inbox) -> Result<(), Exit> {
+    async fn complete(&mut self, former: Option<&Former>, inbox: &mut Inbox) -> Result<(), Exit> {
         let mut content = false;
         while !self.settings.is_complete() {
             let without_manager = self.settings.without_manager;
@@ -491,7 +529,7 @@ impl Agent {
                 content = without_manager;
             }
             let again = if without_manager { LOOK_FOR_A_MANAGER } else { AGAIN };
-            self.not_yet(tokio::time::sleep(again), inbox).await?;
+            self.not_yet(tokio::time::sleep(again), former, inbox).await?;
             let Resolved { settings, problems, keys, doubt } = (self.resolve)().await?;
             (self.settings, self.keys, self.doubt) = (settings, keys, doubt);
             self.report(&problems);
@@ -503,13 +541,26 @@ impl Agent {
     }
 
     /// Until `again`: answers that it is not known yet whose row this is, or that there is nothing to do.
-    async fn not_yet(&self, again: impl Future<Output = ()>, inbox: &mut Inbox) -> Result<(), Exit> {
+    async fn not_yet(
+        &self,
+        again: impl Future<Output = ()>,
+        former: Option<&Former>,
+        inbox: &mut Inbox,
+    ) -> Result<(), Exit> {
         tokio::pin!(again);
         loop {
             tokio::select! {
                 () = &mut again => return Ok(()),
                 Some((_, command)) = inbox.recv() => match command {
                     Command::Event(Event::Terminate) if self.settings.without_manager => {
+                        let pending = former.map_or(0, Former::pending);
+                        if pending > 0 {
+                            warn!(
+                                signoff.pending = pending,
+                                "Stopping with sign-offs that the manager of before has not acknowledged: they stay in the spool."
+                            );
+                            return Err(Exit::Queued);
+                        }
                         info!("Stopping: there was nothing to sign off.");
                         return Err(Exit::Done);
                     }
@@ -520,9 +571,9 @@ impl Agent {
                     }
                     Command::Event(_) | Command::TakeUp(_) => {}
                     Command::Status(answer) => {
-                        let status = Box::new(Status { now: wall_millis(), ..self.plain_status() });
-                        // Who asked may have gone.
-                        let _ = answer.send(status);
+                        let pending = former.map(|former| former.backlog.others()).unwrap_or_default();
+                        let status = Status { now: wall_millis(), pending, ..self.plain_status() };
+                        tokio::spawn(with_the_spool(status, answer));
                     }
                     Command::PreStop { answer, .. } if self.settings.without_manager => {
                         let _ = answer.send(PreStopAnswer::without_manager());

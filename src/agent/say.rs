@@ -302,6 +302,12 @@ pub fn pre_stop_answer(answer: &Answer, durability: Durability, wall: WallMillis
     }
 }
 
+/// The same answer, where another key that the scheduler may be registered under is not signed off yet.
+pub fn others_are_queued(own: PreStopAnswer) -> PreStopAnswer {
+    let why = "the scheduler may be registered under another key, too, which is not signed off yet";
+    PreStopAnswer { result: Verdict::Queued, why: format!("{why}; {}", own.why), ..own }
+}
+
 /// What the core knows, put into what is known besides.
 pub fn status(mut status: Status, core: &Lifecycle, known: &Known, now: Now) -> Status {
     status.now = now.wall;
@@ -359,11 +365,7 @@ pub fn spool(
     status.now = now.wall;
     match survey {
         Ok((count, marks)) => {
-            status.spool.asks = Some(count.asks);
-            status.spool.for_another = Some(count.for_another);
-            status.spool.marks = Some(count.marks);
-            status.spool.corrupt = Some(count.corrupt);
-            status.spool.newer = Some(count.newer);
+            self::count(status, count);
             status.marks = marks.iter().map(mark).collect();
         }
         Err(error) => {
@@ -372,6 +374,15 @@ pub fn spool(
                 silent_for.map(|silent| now.wall.saturating_sub(milliseconds(silent)));
         }
     }
+}
+
+/// How many files of each kind the spool has.
+pub fn count(status: &mut Status, count: &Count) {
+    status.spool.asks = Some(count.asks);
+    status.spool.for_another = Some(count.for_another);
+    status.spool.marks = Some(count.marks);
+    status.spool.corrupt = Some(count.corrupt);
+    status.spool.newer = Some(count.newer);
 }
 
 fn mark(record: &Record) -> MarkStatus {

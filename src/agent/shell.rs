@@ -24,6 +24,7 @@ use super::{
     lifecycle::{Answer, Effect, Event, HookId, Lifecycle, Notice, Scheduler, Target},
     metrics::Metrics,
     moment::{Moment, Now},
+    run::{Others, When},
     say,
     socket::{PreStopAnswer, Status},
 };
@@ -61,6 +62,8 @@ pub struct Shell {
     pub serves: watch::Sender<bool>,
     /// Whom to ask which key the scheduler registers; without anybody it is always this one.
     pub identify: Option<mpsc::UnboundedSender<Question>>,
+    /// Signs off what else the scheduler may be registered as.
+    pub others: Option<Arc<Others>>,
     /// Fills in what the core doesn't know.
     pub base_status: Box<dyn Fn() -> Status + Send>,
     /// Ends the process at the deadline.
@@ -71,6 +74,8 @@ pub struct Shell {
     watchdog: Option<Arc<AtomicU8>>,
     /// What to go on with, once no ending is under way.
     take_up: Option<Box<TakeUp>>,
+    /// What SIGTERM began for the others.
+    ending_others: Option<tokio::task::JoinHandle<bool>>,
 }
 
 /// The scheduler is back, and may register another key than before.
@@ -124,6 +129,8 @@ impl Shell {
             backlog: Backlog::new(metrics.clone()),
             identify: None,
             take_up: None,
+            others: None,
+            ending_others: None,
             last_words: LastWords::none(),
             words: say::Words::default(),
             known: say::Known::default(),
@@ -194,11 +201,15 @@ impl Shell {
                     let code = Arc::new(AtomicU8::new(Exit::Queued.code()));
                     (self.deadline.0)(left.saturating_sub(Duration::from_millis(20)), Arc::clone(&code));
                     self.watchdog = Some(code);
+                    let others = self.others.clone().filter(|others| !others.is_empty());
+                    self.ending_others =
+                        others.map(|others| tokio::spawn(async move { others.sign_off(When::End).await }));
                 }
                 effects
             }
             Command::PreStop { wait, answer } => {
                 self.last_hook += 1;
+                let answer = self.with_the_others(wait, answer);
                 self.hooks.insert(self.last_hook, answer);
                 core.step(Event::PreStop { hook: self.last_hook, wait }, now)
             }
@@ -217,6 +228,43 @@ impl Shell {
                 });
                 Vec::new()
             }
+        }
+    }
+
+    /// A drain is of all that the scheduler may be registered as: its answer waits for that, and says where that isn't done.
+    fn with_the_others(
+        &self,
+        wait: Option<Duration>,
+        answer: oneshot::Sender<PreStopAnswer>,
+    ) -> oneshot::Sender<PreStopAnswer> {
+        let Some(others) = self.others.clone().filter(|others| !others.is_empty()) else { return answer };
+        let (own, owned) = oneshot::channel();
+        tokio::spawn(async move {
+            let others = async {
+                let ended = others.sign_off(When::Drain);
+                match wait {
+                    Some(wait) => tokio::time::timeout(wait, ended).await.unwrap_or(false),
+                    None => ended.await,
+                }
+            };
+            // Who is not answered for the one hears nothing of the others.
+            if let (Ok(own), ended) = tokio::join!(owned, others) {
+                // A hook that went away needs no answer.
+                let _ = answer.send(if ended { own } else { say::others_are_queued(own) });
+            }
+        });
+        own
+    }
+
+    /// At the end: whether all that the scheduler may be registered as is signed off.
+    pub async fn end_others(&mut self) -> bool {
+        if let Some(begun) = self.ending_others.take() {
+            // What it could not do is tried once more.
+            let _ = begun.await;
+        }
+        match &self.others {
+            Some(others) => others.sign_off(When::End).await,
+            None => true,
         }
     }
 

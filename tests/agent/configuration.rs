@@ -3,7 +3,13 @@
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Command};
 
 use futures_util::{StreamExt, stream};
-use signoff::manager::State;
+use signoff::{
+    manager::State,
+    spool::{
+        Limits, Managers, Spool,
+        record::{Cause, Record},
+    },
+};
 
 use crate::{
     harness::{Process, World, eventually, run},
@@ -207,6 +213,10 @@ async fn beside_a_scheduler_without_a_manager_the_agent_is_content_until_one_is_
     assert!(with_a_manager.contains(&addr));
     std::fs::write(&path, with_a_manager.replace(&addr, "  addr: null\n")).unwrap();
     command.env("SIGNOFF_READY_AFTER_MANAGER", "true");
+    // For the manager that was named once.
+    let managers = Managers::of([format!("grpc://{}", world.manager.grpc_addr())]);
+    let ask = Record { managers, ..Record::sign_off(world.key.clone(), Cause::Sigterm, None, 1, None) };
+    Spool::open(world.path("spool-a"), Limits::default()).unwrap().write_ask(&ask).unwrap();
     let agent = Process::start(command);
     agent.says("names no manager: there is nothing to keep true.").await;
     eventually("ready", async || (get(address, "/readyz").await.0 == 200).then_some(())).await;
@@ -232,9 +242,11 @@ async fn beside_a_scheduler_without_a_manager_the_agent_is_content_until_one_is_
     let (code, out, _) = run(beside(&["status", "-o", "json"])).await;
     let status: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(
-        (code, &status["degraded"], &status["manager"]["none"]),
-        (0, &serde_json::json!([]), &true.into())
+        (code, &status["degraded"], &status["manager"]["none"], &status["spool"]["asks"]),
+        (0, &serde_json::json!([]), &true.into(), &1.into())
     );
+    let (_, out, _) = run(beside(&["check"])).await;
+    assert!(out.contains("1 sign-off(s) in ") && out.contains("signoff queue flush --manager"), "{out}");
     let said = agent.log();
     assert!(!said.contains("\"ERROR\"") && !said.contains("\"WARN\""), "{said}");
     assert_eq!(said.matches("names no manager").count(), 1, "said once: {said}");

@@ -1,5 +1,7 @@
 //! A scheduler whose configuration names another key by now: restarted in place with it, or not restarted at all.
 
+use std::{path::PathBuf, process::Command};
+
 use signoff::{
     key::SchedulerKey,
     manager::State,
@@ -9,7 +11,7 @@ use signoff::{
     },
 };
 
-use crate::harness::{INTERVAL, Process, World, eventually, run};
+use crate::harness::{INTERVAL, LONG, Process, World, eventually, run};
 
 /// The same scheduler in cluster 2.
 fn in_cluster_2(world: &World) -> SchedulerKey {
@@ -98,18 +100,109 @@ async fn g2_a_file_that_changed_beside_a_scheduler_that_goes_on_changes_nothing_
 #[tokio::test]
 async fn g3_an_end_before_it_is_known_which_key_the_scheduler_registers_signs_both_rows_off() {
     let mut world = World::new().await;
-    let agent = Process::watching(world.agent()).await;
-    agent.says("Read the row.").await;
-    name_cluster_2(&world);
-    restart_in_cluster_2(&mut world).await;
-    agent.says("The scheduler may register another key").await;
-    let new = in_cluster_2(&world);
-    eventually("its own message", async || (state(&world, &new) == Some(State::Active)).then_some(())).await;
+    let command = world.agent();
+    let (agent, new) = in_the_question(&mut world, command).await;
     agent.hears_term().await;
     world.scheduler.vanish().await;
     let (_, log) = agent.ended().await;
     assert!(!log.contains("The scheduler registers another key now"), "it was open still: {log}");
     assert_eq!((world.state(), state(&world, &new)), (Some(State::Inactive), Some(State::Inactive)), "{log}");
+}
+
+/// It is open which of two keys the scheduler registers, and the manager shows the new one as active.
+async fn in_the_question(world: &mut World, command: Command) -> (Process, SchedulerKey) {
+    let agent = Process::watching(command).await;
+    agent.says("Read the row.").await;
+    name_cluster_2(world);
+    restart_in_cluster_2(world).await;
+    agent.says("The scheduler may register another key").await;
+    let new = in_cluster_2(world);
+    eventually("its own message", async || (state(world, &new) == Some(State::Active)).then_some(())).await;
+    (agent, new)
+}
+
+#[tokio::test]
+async fn g3_a_drain_before_it_is_known_which_key_the_scheduler_registers_signs_both_rows_off() {
+    let mut world = World::new().await;
+    let command = world.agent_with_rest();
+    let (agent, new) = in_the_question(&mut world, command).await;
+    let (code, said, _) = run(world.command(&["pre-stop"])).await;
+    let log = agent.log();
+    assert_eq!(
+        (code, world.state(), state(&world, &new)),
+        (0, Some(State::Inactive), Some(State::Inactive)),
+        "{said}: {log}"
+    );
+    // What the manager shows meanwhile is taken up after the drain; the scheduler's end may come before.
+    agent.says("The scheduler registers another key now").await;
+    assert!(world.manager.table().set_by_hand(&new, State::Active).unwrap());
+    agent.hears_term().await;
+    world.scheduler.vanish().await;
+    let (_, log) = agent.ended().await;
+    assert_eq!((world.state(), state(&world, &new)), (Some(State::Inactive), Some(State::Inactive)), "{log}");
+}
+
+#[tokio::test]
+async fn g2_a_drain_of_both_rows_that_nobody_stopped_for_is_undone_where_the_scheduler_registers() {
+    let mut world = World::new().await;
+    let mut command = world.agent_with_rest();
+    command.env("SIGNOFF_GRACE", "1s");
+    let (agent, new) = in_the_question(&mut world, command).await;
+    let (code, said, _) = run(world.command(&["pre-stop"])).await;
+    assert_eq!((code, state(&world, &new)), (0, Some(State::Inactive)), "{said}");
+    agent.says_times("Answering for this scheduler.", 2).await;
+    let is_back = world.manager.table().eventually_state(&new, Some(State::Active), LONG).await;
+    assert!(is_back, "{}", agent.log());
+    assert_ne!(world.state(), Some(State::Active), "{}", agent.log());
+}
+
+/// Over gRPC alone nothing would show any more that the scheduler lives on under the new key.
+#[tokio::test]
+async fn g2_a_drain_leaves_a_row_alone_of_which_nothing_would_show_that_its_scheduler_lives_on() {
+    let mut world = World::new().await;
+    let command = world.agent();
+    let (agent, new) = in_the_question(&mut world, command).await;
+    let (code, said, _) = run(world.command(&["pre-stop"])).await;
+    let log = agent.log();
+    assert_eq!((code, state(&world, &new)), (75, Some(State::Active)), "{said}: {log}");
+    assert!(said.contains("another key, too, which is not signed off yet"), "{said}");
+    agent.hears_term().await;
+    world.scheduler.vanish().await;
+    let (code, log) = agent.ended().await;
+    assert_eq!(
+        (code, world.state(), state(&world, &new)),
+        (0, Some(State::Inactive), Some(State::Inactive)),
+        "{log}"
+    );
+}
+
+/// At the end the manager can't be asked which of the two rows is the scheduler's.
+#[tokio::test]
+async fn g1_an_end_in_an_outage_before_it_is_known_which_key_the_scheduler_registers_leaves_both_asks_on_disk()
+ {
+    let mut world = World::new().await;
+    let command = world.agent();
+    let (agent, new) = in_the_question(&mut world, command).await;
+    world.manager.stop().await;
+    agent.hears_term().await;
+    world.scheduler.vanish().await;
+    let (code, log) = agent.ended().await;
+    assert_eq!(code, 75, "{log}");
+    let asked_for = |cluster: u8| {
+        let is_it = |path: &PathBuf| {
+            std::fs::read_to_string(path).unwrap().contains(&format!("\"cluster_id\":{cluster}"))
+        };
+        world.asks().iter().filter(|path| is_it(path)).count()
+    };
+    assert_eq!((asked_for(1), asked_for(2)), (1, 1), "{log}");
+    world.manager.restart().await.unwrap();
+    let manager = world.manager.grpc_addr().to_string();
+    let (code, said, err) = run(world.command(&["queue", "flush", "--manager", &manager])).await;
+    assert_eq!(
+        (code, world.state(), state(&world, &new)),
+        (0, Some(State::Inactive), Some(State::Inactive)),
+        "{said}{err}"
+    );
 }
 
 /// The file that the agent was started with names another manager from now on.

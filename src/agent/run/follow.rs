@@ -1,7 +1,7 @@
 //! Follows the scheduler's identity: finds out anew which key it registers whenever it was away, or may have been, and once at the
 //! start where the agent before this one answered for another key, or where the key is not certain.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::{
     sync::mpsc,
@@ -21,12 +21,13 @@ use super::{
         shell::{Question, READ_LIMIT, within},
     },
     Agent, Open, Resolve, Start, holder,
+    others::Named,
 };
 use crate::{
     files::{self, Troubles},
     identity::Settings,
     key::SchedulerKey,
-    manager::{Failure, Filter, Freshness, Listed, Manager, client::Client},
+    manager::{Failure, Filter, Freshness, Listed, Manager, State, client::Client},
     spool::{Holder, Whose},
 };
 
@@ -35,21 +36,6 @@ pub(super) const REASON: &str = "identity";
 
 /// How often the manager is asked at most, however short the keep-alive interval is.
 const AT_MOST_EVERY: Duration = Duration::from_millis(500);
-
-/// The settings with the keys that the scheduler may register instead of the one that is answered for, while that is open.
-#[derive(Clone, Default)]
-pub(super) struct Named(Arc<Mutex<Vec<Settings>>>);
-
-impl Named {
-    fn set(&self, settings: Vec<Settings>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = settings;
-    }
-
-    /// Takes them.
-    pub(super) fn take(&self) -> Vec<Settings> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// Where the row of a key is looked for.
 type Source = Arc<dyn Manager>;
@@ -132,13 +118,14 @@ impl Follower {
 
     /// Looks until it is known which key the scheduler registers, and tells.
     async fn settle(&mut self, mut question: Question, mut open: Vec<Candidate>) {
-        let mut alone = None;
+        let (mut alone, mut answers_since) = (None, None);
         loop {
             while let Ok(newer) = self.questions.try_recv() {
                 // It was away, or may have been, once more.
                 if newer.was_away || open.is_empty() {
                     question = newer;
                     open.clear();
+                    (alone, answers_since) = (None, None);
                 }
             }
             let named = match self.named().await {
@@ -155,16 +142,18 @@ impl Follower {
                 }
             };
             if named.without_manager {
-                return self.tell(if question.was_away {
-                    // It registers nowhere any more.
-                    Command::TakeUp(Box::new(TakeUp {
-                        settings: named,
-                        is_signed_off: true,
-                        old_updated: None,
-                    }))
-                } else {
-                    Command::Event(Event::Identified { in_question: false })
-                });
+                let why = match self.registers_nowhere(&mut alone, &mut answers_since, question, named).await
+                {
+                    Ok(Some(told)) => {
+                        self.degraded.set(REASON, None);
+                        return self.tell(told);
+                    }
+                    Ok(None) => "the manager does not show".to_owned(),
+                    Err(failure) => format!("its manager can't be asked ({failure})"),
+                };
+                self.say_nowhere(question, &why);
+                sleep(self.settings.keep_alive_interval.max(AT_MOST_EVERY)).await;
+                continue;
             }
             let same_manager = name_one_manager(&self.settings, &named).await;
             let is_answered_for = same_manager && named.key().as_ref() == Some(&self.key);
@@ -257,6 +246,16 @@ impl Follower {
     async fn goes_on(&self, alone: &mut Option<Registration>, question: Question) -> bool {
         let asked = self.clock.now().at;
         let Ok(listed) = rows_of(&self.manager, &self.key).await else { return false };
+        self.shows_the_old_key(alone, question, asked, &listed)
+    }
+
+    fn shows_the_old_key(
+        &self,
+        alone: &mut Option<Registration>,
+        question: Question,
+        asked: Moment,
+        listed: &Listed,
+    ) -> bool {
         let registration = alone.get_or_insert_with(|| {
             let cause = if question.was_away { Cause::SchedulerCameBack } else { Cause::MayHaveRestarted };
             let (port, interval) = (self.settings.advertise_port, self.settings.keep_alive_interval);
@@ -264,6 +263,53 @@ impl Follower {
         });
         let quiet = asked >= question.closed + listed.freshness.age();
         registration.listed(asked, (Some(&listed.rows), &[]), listed.freshness, quiet) == Decision::Old
+    }
+
+    /// The configuration names no manager any more. What to tell: that the scheduler goes on under its old key, with what it read
+    /// before, or that it registers nowhere; nothing as long as the manager doesn't show which.
+    async fn registers_nowhere(
+        &self,
+        alone: &mut Option<Registration>,
+        answers_since: &mut Option<Moment>,
+        question: Question,
+        named: Settings,
+    ) -> Result<Option<Command>, Failure> {
+        if !question.was_away {
+            return Ok(Some(Command::Event(Event::Identified { in_question: false })));
+        }
+        let asked = self.clock.now().at;
+        let listed = rows_of(&self.manager, &self.key).await.inspect_err(|_| *answers_since = None)?;
+        if self.shows_the_old_key(alone, question, asked, &listed) {
+            info!(scheduler.key = %self.key, "The scheduler goes on under its old key, though its configuration names no manager by now.");
+            return Ok(Some(Command::Event(Event::Identified { in_question: false })));
+        }
+        // By then it has registered, if it does, after an outage of its manager too.
+        let registered_by = (*answers_since.get_or_insert(asked)).max(question.appeared) + IDENTITY_GRACE;
+        if asked < registered_by.max(question.closed) + listed.freshness.age() {
+            return Ok(None);
+        }
+        let row = listed.rows.iter().find(|row| row.is(&self.key));
+        let active = row.filter(|row| row.state == State::Active);
+        if active.is_some_and(|row| row.last_keep_alive_at.is_none()) {
+            // It may be the scheduler that keeps it so.
+            return Ok(None);
+        }
+        Ok(Some(Command::TakeUp(Box::new(TakeUp {
+            settings: named,
+            is_signed_off: active.is_none(),
+            old_updated: row.and_then(|row| row.updated_at.clone()),
+        }))))
+    }
+
+    fn say_nowhere(&self, question: Question, what: &str) {
+        if self.clock.now().at >= question.appeared + IDENTITY_GRACE {
+            let why = format!(
+                "the scheduler was restarted, and its configuration names no manager by now; {what} whether it still registers {}: \
+                 that row is left alone",
+                self.key
+            );
+            self.degraded.set(REASON, Some(why));
+        }
     }
 
     fn say_unreadable(&self, question: Question, why: &str) {
@@ -321,8 +367,16 @@ impl Follower {
     }
 
     fn tell(&self, command: Command) {
-        if !matches!(command, Command::Event(Event::Identified { in_question: true })) {
-            self.named.set(Vec::new());
+        match &command {
+            Command::Event(Event::Identified { in_question: false }) => self.named.set(Vec::new()),
+            // An end may come before it is taken up.
+            Command::TakeUp(take_up) => {
+                let is_another = !take_up.settings.without_manager
+                    && (take_up.settings.key().as_ref() != Some(&self.key)
+                        || take_up.settings.managers != self.settings.managers);
+                self.named.set(is_another.then(|| take_up.settings.clone()).into_iter().collect());
+            }
+            _ => {}
         }
         // The shell is gone only when the process ends.
         let _ = self.commands.send(command);

@@ -52,7 +52,7 @@ pub(crate) fn agent(
         degraded: Degraded::new(metrics.clone()),
         metrics,
         prober: Arc::new(prober),
-        named: super::follow::Named::default(),
+        named: super::others::Named::default(),
         ready: Readiness::default(),
         clock,
         commands: commands.clone(),

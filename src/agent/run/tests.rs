@@ -40,6 +40,8 @@ struct Told {
     outcomes: Mutex<VecDeque<(Duration, Outcome)>>,
     row: Mutex<RowState>,
     rows: Vec<Row>,
+    /// What it lists of an address; none while it is away.
+    of_an_address: Mutex<Option<Vec<Row>>>,
     contact: watch::Sender<Contact>,
 }
 
@@ -78,7 +80,9 @@ impl Manager for Told {
         })
     }
     async fn list(&self, filter: &Filter) -> Result<Listed, Failure> {
-        let rows = if matches!(filter, Filter::Ip(_)) { Vec::new() } else { self.rows.clone() };
+        let of_an_address = self.of_an_address.lock().unwrap().clone();
+        let Some(of_an_address) = of_an_address else { return Err(Failure::new("away")) };
+        let rows = if matches!(filter, Filter::Ip(_)) { of_an_address } else { self.rows.clone() };
         Ok(Listed { rows, freshness: Freshness::Fresh })
     }
     async fn delete(&self, _: u64) -> Result<(), Failure> {
@@ -110,6 +114,9 @@ struct Scene {
     see: mpsc::Sender<Observation>,
     hangs: Arc<AtomicBool>,
     commands: Commands,
+    /// What the configuration says by now.
+    named: Arc<Mutex<Settings>>,
+    agent: tokio::task::JoinHandle<Exit>,
     set: BTreeSet<String>,
 }
 
@@ -174,6 +181,7 @@ impl Scene {
             outcomes: Mutex::new(outcomes.into()),
             row: Mutex::new(RowState::Active),
             rows: vec![row("10.0.0.7"), row("10.0.0.8")],
+            of_an_address: Mutex::new(Some(Vec::new())),
             contact: watch::Sender::new(Contact { answered: true, ..Contact::default() }),
         });
         let hangs = Arc::new(AtomicBool::new(false));
@@ -195,11 +203,13 @@ impl Scene {
             let seen = seen.lock().unwrap().take().unwrap();
             Watcher::fed(seen, tokio::spawn(async {}).abort_handle())
         };
-        let (settings, before) = (move || settings.clone(), (None, |_: &Settings| ()));
+        let named = Arc::new(Mutex::new(settings));
+        let says = Arc::clone(&named);
+        let (settings, before) = (move || says.lock().unwrap().clone(), (None, |_: &Settings| ()));
         let around: (Arc<dyn Manager>, Prober) = (Arc::clone(&manager) as _, Prober::new(TheRowsAnswer));
         let (commands, run) = simulated::agent(settings, before, around, disk, look, deadline);
-        tokio::spawn(run);
-        Self { _dir: dir, manager, see, hangs, commands, set: BTreeSet::new() }
+        let agent = tokio::spawn(run);
+        Self { _dir: dir, manager, see, hangs, commands, named, agent, set: BTreeSet::new() }
     }
 
     async fn sees(&self, observation: Observation) {
@@ -373,4 +383,65 @@ async fn why_the_scheduler_is_not_seen_serving_is_shown_until_it_is() {
     scene.sees(Observation::Refused(vec![address()])).await;
     let refused = "10.0.0.7:8002: connection refused".to_owned();
     assert_eq!(why(scene.after(SECOND).await), (SchedulerState::Down, Some(refused)));
+}
+
+/// Its manager is away as the scheduler goes down, and its configuration names none as it comes back. Then the manager is back, and
+/// shows the row active.
+async fn back_without_a_manager() -> Scene {
+    let failed = Outcome::Failed(Failure::new("away"));
+    let mut scene = Scene::begin(|_| (), vec![(Duration::ZERO, failed)], |_| ());
+    scene.sees(Observation::Serving(address())).await;
+    scene.after(SECOND * 60).await;
+    *scene.manager.of_an_address.lock().unwrap() = None;
+    scene.sees(Observation::Refused(vec![address()])).await;
+    assert_eq!(scene.after(SECOND * 5).await.pending.len(), 1);
+    {
+        let mut named = scene.named.lock().unwrap();
+        (named.managers, named.without_manager) = (Vec::new(), true);
+    }
+    scene.sees(Observation::Serving(address())).await;
+    let status = scene.after(SECOND * 120).await;
+    assert_eq!((status.manager.none, status.pending.len()), (false, 1), "nobody knows what the row is");
+    assert!(
+        status.degraded.iter().any(|one| one.reason == "identity" && one.why.contains("away")),
+        "{status:?}"
+    );
+    *scene.manager.of_an_address.lock().unwrap() = Some(vec![heard("2026-01-01T00:00:00.000Z")]);
+    scene
+}
+
+/// The own row, active, with when the manager last heard of it.
+fn heard(at: &str) -> Row {
+    Row { last_keep_alive_at: Some(at.to_owned()), updated_at: Some(at.to_owned()), ..row("10.0.0.7") }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g1_what_the_manager_of_before_is_to_be_told_is_made_beside_a_scheduler_without_one() {
+    let mut scene = back_without_a_manager().await;
+    let status = scene.after(SECOND * 120).await;
+    assert_eq!((status.manager.none, status.pending.len()), (true, 1), "{status:?}");
+    assert!(status.degraded.is_empty(), "{status:?}");
+    *scene.manager.row.lock().unwrap() = RowState::Inactive;
+    let status = scene.after(SECOND * 200).await;
+    assert_eq!((status.manager.none, status.pending.len()), (true, 0), "{status:?}");
+    scene.commands.send(Command::Event(Event::Terminate)).unwrap();
+    assert_eq!(scene.agent.await.unwrap(), Exit::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g1_an_end_beside_a_scheduler_without_a_manager_says_what_is_pending() {
+    let mut scene = back_without_a_manager().await;
+    assert!(scene.after(SECOND * 120).await.manager.none);
+    scene.commands.send(Command::Event(Event::Terminate)).unwrap();
+    assert_eq!(scene.agent.await.unwrap(), Exit::Queued);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g2_a_scheduler_that_read_its_manager_before_the_file_lost_it_keeps_its_row() {
+    let mut scene = back_without_a_manager().await;
+    scene.after(SECOND * 10).await;
+    *scene.manager.of_an_address.lock().unwrap() = Some(vec![heard("2026-01-01T00:00:05.000Z")]);
+    let status = scene.after(SECOND * 120).await;
+    assert_eq!((status.manager.none, status.pending.len()), (false, 0), "{status:?}");
+    assert!(status.degraded.is_empty(), "{status:?}");
 }

@@ -113,7 +113,7 @@ fn agent() -> (Agent, Inbox) {
         degraded: Degraded::new(metrics.clone()),
         metrics,
         prober: Arc::new(Prober::new(NobodyIsThere)),
-        named: super::super::follow::Named::default(),
+        named: super::super::others::Named::default(),
         ready: Readiness::default(),
         clock,
         commands,
