@@ -48,7 +48,7 @@ pub enum Look {
 pub async fn at(prober: &Prober, manager: &dyn Manager, key: &SchedulerKey, address: SocketAddr) -> Look {
     match prober.look(address, LIMIT).await {
         Found::Nobody(why) => Look::Silent(why),
-        Found::Something { why, .. } | Found::CantLook(why) => Look::Unclear(why),
+        Found::Proxy(why) | Found::Something { why, .. } | Found::CantLook(why) => Look::Unclear(why),
         Found::Scheduler => whose(manager, key, address).await.unwrap_or_else(Look::Unclear),
     }
 }

@@ -1,15 +1,19 @@
 //! What is at a scheduler's address: looked at before a sign-off that its own agent can't answer for.
 //!
-//! **Only what a scheduler itself can have said is life**: an answer of its health service, or TLS, which it ends itself. A service
-//! mesh's proxy takes every connection, whoever is behind it: closed without a byte, an HTTP/2 503 or a gRPC UNAVAILABLE are its
-//! own words, and say nothing. What is not taken at all (refused, unreachable, no answer in time) was not taken by a proxy either.
-//! Whether a process that takes connections and is silent hangs, or is a proxy, only [`super::Prober`] can tell.
+//! **Only what a scheduler itself can have said is life**: an answer of its health service, or TLS that wants a client certificate,
+//! as a scheduler's own does. A service mesh's proxy takes every connection, whoever is behind it: closed without a byte, an HTTP/2
+//! 503 or a gRPC UNAVAILABLE are its own words, and say nothing. It may end TLS as well, for a pod that has a dead scheduler's
+//! address by now: its certificate says so. Whoever lets anybody in over TLS is asked for its health there, and one that speaks
+//! HTTP/1 is no scheduler.
+//!
+//! What is not taken at all (refused, unreachable, no answer in time) was not taken by a proxy either. Whether a process that takes
+//! connections and is silent hangs, or is a proxy, only [`super::Prober`] can tell.
 
 use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::time::timeout;
 
-use super::{ConnectError, Connection, Peer, Tls, TlsFiles, connect};
+use super::{ConnectError, Connection, NoHttp2, Peer, Tls, connect, tls::is_a_meshs};
 use crate::proto::health_v1::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -21,8 +25,10 @@ mod tests;
 /// What one probe found at an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
-    /// A scheduler: its health service answered, or something that ends TLS itself.
+    /// A scheduler: its health service answered, or it wants a client certificate.
     Scheduler,
+    /// A service mesh's proxy ends TLS there: whether a scheduler is behind it can't be told. In words.
+    Proxy(String),
     /// Nobody took the connection, in words.
     Nobody(String),
     /// Something took it, and said nothing. In words.
@@ -36,11 +42,12 @@ pub enum Probe {
 impl Probe {
     /// Whether something took the connection.
     pub fn is_taken(&self) -> bool {
-        matches!(self, Probe::Scheduler | Probe::Mute(_) | Probe::Foreign(_))
+        matches!(self, Probe::Scheduler | Probe::Proxy(_) | Probe::Mute(_) | Probe::Foreign(_))
     }
 }
 
-/// Looks what is at `addr`: at most `limit` to connect, as long for an answer, and as long again for TLS where that may help.
+/// Looks what is at `addr`: at most `limit` for each step of a connection, and for an answer; and once more over TLS where that may
+/// help.
 pub async fn probe(addr: SocketAddr, limit: Duration) -> Probe {
     match connect(&Peer::from(addr), addr, None, limit).await {
         Ok(connection) => match check(&connection, limit).await {
@@ -82,12 +89,21 @@ async fn check(connection: &Connection, limit: Duration) -> Checked {
     }
 }
 
-/// Whether what closed a plain connection ends TLS itself: then it is no proxy's word. `why` says how it closed the plain one.
+/// Who ends TLS where a plain connection was closed, if anybody. `why` says how it closed the plain one.
 async fn over_tls(addr: SocketAddr, why: String, limit: Duration) -> Probe {
-    let tls = Tls::unverified(TlsFiles::default());
+    let tls = Tls::of_no_mesh();
     match connect(&Peer::from(addr), addr, Some(&tls), limit).await {
-        // A handshake was made, whatever came after it: a client certificate is wanted then.
-        Ok(_) | Err(ConnectError::Http2(..) | ConnectError::Mute(..)) => Probe::Scheduler,
+        // It lets anybody in: then it answers for itself.
+        Ok(connection) => match check(&connection, limit).await {
+            Checked::Scheduler => Probe::Scheduler,
+            Checked::Foreign(why) | Checked::Cut(why) => Probe::Foreign(format!("{addr}: over TLS: {why}")),
+        },
+        Err(why @ ConnectError::Http2(_, NoHttp2::SpeaksHttp1)) => Probe::Foreign(format!("over TLS: {why}")),
+        // A handshake was made, and that was all: a client certificate is wanted then.
+        Err(ConnectError::Http2(..) | ConnectError::Mute(..)) => Probe::Scheduler,
+        Err(ConnectError::Tls(_, e)) if is_a_meshs(&e) => {
+            Probe::Proxy(format!("{addr}: a service mesh's proxy ends TLS there"))
+        }
         Err(ConnectError::Tls(_, e)) if is_said_in_tls(&e) => Probe::Scheduler,
         Err(_) => Probe::Foreign(why),
     }

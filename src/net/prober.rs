@@ -57,6 +57,8 @@ pub enum Found {
     Scheduler,
     /// Nobody is there, or a process that hangs. In words.
     Nobody(String),
+    /// A service mesh's proxy, of whoever has that address: it can't be told whether that is a scheduler. In words.
+    Proxy(String),
     /// Something takes connections there, and it can't be told whether a scheduler is behind it. In words.
     Something {
         /// What it did.
@@ -132,7 +134,10 @@ impl Prober {
             Probe::Scheduler => Found::Scheduler,
             // A stopped process, whose kernel takes connections.
             Probe::Mute(why) if !everywhere => Found::Nobody(why),
-            Probe::Mute(why) | Probe::Foreign(why) => Found::Something { why, everywhere },
+            Probe::Proxy(why) if !everywhere => Found::Proxy(why),
+            Probe::Proxy(why) | Probe::Mute(why) | Probe::Foreign(why) => {
+                Found::Something { why, everywhere }
+            }
             Probe::Nobody(why) => Found::Nobody(why),
             Probe::CantLook(why) => Found::CantLook(why),
         }

@@ -438,6 +438,20 @@ impl Authority {
         self.server_of(self.leaf(), None, &[&rustls::version::TLS12])
     }
 
+    /// One with a certificate of this name, which is a URI where it has a scheme.
+    pub(crate) fn server_named(
+        &self,
+        name: &str,
+        clients: Option<&Authority>,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> rustls::ServerConfig {
+        let uri = name.contains("://").then(|| rcgen::SanType::URI(name.try_into().unwrap()));
+        let names = if uri.is_some() { Vec::new() } else { vec![name.to_owned()] };
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        params.subject_alt_names.extend(uri);
+        self.server_of(self.leaf_of(params), clients, &[version])
+    }
+
     /// One whose certificate expires then.
     pub(crate) fn server_until(&self, then: std::time::SystemTime) -> rustls::ServerConfig {
         let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -122,6 +122,8 @@ struct Found {
 enum Trust {
     Roots,
     Anyone,
+    /// Whoever is no service mesh's proxy.
+    NoMesh,
     Nobody,
 }
 
@@ -155,6 +157,11 @@ impl Tls {
     /// Settings that take any certificate: only to ask whether something lives at an address, never to send a secret.
     pub fn unverified(files: TlsFiles) -> Self {
         Self::trusting(files, Trust::Anyone)
+    }
+
+    /// Settings that take any certificate but that of a service mesh's proxy, which [`is_a_meshs`] tells.
+    pub fn of_no_mesh() -> Self {
+        Self::trusting(TlsFiles::default(), Trust::NoMesh)
     }
 
     /// Settings that believe nobody and read no file: for a client that speaks without TLS only, but wants settings.
@@ -278,7 +285,10 @@ fn load(files: &TlsFiles, trust: Trust) -> Result<Loaded, TlsError> {
     let builder = match trust {
         Trust::Roots => builder.with_root_certificates(roots(files)?),
         Trust::Nobody => builder.with_root_certificates(RootCertStore::empty()),
-        Trust::Anyone => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyPeer(provider))),
+        Trust::Anyone | Trust::NoMesh => {
+            let peer = AnyPeer { provider, but_a_mesh: trust == Trust::NoMesh };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(peer))
+        }
     };
     let mut http1 = match (&files.cert, &files.key) {
         (None, None) => builder.with_no_client_auth(),
@@ -345,19 +355,39 @@ fn pem_words(error: &pem::Error) -> &'static str {
     }
 }
 
-/// Takes any certificate. Signatures are checked all the same, so that a broken peer is told from a living one.
+/// By what a certificate is known that a mesh gave to a workload's proxy: a SPIFFE id (Istio, Consul, Kuma), or an identity of
+/// Linkerd's. Both stand in it letter by letter.
+const OF_A_MESH: [&[u8]; 2] = [b"spiffe://", b".serviceaccount.identity."];
+
+/// What [`AnyPeer`] says of a mesh's proxy; it says nothing else.
+const MESH: CertificateError = CertificateError::ApplicationVerificationFailure;
+
+/// Whether a handshake was ended because a service mesh's proxy made it: see [`Tls::of_no_mesh`].
+pub(super) fn is_a_meshs(error: &io::Error) -> bool {
+    let said = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(said, Some(rustls::Error::InvalidCertificate(why)) if *why == MESH)
+}
+
+/// Takes any certificate, or any but a mesh's. Signatures are checked all the same, so that a broken peer is told from a living one.
 #[derive(Debug)]
-struct AnyPeer(Arc<CryptoProvider>);
+struct AnyPeer {
+    provider: Arc<CryptoProvider>,
+    but_a_mesh: bool,
+}
 
 impl ServerCertVerifier for AnyPeer {
     fn verify_server_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
+        end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let names = |id: &[u8]| end_entity.windows(id.len()).any(|some| some == id);
+        if self.but_a_mesh && OF_A_MESH.iter().any(|id| names(id)) {
+            return Err(rustls::Error::InvalidCertificate(MESH));
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -367,7 +397,12 @@ impl ServerCertVerifier for AnyPeer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -376,10 +411,15 @@ impl ServerCertVerifier for AnyPeer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

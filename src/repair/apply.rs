@@ -192,10 +192,12 @@ impl Writer<'_> {
         match probe_again(self.prober, &row.now).await? {
             Found::Scheduler => Some(Against::Life("it answers at its address now".to_owned())),
             // It was judged without a word of a probe, or by another than this.
-            Found::Something { why, .. } | Found::CantLook(why) if row.probe == Probed::Silent => {
+            Found::Proxy(why) | Found::Something { why, .. } | Found::CantLook(why)
+                if row.probe == Probed::Silent =>
+            {
                 Some(Against::Unclear(why))
             }
-            Found::Something { .. } | Found::CantLook(_) | Found::Nobody(_) => None,
+            Found::Proxy(_) | Found::Something { .. } | Found::CantLook(_) | Found::Nobody(_) => None,
         }
     }
 

@@ -41,7 +41,8 @@ pub fn plan(
     let lives = |at: usize| heard[at] == Heard::Moved && rows[at].now.state == State::Active;
     let taken: BTreeSet<_> = (0..rows.len()).filter(|at| lives(*at)).map(|at| address(&rows[at])).collect();
     let nobodys = |at: usize| {
-        let reused = rows[at].probe == Probed::Answers && taken.contains(&address(&rows[at]));
+        let answers = matches!(rows[at].probe, Probed::Answers | Probed::Proxy);
+        let reused = answers && taken.contains(&address(&rows[at]));
         heard[at] == Heard::Silent
             && judged[at].reason == Reason::Inactive
             && (rows[at].probe == Probed::Silent || reused)

@@ -169,6 +169,7 @@ impl Survey {
             let (probed, words) = match found {
                 Found::Scheduler => (Probed::Answers, None),
                 Found::Nobody(words) => (Probed::Silent, Some(words)),
+                Found::Proxy(words) => (Probed::Proxy, Some(words)),
                 Found::Something { why, everywhere } => {
                     self.given.masked |= everywhere;
                     (Probed::Foreign, Some(why))

@@ -37,6 +37,8 @@ pub(super) enum Lie {
     Reads,
     /// Nothing answers at any address.
     Probes,
+    /// What a mesh's proxy says in TLS is a scheduler's answer.
+    Proxies,
 }
 
 /// The network of one process.
@@ -317,19 +319,26 @@ impl Manager for Network {
 impl Reach for Network {
     async fn probe(&self, address: SocketAddr, limit: Duration) -> Probe {
         self.alive().await;
-        let (link, fact, lives, cut, mesh) = {
+        let (link, fact, lives, cut, mesh, heir) = {
             let world = self.world.lock();
             let (link, pod) = (world.pods[self.pod].link, world.pod_at(address, self.pod));
             let truth = pod.map(|pod| *pod.fact.borrow());
             let reached = pod.is_some_and(|pod| pod.link != Link::Silent);
             let cut = link == Link::Silent || (pod.is_some() && !reached);
-            (link, truth.filter(|_| reached), truth == Some(Fact::Serves), cut, world.mesh)
+            let heir = world.mesh == Mesh::OfTheHeirs && world.was_a_pods(address, self.pod);
+            (link, truth.filter(|_| reached), truth == Some(Fact::Serves), cut, world.mesh, heir)
         };
         let fact = if self.lie == Lie::Probes { None } else { fact };
         let (after, probe) = match (link, fact) {
             // The proxy beside the prober takes every connection, and finds out that nobody is there.
-            (_, fact) if mesh != Mesh::None && fact != Some(Fact::Serves) => {
+            (_, fact) if matches!(mesh, Mesh::Closes | Mesh::Answers503) && fact != Some(Fact::Serves) => {
                 (Duration::from_millis(3), Probe::Foreign(format!("{mesh:?}")))
+            }
+            (Link::Up | Link::Refused, None) if heir && self.lie == Lie::Proxies => {
+                (Duration::from_millis(2), Probe::Scheduler)
+            }
+            (Link::Up | Link::Refused, None) if heir => {
+                (Duration::from_millis(2), Probe::Proxy(format!("{mesh:?}")))
             }
             (Link::Silent, _) => (limit, Probe::Nobody("timed out".to_owned())),
             (_, Some(Fact::Serves)) => (Duration::from_millis(2), Probe::Scheduler),
@@ -342,7 +351,7 @@ impl Reach for Network {
         let answers = match probe {
             Probe::Scheduler => Some(true),
             Probe::Nobody(_) | Probe::Mute(_) => Some(false),
-            Probe::Foreign(_) | Probe::CantLook(_) => None,
+            Probe::Proxy(_) | Probe::Foreign(_) | Probe::CantLook(_) => None,
         };
         self.tell(Event::Probed { pid: self.pid, address, answers, lives, cut });
         probe

@@ -35,6 +35,8 @@ pub(super) enum Mesh {
     Closes,
     /// It takes every connection, and answers 503 for nobody.
     Answers503,
+    /// Only the pods have one that get the address of a pod that is gone: it ends TLS there.
+    OfTheHeirs,
 }
 
 /// When a row was made, last written, and last heard of.
@@ -95,6 +97,7 @@ impl World {
         self.mesh = match dice.below(6) {
             0 => Mesh::Closes,
             1 => Mesh::Answers503,
+            2 => Mesh::OfTheHeirs,
             _ => Mesh::None,
         };
     }

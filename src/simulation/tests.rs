@@ -86,6 +86,11 @@ fn g3_a_row_that_is_never_read_as_it_is_is_caught() {
 }
 
 #[test]
+fn g3_a_proxy_that_is_taken_for_the_scheduler_whose_address_its_pod_got_is_caught() {
+    is_caught("G3", 340, Sabotage { lie: Lie::Proxies, ..Sabotage::default() });
+}
+
+#[test]
 fn g4_a_signal_that_comes_too_late_is_caught() {
     is_caught("G4", 0, Sabotage { deaf: true, ..Sabotage::default() });
 }
@@ -102,5 +107,5 @@ fn g6_an_attempt_that_may_still_be_applied_and_is_taken_for_failed_is_caught() {
 
 #[test]
 fn g7_a_sign_off_of_one_that_lives_is_caught() {
-    is_caught("G7", 1176, Sabotage { lie: Lie::Probes, ..Sabotage::default() });
+    is_caught("G7", 1450, Sabotage { lie: Lie::Probes, ..Sabotage::default() });
 }

@@ -425,6 +425,13 @@ impl World {
         self.pods.iter().filter(one_network).find(|pod| pod.exists && pod.address() == address)
     }
 
+    /// Whether a pod of that network had an address, and none has it now.
+    pub(super) fn was_a_pods(&self, address: SocketAddr, from: usize) -> bool {
+        let one_network = |pod: &&Pod| pod.network() == self.pods[from].network();
+        let had = self.pods.iter().filter(one_network).any(|pod| !pod.exists && pod.address() == address);
+        had && self.pod_at(address, from).is_none()
+    }
+
     /// What there is to be known of a scheduler whose row somebody else is about to write.
     pub(super) fn target(&self, key: &SchedulerKey) -> Target {
         let now = self.history.now();

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use crate::{
     harness::{INTERVAL, LONG, PASSWORD, Process, World, eventually, run},
     hook::{metric, own_address},
+    trust::ends_tls,
 };
 
 /// The successor's IP.
@@ -380,6 +381,52 @@ async fn in_a_mesh_without_keep_alive_times_nothing_is_written_and_it_is_said_on
     );
     assert_eq!(agent.log().matches(said).count(), 1, "{}", agent.log());
     proxy.abort();
+}
+
+/// A lost pod whose address another one has by now, which ends TLS; its successor, and that one's agent.
+async fn the_address_speaks_tls(of_a_mesh: bool, rest: bool) -> (World, SocketAddr, Process, impl Sized) {
+    let mut world = World::new().await;
+    let old = world.scheduler.addr();
+    world.scheduler.vanish().await;
+    let heir_of_the_address = ends_tls(old, of_a_mesh).await;
+    let successor = successor(&world, &world.manager, INTERVAL).await;
+    let address = own_address();
+    let mut command = heir(&world, &successor, rest);
+    command.env("SIGNOFF_LISTEN", address.to_string());
+    let agent = Process::watching(command).await;
+    (world, address, agent, (successor, heir_of_the_address))
+}
+
+#[tokio::test]
+async fn where_a_meshed_pod_has_a_dead_ones_address_the_keep_alive_times_decide() {
+    let (world, address, agent, _lives) = the_address_speaks_tls(true, true).await;
+    one_active_row(world.manager.table(), Instant::now()).await;
+    agent.says("a service mesh's proxy ends TLS there; but the manager heard nothing of it for").await;
+    assert_eq!(signed_off(world.manager.table(), &key_at(&world, NEW)), 0, "{}", agent.log());
+    assert_eq!(metric(address, "signoff_predecessors_total{verdict=\"contested\"}").await, "0");
+    assert_ne!(metric(address, "signoff_degraded{reason=\"probes\"}").await, "1", "it is one address alone");
+}
+
+#[tokio::test]
+async fn where_a_meshed_pod_has_a_dead_ones_address_and_no_times_are_shown_nothing_is_written() {
+    let (world, address, agent, _lives) = the_address_speaks_tls(true, false).await;
+    agent.says("it can't be told whether anybody is there").await;
+    assert_eq!(metric(address, "signoff_predecessors_total{verdict=\"undecided\"}").await, "1");
+    assert_eq!(metric(address, "signoff_predecessors_total{verdict=\"contested\"}").await, "0");
+    let table = world.manager.table();
+    assert_eq!(active(table), ["127.0.0.1", NEW], "{}", agent.log());
+    assert_eq!(signed_off(table, &world.key), 0);
+}
+
+#[tokio::test]
+async fn one_that_wants_a_client_certificate_as_a_scheduler_does_is_contested_though_the_manager_hears_nothing_of_it()
+ {
+    let (world, _, agent, _lives) = the_address_speaks_tls(false, true).await;
+    agent.says("something answers there: it is looked at again").await;
+    agent.says("is contested and left alone").await;
+    let table = world.manager.table();
+    assert_eq!(active(table), ["127.0.0.1", NEW], "{}", agent.log());
+    assert_eq!(signed_off(table, &world.key), 0);
 }
 
 /// One of two Kubernetes clusters: its pod, which can't be reached from the other, and its agent.

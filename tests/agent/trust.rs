@@ -1,13 +1,14 @@
 //! Names, certificates, passwords: what stands between an agent and a manager, or a scheduler, that is there.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
     time::Duration,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use signoff::{
     manager::State,
     mock::{
@@ -53,6 +54,23 @@ impl Authority {
 /// A certificate for 127.0.0.1, valid for ever.
 pub(crate) fn for_loopback() -> CertificateParams {
     CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap()
+}
+
+/// Something that ends TLS at that address, and wants a client certificate: a service mesh's proxy, by its own; else as a scheduler
+/// does.
+pub(crate) async fn ends_tls(at: SocketAddr, of_a_mesh: bool) -> (MockManager, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let [cert, key, clients] = ["cert.pem", "key.pem", "clients.pem"].map(|name| dir.path().join(name));
+    let mut params = for_loopback();
+    if of_a_mesh {
+        let id = "spiffe://cluster.local/ns/shop/sa/cart".try_into().unwrap();
+        params.subject_alt_names = vec![SanType::URI(id)];
+    }
+    authority.issue(params, &cert, &key);
+    authority.write(&clients);
+    let tls = Some(TlsFiles { cert, key, client_ca: Some(clients) });
+    (MockManager::start(Config { grpc: at, tls, ..Config::default() }).await.unwrap(), dir)
 }
 
 /// Puts a whole file in place at once, as a Secret's update does.

@@ -109,6 +109,77 @@ async fn g7_a_scheduler_that_wants_tls_lives() {
     assert_eq!(probe(server.addr, BOUND).await, Probe::Scheduler);
 }
 
+/// A server of TLS alone, which says this to whoever is let in, and hangs up.
+async fn says_in_tls(config: rustls::ServerConfig, what: &'static [u8]) -> SocketAddr {
+    let tls = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    serving(move |tcp| {
+        let tls = tls.clone();
+        async move {
+            if let Ok(mut stream) = tls.accept(tcp).await {
+                let _ = stream.read(&mut [0; 256]).await;
+                let _ = stream.write_all(what).await;
+                let _ = stream.shutdown().await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn g7_over_tls_too_only_what_a_scheduler_can_have_said_is_a_scheduler() {
+    let authority = Authority::new();
+    // It wants no certificate, and is asked.
+    let server = Server::tls(Answer::Ok, authority.server(None)).await;
+    for (health, alive) in [
+        (Ok(1), true),
+        (Ok(2), true),
+        (Ok(0), false),
+        (Err(Status::unimplemented("")), false),
+        (Err(Status::unavailable("no healthy upstream")), false),
+    ] {
+        *server.script.health.lock().unwrap() = health.clone();
+        let found = probe(server.addr, BOUND).await;
+        assert_eq!(found == Probe::Scheduler, alive, "{health:?}: {found:?}");
+        assert_eq!(matches!(&found, Probe::Foreign(why) if why.contains("over TLS")), !alive, "{found:?}");
+    }
+    // A web server, with ALPN and without.
+    for with_alpn in [true, false] {
+        let mut config = authority.server(None);
+        if !with_alpn {
+            config.alpn_protocols.clear();
+        }
+        let web = says_in_tls(config, b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
+        let found = probe(web, BOUND).await;
+        assert!(matches!(&found, Probe::Foreign(why) if why.contains("HTTP/1")), "{found:?}");
+    }
+    // What is closed after the handshake may have been for want of a certificate: its alert may be lost.
+    let closes = says_in_tls(authority.server(None), b"").await;
+    assert_eq!(probe(closes, BOUND).await, Probe::Scheduler);
+}
+
+#[tokio::test]
+async fn g7_a_meshs_proxy_that_ends_tls_is_no_scheduler_and_not_nobody() {
+    let authority = Authority::new();
+    let of_a_mesh =
+        ["spiffe://cluster.local/ns/shop/sa/cart", "cart.shop.serviceaccount.identity.linkerd.cluster.local"];
+    let ordinary = ["https://cart.shop.example", "scheduler-0.scheduler.dragonfly.svc"];
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for clients in [None, Some(&authority)] {
+            for (names, wanted) in [(of_a_mesh, false), (ordinary, true)] {
+                for name in names {
+                    let server =
+                        Server::tls(Answer::Ok, authority.server_named(name, clients, version)).await;
+                    let found = probe(server.addr, BOUND).await;
+                    assert_eq!(found == Probe::Scheduler, wanted, "{name}, {version:?}: {found:?}");
+                    let proxy = matches!(&found, Probe::Proxy(why) if why.contains(&server.addr.to_string()));
+                    assert_eq!(proxy, !wanted, "{name}, {version:?}: {found:?}");
+                    assert!(found.is_taken());
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn g7_a_fault_of_our_own_is_no_sign_that_a_scheduler_is_gone() {
     use std::io::{Error, ErrorKind};

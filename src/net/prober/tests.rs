@@ -74,6 +74,23 @@ async fn without_a_mesh_a_hung_process_is_nobody_and_what_is_no_scheduler_is_som
 }
 
 #[tokio::test]
+async fn g7_a_meshs_proxy_at_one_address_is_neither_a_scheduler_nor_nobody_and_makes_no_other_probe_worthless()
+ {
+    let (prober, _) = over(|addr| match addr.ip().to_string().as_str() {
+        "10.0.0.1" => Probe::Proxy("a proxy".to_owned()),
+        _ => refused(addr),
+    });
+    assert_eq!(prober.look(at("10.0.0.1:8002"), LIMIT).await, Found::Proxy("a proxy".to_owned()));
+    assert!(matches!(prober.look(at("10.0.0.2:8002"), LIMIT).await, Found::Nobody(_)));
+    assert_eq!(*prober.worthless().borrow(), None);
+    // One that does so everywhere.
+    let (prober, _) = over(|_| Probe::Proxy("a proxy".to_owned()));
+    let why = "a proxy".to_owned();
+    assert_eq!(prober.look(at("10.0.0.1:8002"), LIMIT).await, Found::Something { why, everywhere: true });
+    assert!(prober.worthless().borrow().is_some());
+}
+
+#[tokio::test]
 async fn one_odd_network_decides_nothing_and_two_of_three_do() {
     let one: fn(SocketAddr) -> Probe = |addr| match addr.ip().to_string().as_str() {
         "192.0.2.219" | "10.0.0.1" => Probe::Mute(addr.to_string()),

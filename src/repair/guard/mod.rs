@@ -285,10 +285,12 @@ pub fn plan(
         // Where something answers for everybody, it doesn't show that this side is cut off.
         let counts = row.probe != Probed::NotMade && !(given.masked && row.probe == Probed::Foreign);
         cluster.probes += usize::from(counts);
-        cluster.answers += usize::from(row.probe == Probed::Answers);
+        // Whoever it is that answers: this side is not cut off.
+        let answers = matches!(row.probe, Probed::Answers | Probed::Proxy);
+        cluster.answers += usize::from(answers);
         if judgement.alive && counts {
             cluster.controls += 1;
-            cluster.controls_that_answer += usize::from(row.probe == Probed::Answers);
+            cluster.controls_that_answer += usize::from(answers);
         }
         if row.now.state == State::Inactive {
             continue;
@@ -301,7 +303,8 @@ pub fn plan(
             Verdict::Dead | Verdict::Replaced if wanted(row) => cluster.dead.push(at),
             Verdict::Undecided if wanted(row) => {
                 cluster.mute += usize::from(row.probe == Probed::Silent);
-                cluster.masked += usize::from(row.probe == Probed::Foreign && could_be_dead(judgement));
+                let is_masked = matches!(row.probe, Probed::Foreign | Probed::Proxy);
+                cluster.masked += usize::from(is_masked && could_be_dead(judgement));
                 // Whether it is dead was not looked at for want of room: it counts for the share all the same.
                 unlooked += usize::from(row.probe == Probed::NotMade && row.now.ip.is_some());
             }

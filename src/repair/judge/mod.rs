@@ -9,7 +9,8 @@
 //! | its hostname, in its cluster | | another row of that name lives, its *namesake*, and was made after this one was last heard of and written |
 //! | its ip:port, in its cluster | | another row with that address lives: its *neighbour*, whose answer it is then |
 //!
-//! What takes connections and doesn't answer as a scheduler speaks neither way: a service mesh's proxy does that for the dead. A
+//! What takes connections and doesn't answer as a scheduler speaks neither way: a service mesh's proxy does that for the dead, in TLS
+//! where it is another pod's that has the address by now. A
 //! namesake whose row was there while this one was still heard of is no successor: two share that name, or it came back to an old
 //! row of its own.
 //!
@@ -88,8 +89,10 @@ pub enum Probed {
     /// Nobody looked.
     #[default]
     NotMade,
-    /// A scheduler answers, or something that ends TLS itself.
+    /// A scheduler answers.
     Answers,
+    /// A service mesh's proxy answers in TLS, of whoever has that address.
+    Proxy,
     /// Refused, unreachable, or a process that hangs.
     Silent,
     /// Something takes connections that doesn't answer as a scheduler: a proxy, or another program.

@@ -160,6 +160,9 @@ impl Reason {
                         }
                         _ => None,
                     },
+                    Probed::Proxy => Some(
+                        "a service mesh's proxy answers at its address, whoever is behind it (see docs/meshes.md)".to_owned(),
+                    ),
                     Probed::Foreign if given.masked => Some(
                         "a probe is worthless here: something takes connections to addresses where nobody is (see docs/meshes.md)"
                             .to_owned(),

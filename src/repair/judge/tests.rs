@@ -78,7 +78,9 @@ fn witness() -> Seen {
 
 #[test]
 fn g7_a_row_whose_time_moved_lives_whatever_a_probe_says() {
-    for probe in [Probed::NotMade, Probed::Answers, Probed::Silent, Probed::Foreign, Probed::Unclear] {
+    for probe in
+        [Probed::NotMade, Probed::Answers, Probed::Proxy, Probed::Silent, Probed::Foreign, Probed::Unclear]
+    {
         assert_eq!(verdicts(&[row(1, "s-0", "10.0.0.1").heard().probed(probe)]), [Verdict::Live]);
     }
     let mut anew = row(1, "s-0", "10.0.0.1").silent().probed(Probed::Silent);
@@ -92,7 +94,7 @@ fn g7_silence_and_a_mute_address_are_death_and_either_alone_is_not() {
     let rows = [silent.clone().probed(Probed::Silent), witness()];
     assert_eq!(verdicts(&rows)[0], Verdict::Dead);
     assert_eq!(words(&rows, 0), "the manager heard nothing of it for 15s; nothing answers at its address");
-    for probe in [Probed::NotMade, Probed::Unclear, Probed::Foreign, Probed::Answers] {
+    for probe in [Probed::NotMade, Probed::Unclear, Probed::Foreign, Probed::Proxy, Probed::Answers] {
         assert_eq!(verdicts(&[silent.clone().probed(probe), witness()])[0], Verdict::Undecided, "{probe:?}");
     }
     let mute = row(1, "s-0", "10.0.0.1").probed(Probed::Silent);
@@ -232,6 +234,24 @@ fn g7_what_takes_connections_and_answers_as_no_scheduler_speaks_neither_way() {
         let answers = row(2, "s-0", "10.0.0.2").probed(Probed::Answers);
         assert_eq!(judged(&[timeless, answers]).verdict, Verdict::Undecided);
     }
+}
+
+#[test]
+fn g7_a_meshs_proxy_at_a_dead_ones_address_is_no_sign_of_life() {
+    let timeless = || row(1, "s-0", "10.0.0.1").probed(Probed::Proxy);
+    let taken = || timeless().silent();
+    let namesake = || row(2, "s-0", "10.0.0.2");
+    assert_eq!(verdicts(&[taken(), witness()])[0], Verdict::Undecided, "nobody replaced it");
+    let said = words(&[taken(), witness()], 0);
+    assert!(said.contains("a service mesh's proxy answers at its address"), "{said}");
+    assert_eq!(verdicts(&[taken(), namesake().heard()])[0], Verdict::Replaced, "the times decide");
+    // A scheduler that the manager hears of lives behind its own proxy.
+    assert_eq!(verdicts(&[taken().heard(), namesake().heard()])[0], Verdict::Contested);
+    // Without times it neither lives, nor takes its name from one that can't be reached.
+    let rows = [timeless(), namesake().probed(Probed::Silent)];
+    assert_eq!(verdicts(&rows), [Verdict::Undecided; 2]);
+    assert!(judge(&rows, &GIVEN).iter().all(|judgement| !judgement.alive));
+    assert_eq!(verdicts(&[timeless(), namesake().probed(Probed::Answers)])[0], Verdict::Undecided);
 }
 
 #[test]
@@ -498,7 +518,7 @@ prop_compose! {
         (updated, created) in (any_write(), any_write()),
         probe in prop_oneof![
             Just(Probed::NotMade), Just(Probed::Answers), Just(Probed::Silent), Just(Probed::Silent), Just(Probed::Unclear),
-            Just(Probed::Foreign)
+            Just(Probed::Foreign), Just(Probed::Proxy)
         ],
         ours in proptest::bool::weighted(0.1),
     ) -> Seen {

@@ -349,13 +349,12 @@ async fn a_row_that_is_dead_whatever_takes_connections_there_is_signed_off() {
         created: Some(Stamp::of("2026-11-23 20:00:10")),
         ..short(witness(time))
     };
-    let list = List::of(vec![vec![dead.clone(), successor(T0)], vec![dead.clone(), successor(T1)]]);
-    let hangs_up = |_: &mut List, ports: &Ports| {
-        ports.set(DEAD, Probe::Foreign("it hung up".to_owned()));
-        ports.set(WITNESS, Probe::Scheduler);
-    };
-    let (report, manager) = run(list, hangs_up, Scripted::default(), quick()).await;
-    assert_eq!((report.judged[0].verdict, signed_off(&manager)), (Verdict::Replaced, 1));
+    for takes in [Probe::Foreign("it hung up".to_owned()), Probe::Proxy("another pod's".to_owned())] {
+        let list = List::of(vec![vec![dead.clone(), successor(T0)], vec![dead.clone(), successor(T1)]]);
+        let taken = |_: &mut List, ports: &Ports| ports.set(DEAD, takes.clone());
+        let (report, manager) = run(list, taken, Scripted::default(), quick()).await;
+        assert_eq!((report.judged[0].verdict, signed_off(&manager)), (Verdict::Replaced, 1), "{takes:?}");
+    }
 }
 
 #[tokio::test]
@@ -437,6 +436,18 @@ async fn g7_one_that_answers_right_before_its_write_or_deletion_is_left_alone() 
     let (report, manager) = purged(comes_back, Scripted::default()).await;
     assert_eq!(report.done[&0], Done::Lives("it answers at its address now".to_owned()));
     assert!(manager.deleted.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn g7_what_was_judged_by_a_mute_address_is_left_alone_where_a_proxy_answers_right_before_its_write() {
+    let taken = |list: &mut List, ports: &Ports| {
+        let ports = ports.clone();
+        let proxy = Probe::Proxy("a proxy ends TLS there".to_owned());
+        *list.meanwhile.lock().unwrap() = Some(Box::new(move || ports.set(DEAD, proxy)));
+    };
+    let (report, manager) = applied(taken, Scripted::default()).await;
+    assert_eq!(report.done[&0], Done::Failed("a proxy ends TLS there".to_owned()));
+    assert_eq!(signed_off(&manager), 0);
 }
 
 #[tokio::test]

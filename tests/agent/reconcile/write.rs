@@ -3,6 +3,7 @@
 use signoff::mock::fault::{Fault, Kind, Scope};
 
 use super::*;
+use crate::trust::ends_tls;
 
 #[tokio::test]
 async fn dead_rows_that_nobody_replaced_are_repaired_by_one_run_and_the_living_one_is_untouched() {
@@ -235,6 +236,41 @@ async fn where_a_proxy_answers_for_the_dead_the_keep_alive_times_decide_and_what
     let states = [nth(0), nth(1), successor].map(|key| fleet.state(&key));
     assert_eq!(states, [Some(State::Inactive), Some(State::Active), Some(State::Active)], "{report}");
     proxies.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn where_a_meshed_pod_has_a_dead_ones_address_the_times_decide_and_who_lives_behind_its_own_proxy_lives()
+ {
+    let mut fleet = Fleet::of(2).await;
+    let taken = fleet.schedulers[0].addr();
+    fleet.lose(&[0]).await;
+    let successor = named("scheduler-0", 1, 71);
+    fleet.add(successor.clone()).await;
+    let proxy = ends_tls(taken, true).await;
+    // One whose own proxy ends TLS before it; and one that wants a client certificate itself, of which the manager hears nothing.
+    let (meshed, with_tls) = (named("scheduler-8", 1, 72), named("scheduler-9", 1, 73));
+    let mut there = vec![proxy];
+    for (key, of_a_mesh) in [(&meshed, true), (&with_tls, false)] {
+        let at = ends_tls(SocketAddr::new(key.ip.get(), 0), of_a_mesh).await;
+        let register_port = Some(at.0.grpc_addr().port());
+        let listen = SocketAddr::new(key.ip.get(), 0);
+        let config = SchedulerConfig::new(key.clone(), fleet.manager.grpc_addr());
+        fleet.add_as(SchedulerConfig { listen, register_port, ..config }).await;
+        there.push(at);
+    }
+    let last = fleet.schedulers.len() - 1;
+    fleet.lose(&[last]).await;
+    let namesake = named("scheduler-9", 1, 74);
+    fleet.add(namesake).await;
+    let (code, report) = json(fleet.reconcile(&ALL)).await;
+    assert_eq!(code, 0, "what is contested is left alone: {report}");
+    assert_eq!(finding(&report, &fleet, &nth(0)).unwrap()["action"], "signed off", "{report}");
+    assert_eq!(finding(&report, &fleet, &with_tls).unwrap()["verdict"], "contested", "{report}");
+    assert!(finding(&report, &fleet, &meshed).is_none(), "it is heard of: {report}");
+    let states = [nth(0), nth(1), successor, meshed, with_tls].map(|key| fleet.state(&key));
+    let [gone, rest @ ..] = states;
+    assert_eq!(gone, Some(State::Inactive), "{report}");
+    assert_eq!(rest, [Some(State::Active); 4], "{report}");
 }
 
 #[tokio::test]
