@@ -156,26 +156,6 @@ async fn g2_a_drain_of_both_rows_that_nobody_stopped_for_is_undone_where_the_sch
     assert_ne!(world.state(), Some(State::Active), "{}", agent.log());
 }
 
-/// Over gRPC alone nothing would show any more that the scheduler lives on under the new key.
-#[tokio::test]
-async fn g2_a_drain_leaves_a_row_alone_of_which_nothing_would_show_that_its_scheduler_lives_on() {
-    let mut world = World::new().await;
-    let command = world.agent();
-    let (agent, new) = in_the_question(&mut world, command).await;
-    let (code, said, _) = run(world.command(&["pre-stop"])).await;
-    let log = agent.log();
-    assert_eq!((code, state(&world, &new)), (75, Some(State::Active)), "{said}: {log}");
-    assert!(said.contains("another key, too, which is not signed off yet"), "{said}");
-    agent.hears_term().await;
-    world.scheduler.vanish().await;
-    let (code, log) = agent.ended().await;
-    assert_eq!(
-        (code, world.state(), state(&world, &new)),
-        (0, Some(State::Inactive), Some(State::Inactive)),
-        "{log}"
-    );
-}
-
 /// At the end the manager can't be asked which of the two rows is the scheduler's.
 #[tokio::test]
 async fn g1_an_end_in_an_outage_before_it_is_known_which_key_the_scheduler_registers_leaves_both_asks_on_disk()

@@ -42,6 +42,8 @@ struct Told {
     rows: Vec<Row>,
     /// What it lists of an address; none while it is away.
     of_an_address: Mutex<Option<Vec<Row>>>,
+    /// The keys that were signed off.
+    signed_off: Mutex<Vec<SchedulerKey>>,
     contact: watch::Sender<Contact>,
 }
 
@@ -60,7 +62,8 @@ impl Held for Unbroken {
 
 #[async_trait]
 impl Manager for Told {
-    async fn sign_off(&self, _: &SchedulerKey, options: AttemptOptions) -> Outcome {
+    async fn sign_off(&self, key: &SchedulerKey, options: AttemptOptions) -> Outcome {
+        self.signed_off.lock().unwrap().push(key.clone());
         let (takes, outcome) = {
             let mut outcomes = self.outcomes.lock().unwrap();
             if outcomes.len() > 1 { outcomes.pop_front().unwrap() } else { outcomes[0].clone() }
@@ -109,7 +112,7 @@ impl Reach for TheRowsAnswer {
 
 /// One agent, and what is around it.
 struct Scene {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     manager: Arc<Told>,
     see: mpsc::Sender<Observation>,
     hangs: Arc<AtomicBool>,
@@ -132,6 +135,7 @@ fn settings(dir: &std::path::Path) -> Settings {
         scheduler_addr: Some("10.0.0.7:8002".parse().unwrap()),
         managers: vec!["grpc://manager:65003".to_owned()],
         spool: dir.to_owned(),
+        run_dir: dir.join("run"),
         pod_name: Some("sched-0".to_owned()),
         ..Settings::default()
     }
@@ -182,6 +186,7 @@ impl Scene {
             row: Mutex::new(RowState::Active),
             rows: vec![row("10.0.0.7"), row("10.0.0.8")],
             of_an_address: Mutex::new(Some(Vec::new())),
+            signed_off: Mutex::default(),
             contact: watch::Sender::new(Contact { answered: true, ..Contact::default() }),
         });
         let hangs = Arc::new(AtomicBool::new(false));
@@ -209,7 +214,7 @@ impl Scene {
         let around: (Arc<dyn Manager>, Prober) = (Arc::clone(&manager) as _, Prober::new(TheRowsAnswer));
         let (commands, run) = simulated::agent(settings, before, around, disk, look, deadline);
         let agent = tokio::spawn(run);
-        Self { _dir: dir, manager, see, hangs, commands, named, agent, set: BTreeSet::new() }
+        Self { dir, manager, see, hangs, commands, named, agent, set: BTreeSet::new() }
     }
 
     async fn sees(&self, observation: Observation) {
@@ -420,7 +425,7 @@ async fn g1_what_the_manager_of_before_is_to_be_told_is_made_beside_a_scheduler_
     let mut scene = back_without_a_manager().await;
     let status = scene.after(SECOND * 120).await;
     assert_eq!((status.manager.none, status.pending.len()), (true, 1), "{status:?}");
-    assert!(status.degraded.is_empty(), "{status:?}");
+    assert!(!status.degraded.iter().any(|one| one.reason == "identity"), "{status:?}");
     *scene.manager.row.lock().unwrap() = RowState::Inactive;
     let status = scene.after(SECOND * 200).await;
     assert_eq!((status.manager.none, status.pending.len()), (true, 0), "{status:?}");
@@ -444,4 +449,70 @@ async fn g2_a_scheduler_that_read_its_manager_before_the_file_lost_it_keeps_its_
     let status = scene.after(SECOND * 120).await;
     assert_eq!((status.manager.none, status.pending.len()), (false, 0), "{status:?}");
     assert!(status.degraded.is_empty(), "{status:?}");
+}
+
+/// The scheduler came back just now, its configuration names cluster 2, and the manager shows both rows as active.
+async fn in_the_question(row_of_cluster_2: Row) -> (Scene, SchedulerKey) {
+    let mut scene = Scene::begin(|_| (), vec![(Duration::ZERO, Outcome::Confirmed)], |_| ());
+    scene.sees(Observation::Serving(address())).await;
+    scene.after(SECOND * 60).await;
+    scene.sees(Observation::Refused(vec![address()])).await;
+    scene.after(SECOND * 5).await;
+    let other = {
+        let mut named = scene.named.lock().unwrap();
+        named.cluster_id = Some(2.try_into().unwrap());
+        named.key().unwrap()
+    };
+    *scene.manager.of_an_address.lock().unwrap() = Some(vec![row("10.0.0.7"), row_of_cluster_2]);
+    scene.sees(Observation::Serving(address())).await;
+    scene.after(SECOND).await;
+    scene.manager.signed_off.lock().unwrap().clear();
+    (scene, other)
+}
+
+fn of_cluster_2(heard: Option<&str>) -> Row {
+    Row { id: 2, cluster_id: 2, last_keep_alive_at: heard.map(str::to_owned), ..row("10.0.0.7") }
+}
+
+impl Scene {
+    async fn drains(&self) -> PreStopAnswer {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::PreStop { wait: None, answer }).unwrap();
+        answered.await.unwrap()
+    }
+
+    fn signed_off(&self, key: &SchedulerKey) -> bool {
+        self.manager.signed_off.lock().unwrap().contains(key)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g3_a_drain_is_of_each_key_that_the_scheduler_may_be_registered_under() {
+    let (scene, other) = in_the_question(of_cluster_2(Some("2026-01-01T00:00:00.000Z"))).await;
+    let answer = scene.drains().await;
+    assert!(scene.signed_off(&other), "{answer}");
+    assert_ne!(answer.result, crate::agent::lifecycle::Verdict::Queued, "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g2_a_drain_leaves_a_row_alone_of_which_nothing_would_show_that_its_scheduler_lives_on() {
+    let (scene, other) = in_the_question(of_cluster_2(None)).await;
+    let answer = scene.drains().await;
+    assert!(!scene.signed_off(&other), "{answer}");
+    assert!(answer.to_string().contains("another key, too, which is not signed off yet"), "{answer}");
+    scene.commands.send(Command::Event(Event::Terminate)).unwrap();
+    scene.agent.await.unwrap();
+    assert!(scene.manager.signed_off.lock().unwrap().contains(&other), "at the end it is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g1_at_an_end_in_an_outage_each_key_that_the_scheduler_may_be_registered_under_is_asked_for_on_disk()
+{
+    let (scene, other) = in_the_question(of_cluster_2(None)).await;
+    *scene.manager.of_an_address.lock().unwrap() = None;
+    scene.commands.send(Command::Event(Event::Terminate)).unwrap();
+    assert_eq!(scene.agent.await.unwrap(), Exit::Queued);
+    let left = crate::spool::scan(scene.dir.path()).unwrap();
+    let asked: Vec<&SchedulerKey> = left.asks.iter().map(|entry| &entry.record.key).collect();
+    assert!(asked.contains(&&other), "{left:?}");
 }
