@@ -375,13 +375,17 @@ async fn away(script: &crate::net::testing::Script, how: &str) {
             *script.answer.lock().unwrap() = Answer::Status(Code::Unavailable, "no healthy upstream");
             *script.health.lock().unwrap() = Err(Status::unavailable("no healthy upstream"));
         }
+        "not serving" => {
+            *script.answer.lock().unwrap() = Answer::Status(Code::Unavailable, "going away");
+            *script.health.lock().unwrap() = Ok(2);
+        }
         other => unreachable!("{other}"),
     }
 }
 
 #[tokio::test]
 async fn g3_an_answer_of_a_proxy_is_no_loss_and_no_return_of_the_manager() {
-    for how in ["http 503", "http 404", "grpc-status 14"] {
+    for how in ["http 503", "http 404", "grpc-status 14", "not serving"] {
         let server = Server::start(Answer::Ok).await;
         let grpc = grpc(&[server.addr]);
         let contact = grpc.watch();
@@ -404,7 +408,7 @@ async fn g3_an_answer_of_a_proxy_is_no_loss_and_no_return_of_the_manager() {
 
 #[tokio::test]
 async fn a_manager_that_only_a_proxy_answered_for_has_not_answered() {
-    for how in ["http 503", "http 404", "grpc-status 14"] {
+    for how in ["http 503", "http 404", "grpc-status 14", "not serving"] {
         let server = Server::start(Answer::Ok).await;
         away(&server.script, how).await;
         let grpc = grpc(&[server.addr]);
@@ -415,7 +419,7 @@ async fn a_manager_that_only_a_proxy_answered_for_has_not_answered() {
         })
         .await;
         let read = grpc.read_row(&key()).await;
-        assert_eq!(read.is_err(), how != "grpc-status 14", "{how}: {read:?}");
+        assert_eq!(read.is_err(), how.starts_with("http"), "{how}: {read:?}");
         if read.is_err() {
             assert!(!contact.borrow().answered, "{how}");
         }

@@ -13,7 +13,9 @@ use super::Shared;
 use crate::{
     manager::{backoff::Backoff, outcome},
     net::Connection,
-    proto::health_v1::{HealthCheckRequest, health_client::HealthClient},
+    proto::health_v1::{
+        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    },
 };
 
 /// How long a new connection may take to answer before it is replaced.
@@ -159,7 +161,11 @@ async fn look(shared: &Shared) -> (Option<String>, Option<Connection>) {
     };
     let mut health = HealthClient::with_origin(connection.clone(), connection.origin());
     let why = match timeout(ANSWER_LIMIT, health.check(HealthCheckRequest::default())).await {
-        Ok(Ok(_)) => None,
+        Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => None,
+        Ok(Ok(answer)) => {
+            shared.doubt(&connection);
+            Some(format!("{}: health check: {}", connection.peer(), answer.get_ref().status().as_str_name()))
+        }
         Ok(Err(status)) if outcome::call_error(&status).is_some() => {
             shared.put_aside(&connection);
             Some(format!("{} ended the connection without an answer", connection.peer()))
