@@ -39,6 +39,10 @@ planted *names:
 simulate seeds="100000":
     SIGNOFF_SEEDS={{ seeds }} cargo test --profile proof --lib simulation::tests::no_seed -- --nocapture
 
+# One pod whose scheduler registers one key after the other, so many seeds; SIGNOFF_ALL=1 goes on after the first that fails.
+simulate-identity seeds="10000":
+    SIGNOFF_SEEDS={{ seeds }} cargo test --profile proof --lib simulation::identity::g2_g3 -- --nocapture
+
 # The core against every order of so many things that can happen; each one more means about 13 times as many states.
 model steps="4":
     SIGNOFF_MODEL={{ steps }} cargo test --profile proof --lib lifecycle::tests::model -- --nocapture

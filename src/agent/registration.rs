@@ -60,6 +60,13 @@ impl Seen {
         self.state == Some(State::Active)
     }
 
+    /// What later looks are compared with: where the first one showed no time, from the first that does.
+    fn take_its_time(&mut self, later: &Self) {
+        if self.heard.is_none() {
+            self.heard.clone_from(&later.heard);
+        }
+    }
+
     /// Whether the scheduler itself wrote the row between two looks: its time moved, or it became active.
     fn was_written_since(&self, before: &Self) -> bool {
         let moved = self.heard.is_some() && before.heard.is_some() && self.heard != before.heard;
@@ -141,8 +148,13 @@ impl Registration {
         self.old_updated = old.iter().find(|row| row.is(&self.old)).and_then(|row| row.updated_at.clone());
         let (old, new) = (Seen::of(&self.old, old), Seen::of(&self.new, new));
         self.old_is_inactive = quiet && freshness == Freshness::Fresh && old.state == Some(State::Inactive);
-        let new_before = self.first.0.get_or_insert_with(|| new.clone()).clone();
-        let old_before = (quiet && is_known).then(|| self.first.1.get_or_insert_with(|| old.clone()).clone());
+        let since_first = |first: &mut Option<Seen>, seen: &Seen| {
+            let first = first.get_or_insert_with(|| seen.clone());
+            first.take_its_time(seen);
+            first.clone()
+        };
+        let new_before = since_first(&mut self.first.0, &new);
+        let old_before = (quiet && is_known).then(|| since_first(&mut self.first.1, &old));
         if asked < self.appeared + freshness.age() {
             // A list may show what was before.
             return Decision::Open;

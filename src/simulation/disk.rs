@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::{
     dice::Dice,
-    dragonflies::in_the_world,
+    dragonflies::{in_the_world, manager_at},
     history::{Event, HAND, History, Pid},
 };
 use crate::{
@@ -404,7 +404,9 @@ impl FileSystem for View {
         state.make(&dir, Change::Rename(old.clone(), new.clone(), inode))?;
         let is_new = new.ends_with(".json") && old.ends_with(".tmp");
         let written = is_new.then(|| record(&state.files[&inode].now)).flatten().map(|record| {
-            let key = in_the_world(self.manager, &record.key);
+            // A scheduler may have come from another manager.
+            let manager = manager_at(record.managers.endpoints()).unwrap_or(self.manager);
+            let key = in_the_world(manager, &record.key);
             state.about.insert(record.id.clone(), key.clone());
             Record { key, ..record }
         });

@@ -6,12 +6,7 @@
 
 use std::net::SocketAddr;
 
-use super::{
-    fleet::Fleet,
-    repair::HOME_NODES,
-    story::Story,
-    world::{PORT, Shared},
-};
+use super::{fleet::Fleet, repair::HOME_NODES, story::Story, world::PORT};
 use crate::key::{ClusterId, SchedulerKey};
 
 /// How many replicas each manager has.
@@ -40,7 +35,7 @@ pub(super) fn manager_of(key: &SchedulerKey) -> usize {
     (key.cluster_id.get() / APART) as usize
 }
 
-/// Where its scheduler serves: two on one node have one address, and ports of their own.
+/// Where the scheduler of a pod that began with this key serves: two on one node have one address, and ports of their own.
 pub(super) fn port_of(key: &SchedulerKey) -> u16 {
     PORT + manager_of(key) as u16
 }
@@ -54,17 +49,15 @@ pub(super) fn endpoint(manager: usize, renamed: u32) -> String {
     format!("grpc://manager-{manager}-{renamed}.ns:65003")
 }
 
+/// Which manager an endpoint, or one of several, is one of.
+pub(super) fn manager_at(endpoints: &[String]) -> Option<usize> {
+    let its = |endpoint: &String| endpoint.split_once("://manager-")?.1.split('-').next()?.parse().ok();
+    endpoints.iter().find_map(its)
+}
+
 /// A manager's replicas, among all.
 pub(super) fn replicas_of(manager: usize) -> std::ops::Range<usize> {
     manager * REPLICAS..(manager + 1) * REPLICAS
-}
-
-impl Shared {
-    /// All pods of a manager's.
-    pub(super) fn pods_of(&self, manager: usize) -> Vec<usize> {
-        let world = self.lock();
-        (0..world.pods.len()).filter(|pod| manager_of(&world.pods[*pod].key) == manager).collect()
-    }
 }
 
 impl Fleet {

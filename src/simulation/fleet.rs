@@ -1,7 +1,7 @@
 //! The agents' processes: started, told, killed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    dragonflies::{at_its_manager, endpoint, in_the_world, manager_of, port_of},
+    dragonflies::{at_its_manager, endpoint, in_the_world, manager_at, manager_of, port_of},
     history::{Event, Pid},
     network::{Lie, Network},
     world::{Fact, INTERVAL, Pace, Pod, Shared},
@@ -33,6 +33,7 @@ use crate::{
     exit::Exit,
     identity::Settings,
     key::SchedulerKey,
+    manager::Manager,
     net::Prober,
     spool::{Limits, Spool},
 };
@@ -96,14 +97,17 @@ impl Fleet {
         let n = world.pods.len();
         world.pods.push(Pod {
             name: key.hostname.first_label().to_owned(),
+            port: port_of(&key),
             named: key.clone(),
             key,
             answered: None,
+            has_answered: BTreeSet::new(),
             node,
             spool,
             link: super::world::Link::Up,
             fact: watch::Sender::new(Fact::Down),
             life: 0,
+            stream: None,
             exists: true,
             agent: None,
             endpoint: String::new(),
@@ -113,19 +117,19 @@ impl Fleet {
 
     /// Starts an agent in a pod that has none.
     pub(super) fn start(&self, pod: usize) {
-        let (key, node, spool, history, rest) = {
+        let (key, port, node, spool, history, rest) = {
             let world = self.world.lock();
-            let Pod { key, node, spool, exists, agent, .. } = &world.pods[pod];
+            let Pod { key, port, node, spool, exists, agent, .. } = &world.pods[pod];
             if !exists || agent.is_some() {
                 return;
             }
-            (key.clone(), *node, spool.clone(), world.history.clone(), world.rest)
+            (key.clone(), *port, *node, spool.clone(), world.history.clone(), world.rest)
         };
         let pid = self.next_pid();
         self.world.lock().pods[pod].agent = Some(pid);
         let on = format!("node {node}: {spool}");
         history.tell(Event::Started { pid, key: key.clone(), spool: on });
-        let (manager, port) = (manager_of(&key), port_of(&key));
+        let manager = manager_of(&key);
         let endpoint = {
             let mut world = self.world.lock();
             let endpoint = endpoint(manager, world.renamed[manager]);
@@ -137,7 +141,16 @@ impl Fleet {
             let name = world.lock().pods[pod].name.clone();
             // As the scheduler's configuration names it now.
             move || {
-                let key = at_its_manager(&world.lock().pods[pod].named);
+                let (key, endpoint) = {
+                    let world = world.lock();
+                    let named = &world.pods[pod].named;
+                    let its = manager_of(named);
+                    // What its own manager is called is in its flags.
+                    let is_another = its != manager;
+                    let endpoint =
+                        if is_another { self::endpoint(its, world.renamed[its]) } else { endpoint.clone() };
+                    (at_its_manager(named), endpoint)
+                };
                 Settings {
                     pod_name: Some(name.clone()),
                     hostname: Some(key.hostname.clone()),
@@ -159,7 +172,7 @@ impl Fleet {
                 }
             }
         };
-        let network = Network::new(self.world.clone(), pid, pod, self.lie);
+        let network = Network::new(self.world.clone(), pid, pod, manager, self.lie);
         let look = {
             let fleet = self.clone();
             move || fleet.look_at(pid, pod)
@@ -179,12 +192,21 @@ impl Fleet {
         let before = self.world.lock().pods[pod].answered.clone();
         let remember = {
             let world = self.world.clone();
-            move |settings: &Settings| world.lock().pods[pod].answered = Some(settings.clone())
+            move |settings: &Settings| {
+                let key = in_the_world(manager_at(&settings.managers).unwrap(), &settings.key().unwrap());
+                let mut world = world.lock();
+                world.pods[pod].answered = Some(settings.clone());
+                world.pods[pod].has_answered.insert(key.clone());
+                world.history.tell(Event::AnswersFor { pid, key });
+            }
         };
         let before = (before, remember);
-        let network: (Arc<dyn crate::manager::Manager>, _) =
-            (Arc::new(network.clone()), Prober::new(network));
-        let (commands, run) = simulated::agent(settings, before, network, disk, look, deadline);
+        let prober = Prober::new(network.clone());
+        let connect = move |settings: &Settings| -> Arc<dyn Manager> {
+            Arc::new(network.at(manager_at(&settings.managers).unwrap()))
+        };
+        let (commands, run) =
+            simulated::agent_among(settings, before, (connect, prober), disk, look, deadline);
         let fleet = self.clone();
         let main = tokio::spawn(async move {
             match std::panic::AssertUnwindSafe(run).catch_unwind().await {
@@ -244,14 +266,23 @@ impl Fleet {
             let pod = &world.pods[pod];
             (pod.fact.subscribe(), pod.address(), world.history.clone(), world.dice.clone())
         };
+        let world = self.world.clone();
+        let lives = move || world.lock().pods[pod].life;
         let looks = tokio::spawn(async move {
-            let mut told = None;
+            let (mut told, mut life) = (None, lives());
             loop {
                 let now = *fact.borrow_and_update();
                 match now {
                     Fact::Serves => sleep(dice.millis(1, 3)).await,
                     Fact::Down => sleep(dice.millis(1, 2)).await,
                     Fact::Hangs => sleep(Duration::from_secs(1)).await,
+                }
+                let is_another = std::mem::replace(&mut life, lives()) != life;
+                if told == Some(now) && now == Fact::Serves && is_another {
+                    // It went and came between two looks: its connection has ended.
+                    if tell.send(Observation::Reconnected(address)).await.is_err() {
+                        return;
+                    }
                 }
                 if told != Some(now) {
                     told = Some(now);

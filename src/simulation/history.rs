@@ -44,6 +44,8 @@ pub(super) enum Call {
 pub(super) struct Target {
     /// In truth.
     pub(super) lives: bool,
+    /// Its own stream is open: no first message of its own is to come.
+    pub(super) streams: bool,
     /// Its row is.
     pub(super) active: bool,
     /// Since when the manager has heard nothing of it.
@@ -61,6 +63,11 @@ pub(super) enum Event {
         pid: Pid,
         key: SchedulerKey,
         spool: String,
+    },
+    /// It answers for this key from now on.
+    AnswersFor {
+        pid: Pid,
+        key: SchedulerKey,
     },
     Killed {
         pid: Pid,

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    dragonflies::{in_the_world, manager_of},
+    dragonflies::in_the_world,
     history::{Call, CallId, End, Event, Pid},
     repair::{Mesh, Shows},
     world::{Fact, Link, Mood, Script, Shared, failure},
@@ -47,6 +47,8 @@ pub(super) struct Network {
     pub(super) world: Shared,
     pub(super) pid: Pid,
     pub(super) pod: usize,
+    /// Whose manager it comes to.
+    pub(super) manager: usize,
     pub(super) lie: Lie,
     rest_worked: std::sync::Arc<AtomicBool>,
 }
@@ -62,8 +64,13 @@ fn end_of(outcome: &Outcome) -> End {
 }
 
 impl Network {
-    pub(super) fn new(world: Shared, pid: Pid, pod: usize, lie: Lie) -> Self {
-        Self { world, pid, pod, lie, rest_worked: std::sync::Arc::default() }
+    pub(super) fn new(world: Shared, pid: Pid, pod: usize, manager: usize, lie: Lie) -> Self {
+        Self { world, pid, pod, manager, lie, rest_worked: std::sync::Arc::default() }
+    }
+
+    /// The same process' at another manager.
+    pub(super) fn at(&self, manager: usize) -> Self {
+        Self { manager, ..self.clone() }
     }
 
     fn is_dead(&self) -> bool {
@@ -78,13 +85,8 @@ impl Network {
         }
     }
 
-    /// Whose agent this is.
-    fn manager(&self) -> usize {
-        manager_of(&self.world.lock().pods[self.pod].key)
-    }
-
     fn in_the_world(&self, key: &SchedulerKey) -> SchedulerKey {
-        in_the_world(self.manager(), key)
+        in_the_world(self.manager, key)
     }
 
     fn tell(&self, event: Event) {
@@ -116,7 +118,7 @@ impl Network {
     /// A replica, or how the connection failed.
     async fn connect(&self, limit: Duration) -> Result<usize, Failure> {
         self.alive().await;
-        match self.world.reach(self.pod) {
+        match self.world.reach(self.pod, self.manager) {
             Ok(replica) => Ok(replica),
             Err(Link::Silent) => {
                 sleep(Duration::from_secs(1).min(limit)).await;
@@ -148,7 +150,7 @@ impl Network {
     pub(super) async fn rows(&self, filter: Option<&Filter>) -> Result<(Vec<Row>, Freshness), Failure> {
         self.connect(Duration::from_secs(30)).await?;
         let latency = self.world.lock().dice.millis(1, 30);
-        let manager = self.manager();
+        let manager = self.manager;
         sleep(latency).await;
         self.alive().await;
         let world = self.world.lock();
@@ -311,7 +313,7 @@ impl Manager for Network {
     }
 
     fn watch(&self) -> tokio::sync::watch::Receiver<Contact> {
-        self.world.lock().watch(self.pid, self.pod)
+        self.world.lock().watch(self.pid, self.pod, self.manager)
     }
 }
 
@@ -454,7 +456,7 @@ impl Held for Hold {
             answer: script.answer.map(|(at, outcome)| (later(at), outcome)),
         };
         (self.open, self.told) = (false, true);
-        let outcome = if network.world.reach(network.pod).is_err() {
+        let outcome = if network.world.reach(network.pod, network.manager).is_err() {
             network.world.ends_late(self.key.clone(), format!("call {call}"), 30_000);
             Outcome::Unknown(failure("the connection was lost"))
         } else {

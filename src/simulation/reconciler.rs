@@ -101,7 +101,7 @@ impl Fleet {
             world.pods[pod].exists = false;
             world.history.tell(Event::Reconciles { pid });
         }
-        let network = Network::new(world.clone(), pid, pod, self.lie());
+        let network = Network::new(world.clone(), pid, pod, 0, self.lie());
         reconcile(world.clone(), pid, network, rest, without_times).await
     }
 }

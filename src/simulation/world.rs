@@ -1,6 +1,7 @@
 //! The world around the agents: the manager's table, its replicas, the schedulers, the network.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -14,7 +15,7 @@ use tokio::{
 use super::{
     dice::Dice,
     disk::Disk,
-    dragonflies::{MANAGERS, REPLICAS, address_of, at_its_manager, manager_of, port_of, replicas_of},
+    dragonflies::{MANAGERS, REPLICAS, at_its_manager, manager_of, replicas_of},
     history::{CallId, Event, History, Pid, Target},
     repair::{Mesh, Shows, Times},
 };
@@ -33,6 +34,7 @@ pub(super) const PORT: u16 = 8002;
 struct TableRow {
     id: u64,
     key: SchedulerKey,
+    port: u16,
     /// Since when it was what, the latest last. It begins inactive.
     was: Vec<(Duration, bool)>,
     times: Times,
@@ -50,7 +52,7 @@ impl TableRow {
             id: self.id,
             hostname: self.key.hostname.as_str().to_owned(),
             ip: self.key.ip.to_string(),
-            port: i32::from(port_of(&self.key)),
+            port: i32::from(self.port),
             state: if active { State::Active } else { State::Inactive },
             cluster_id: at_its_manager(&self.key).cluster_id.get(),
             created_at,
@@ -112,6 +114,7 @@ pub(super) enum Fact {
 struct Watching {
     pid: Pid,
     pod: usize,
+    manager: usize,
     contact: watch::Sender<Contact>,
 }
 
@@ -119,16 +122,22 @@ struct Watching {
 pub(super) struct Pod {
     pub(super) name: String,
     pub(super) key: SchedulerKey,
+    /// Where its scheduler serves.
+    pub(super) port: u16,
     /// The key that the scheduler's configuration names: it is the scheduler's from its next start on.
     pub(super) named: SchedulerKey,
     /// What the pod's last agent answered as, as it kept it in the pod's run directory.
     pub(super) answered: Option<crate::identity::Settings>,
+    /// All keys that an agent of it ever answered for.
+    pub(super) has_answered: BTreeSet<SchedulerKey>,
     pub(super) node: usize,
     pub(super) spool: String,
     pub(super) link: Link,
     pub(super) fact: watch::Sender<Fact>,
     /// Which life of the scheduler it is: a task of an older one has ended.
     pub(super) life: u64,
+    /// The replica that has the scheduler's open stream, and in which life of its own.
+    pub(super) stream: Option<(usize, u64)>,
     /// The pod is there; else nobody is at its address.
     pub(super) exists: bool,
     pub(super) agent: Option<Pid>,
@@ -138,7 +147,7 @@ pub(super) struct Pod {
 
 impl Pod {
     pub(super) fn address(&self) -> SocketAddr {
-        address_of(&self.key)
+        SocketAddr::new(self.key.ip.get(), self.port)
     }
 }
 
@@ -295,16 +304,15 @@ impl Shared {
         });
     }
 
-    /// What the manager's replicas come to, from a pod: one that is up, if the pod has a link.
-    pub(super) fn reach(&self, pod: usize) -> Result<usize, Link> {
+    /// What a manager's replicas come to, from a pod: one that is up, if the pod has a link.
+    pub(super) fn reach(&self, pod: usize, manager: usize) -> Result<usize, Link> {
         let world = self.lock();
         match world.pods[pod].link {
             Link::Up => {}
             link => return Err(link),
         }
-        let up: Vec<usize> = replicas_of(manager_of(&world.pods[pod].key))
-            .filter(|replica| world.replicas[*replica].now().0)
-            .collect();
+        let up: Vec<usize> =
+            replicas_of(manager).filter(|replica| world.replicas[*replica].now().0).collect();
         if up.is_empty() { Err(Link::Refused) } else { Ok(world.dice.of(&up)) }
     }
 
@@ -373,12 +381,12 @@ impl World {
     }
 
     /// A scheduler registers: its row is there from now on, and it was heard of.
-    fn register(&mut self, key: &SchedulerKey) {
+    fn register(&mut self, key: &SchedulerKey, port: u16) {
         let now = self.history.now();
         if self.row(key).is_none() {
             let id = self.table.len() as u64 + 1;
             let (key, was, times) = (key.clone(), vec![(now, false)], Times::made(now));
-            self.table.push(TableRow { id, key, was, times });
+            self.table.push(TableRow { id, key, port, was, times });
         }
         self.heard(key);
     }
@@ -438,25 +446,35 @@ impl World {
         let pod = self.pods.iter().find(|pod| pod.exists && pod.key == *key);
         Target {
             lives: pod.is_some_and(|pod| *pod.fact.borrow() == Fact::Serves),
+            streams: pod.is_some_and(|pod| pod.stream.is_some()),
             active: self.row(key) == Some(true),
             unheard_for: self.times(key).map_or(Duration::MAX, |times| now.saturating_sub(times.keep_alive)),
             times_are_shown: self.rest && self.rest_works && self.shows == Shows::All,
         }
     }
 
-    pub(super) fn watch(&mut self, pid: Pid, pod: usize) -> watch::Receiver<Contact> {
-        let its = replicas_of(manager_of(&self.pods[pod].key));
+    pub(super) fn watch(&mut self, pid: Pid, pod: usize, manager: usize) -> watch::Receiver<Contact> {
+        let its = replicas_of(manager);
         let up = self.pods[pod].link == Link::Up && self.replicas[its].iter().any(|replica| replica.now().0);
         let gains = u64::from(up);
         let (contact, receiver) =
             watch::channel(Contact { answered: up, losses: 0, gains, last_error: None, rest_error: None });
-        self.watching.push(Watching { pid, pod, contact });
+        self.watching.push(Watching { pid, pod, manager, contact });
         receiver
     }
 
     /// The agents of these pods notice that a connection is lost, or is there again.
     pub(super) fn contact(&mut self, pods: &[usize], gained: bool) {
-        for watching in self.watching.iter().filter(|watching| pods.contains(&watching.pod)) {
+        self.tell(|watching| pods.contains(&watching.pod), gained);
+    }
+
+    /// So do all agents of a manager's.
+    fn contact_with(&mut self, manager: usize, gained: bool) {
+        self.tell(|watching| watching.manager == manager && watching.pod != usize::MAX, gained);
+    }
+
+    fn tell(&mut self, is_told: impl Fn(&Watching) -> bool, gained: bool) {
+        for watching in self.watching.iter().filter(|watching| is_told(watching)) {
             watching.contact.send_modify(|contact| {
                 contact.answered |= gained;
                 *(if gained { &mut contact.gains } else { &mut contact.losses }) += 1;
@@ -485,7 +503,6 @@ impl Shared {
 
     /// A replica dies, or is there again.
     pub(super) fn set_replica(&self, replica: usize, up: bool) {
-        let pods = self.pods_of(replica / REPLICAS);
         let mut world = self.lock();
         if world.replicas[replica].now().0 == up {
             return;
@@ -493,7 +510,7 @@ impl Shared {
         world.history.tell(Event::Fault(format!("replica {replica} {}", if up { "is up" } else { "dies" })));
         let (_, life) = world.replicas[replica].now();
         world.replicas[replica].tell((up, life + 1));
-        world.contact(&pods, up);
+        world.contact_with(replica / REPLICAS, up);
     }
 
     /// Connections to the managers are made and lost again, for so long.
@@ -551,7 +568,7 @@ impl Shared {
 
     /// It ends: by itself or by a kill the kernel closes its stream, without power nobody does.
     pub(super) fn stop_scheduler(&self, pod: usize, power: bool) {
-        let (key, link, was) = {
+        let (key, link, was, streams) = {
             let mut world = self.lock();
             world.history.tell(Event::Fault(format!(
                 "scheduler {pod} ends{}",
@@ -559,9 +576,13 @@ impl Shared {
             )));
             let pod = &mut world.pods[pod];
             pod.life += 1;
-            (pod.key.clone(), pod.link, pod.fact.send_replace(Fact::Down))
+            let (stream, was) = (pod.stream.take(), pod.fact.send_replace(Fact::Down));
+            let (key, link) = (pod.key.clone(), pod.link);
+            // A manager that is gone by now hears of no end, and writes nothing.
+            let streams = stream.is_some_and(|(replica, life)| world.replicas[replica].now() == (true, life));
+            (key, link, was, streams)
         };
-        if was != Fact::Down && power && link == Link::Up {
+        if was != Fact::Down && power && link == Link::Up && streams {
             let by = format!("the end of scheduler {pod}");
             // Usually within milliseconds.
             let late = {
@@ -576,26 +597,34 @@ impl Shared {
 
 /// A scheduler's own streams.
 async fn keep_alive(world: Shared, pod: usize, life: u64) {
-    let (key, by) = (world.lock().pods[pod].key.clone(), format!("scheduler {pod}"));
+    let (key, port, by) = {
+        let world = world.lock();
+        (world.pods[pod].key.clone(), world.pods[pod].port, format!("scheduler {pod}"))
+    };
+    let manager = manager_of(&key);
     let lives = || world.lock().pods[pod].life == life;
-    while lives() && world.reach(pod).is_err() {
+    while lives() && world.reach(pod, manager).is_err() {
         sleep(INTERVAL).await;
     }
     if !lives() {
         return;
     }
-    world.lock().register(&key);
+    world.lock().register(&key, port);
     loop {
         sleep(INTERVAL).await;
         if !lives() {
             return;
         }
-        let Ok(replica) = world.reach(pod) else { continue };
+        let Ok(replica) = world.reach(pod, manager) else { continue };
         if matches!(world.lock().mood, Mood::NoDatabase | Mood::Proxied) {
             continue;
         }
         world.apply(&key, true, &by);
-        let mut replica = world.lock().replicas[replica].subscribe();
+        let mut replica = {
+            let mut world = world.lock();
+            world.pods[pod].stream = Some((replica, world.replicas[replica].now().1));
+            world.replicas[replica].subscribe()
+        };
         replica.borrow_and_update();
         loop {
             let crashed = tokio::time::timeout(INTERVAL, replica.changed()).await.is_ok();
@@ -604,12 +633,14 @@ async fn keep_alive(world: Shared, pod: usize, life: u64) {
             }
             if crashed {
                 // The manager is gone: it writes nothing.
+                world.lock().pods[pod].stream = None;
                 break;
             }
-            let cut = world.reach(pod).is_err();
+            let cut = world.reach(pod, manager).is_err();
             world.keeps_alive(pod, !cut);
             if cut && world.lock().dice.one_in(3) {
                 // The manager notices that its stream is dead, now or later.
+                world.lock().pods[pod].stream = None;
                 world.ends_late(key.clone(), format!("a lost stream of {by}"), LATEST);
                 break;
             }

@@ -155,3 +155,22 @@ fn g2_a_manager_that_gets_another_name_beside_a_scheduler_that_goes_on_changes_n
     let gone: Vec<Decision> = moved(Cause::MayHaveRestarted, &[(None, &active[..]); 40]);
     assert_eq!((gone[9], gone.last()), (Open, Some(&New)));
 }
+
+#[test]
+fn a_first_look_that_showed_no_times_does_not_keep_the_question_open_for_ever() {
+    // Over gRPC, while REST can't be reached; both rows are active, and later only the one's time moves.
+    for (moves, expected) in [(2, New), (1, Old)] {
+        let appeared = Moment(Duration::from_secs(100));
+        let mut registration =
+            Registration::new(key(1), key(2), 8002, Cause::MayHaveRestarted, appeared, INTERVAL);
+        let mut look = |n: u32, times: Option<[&str; 2]>| {
+            let heard = |at: usize| times.map(|times| times[at]);
+            let rows = [row(1, Active, heard(0)), row(2, Active, heard(1))];
+            let freshness = if times.is_some() { Freshness::Fresh } else { Freshness::Within30s };
+            registration.listed(appeared + INTERVAL * n, (Some(&rows), &rows), freshness, true)
+        };
+        assert_eq!(look(0, None), Open);
+        assert_eq!(look(10, Some(["t1", "t1"])), Open);
+        assert_eq!(look(11, Some(if moves == 1 { ["t2", "t1"] } else { ["t1", "t2"] })), expected);
+    }
+}

@@ -24,11 +24,25 @@ use crate::{
     net::Prober,
 };
 
-/// Runs an agent to its end, and answers whom to tell what happens to it. What is resolved is always complete.
+/// As [`agent_among`], where there is one manager.
 pub(crate) fn agent(
     settings: impl Fn() -> Settings + Send + Sync + 'static,
-    (before, remember): (Option<Settings>, impl Fn(&Settings) + Send + Sync + 'static),
+    before: (Option<Settings>, impl Fn(&Settings) + Send + Sync + 'static),
     (manager, prober): (Arc<dyn Manager>, Prober),
+    disk: (Disk, mpsc::UnboundedReceiver<Report>),
+    look: impl Fn() -> Watcher + Send + Sync + 'static,
+    deadline: Deadline,
+) -> (Commands, impl Future<Output = Exit> + Send) {
+    let connect = move |_: &Settings| Arc::clone(&manager);
+    agent_among(settings, before, (connect, prober), disk, look, deadline)
+}
+
+/// Runs an agent to its end, and answers whom to tell what happens to it. What is resolved is always complete; `connect` makes the
+/// client of the manager that settings name.
+pub(crate) fn agent_among(
+    settings: impl Fn() -> Settings + Send + Sync + 'static,
+    (before, remember): (Option<Settings>, impl Fn(&Settings) + Send + Sync + 'static),
+    (connect, prober): (impl Fn(&Settings) -> Arc<dyn Manager> + Send + Sync + 'static, Prober),
     (disk, reports): (Disk, mpsc::UnboundedReceiver<Report>),
     look: impl Fn() -> Watcher + Send + Sync + 'static,
     deadline: Deadline,
@@ -60,7 +74,7 @@ pub(crate) fn agent(
         remembered: watch::Sender::new(None),
     };
     let around = Surroundings {
-        connect: Arc::new(move |_| Ok(Arc::clone(&manager))),
+        connect: Arc::new(move |settings| Ok(connect(settings))),
         disk,
         look: Arc::new(move |_, _| look()),
         remember: Box::new(move |agent| remember(&agent.settings)),

@@ -35,6 +35,8 @@ enum Act {
     HoldLost,
     Disk(bool),
     DropByHand,
+    /// The scheduler's configuration names another key from now on, or the one that it always named again.
+    NamesAnother,
     Kill,
     /// Killed once so many more effects were carried out.
     KillAfter(usize),
@@ -109,7 +111,7 @@ enum Due {
     Closed,
     Read { asked: Duration, row: Option<bool> },
     Listed(bool),
-    Identified,
+    Identified { in_question: bool },
     HoldOpens(Opens),
 }
 
@@ -135,6 +137,10 @@ struct World {
     broken: Option<(Guarantee, String)>,
     fact: Fact,
     served: bool,
+    /// The configuration names another key.
+    names_another: bool,
+    /// It is open which key the scheduler registers.
+    in_question: bool,
     /// When this agent saw the scheduler serve again after it had been down.
     reappeared: Option<Duration>,
     mood: Mood,
@@ -185,6 +191,8 @@ impl World {
             broken: None,
             fact: Fact::Serves,
             served: false,
+            names_another: false,
+            in_question: false,
             reappeared: None,
             mood: Mood::Well,
             disk_works: true,
@@ -286,7 +294,13 @@ impl World {
     /// An agent starts on what is on disk.
     fn start(&mut self) {
         self.run += 1;
-        self.core = Lifecycle::new(Config { run: self.run, ..config(self.freshness) }, Moment(self.at));
+        let in_question = self.names_another;
+        let config = Config { run: self.run, in_question, ..config(self.freshness) };
+        self.core = Lifecycle::new(config, Moment(self.at));
+        self.in_question = in_question;
+        if in_question {
+            self.shows_its_key_later();
+        }
         self.terminated = false;
         self.exited = None;
         self.hooks.clear();
@@ -403,6 +417,7 @@ impl World {
             }
             Effect::Attempt { id, limit, .. } => {
                 self.check_all_offered();
+                self.check_it_is_not_left_alone();
                 self.begin(id);
                 self.try_it(id, limit);
             }
@@ -417,6 +432,7 @@ impl World {
             }
             Effect::Hold => {
                 self.must(G6, self.hold.is_none(), "never two holds");
+                self.check_it_is_not_left_alone();
                 self.must(
                     G6,
                     !self.open.keys().any(|id| self.releases.contains(id)),
@@ -463,7 +479,11 @@ impl World {
                     self.later(5, Due::Listed(true));
                 }
             }
-            Effect::Identify { .. } => self.later(5, Due::Identified),
+            Effect::Identify { was_away } => {
+                self.due.retain(|(_, _, due)| !matches!(due, Due::Identified { .. }));
+                self.in_question |= was_away;
+                self.later(5, Due::Identified { in_question: self.names_another });
+            }
             Effect::Answer(hook, answer) => {
                 let once = self.hooks.remove(&hook);
                 self.must(G4, once, "a hook is answered once");
@@ -558,6 +578,12 @@ impl World {
         self.later(late, Due::Closed);
     }
 
+    /// The manager shows that the scheduler registers this key still: it sends a message in each interval, and is asked as often.
+    fn shows_its_key_later(&mut self) {
+        let later = 10_000 + self.roll(60_000);
+        self.later(later, Due::Identified { in_question: false });
+    }
+
     /// The row, or what it was up to 30 s ago where the source may be so old.
     fn read(&mut self) -> bool {
         let age = match self.freshness {
@@ -600,7 +626,17 @@ impl World {
                 self.step(Event::RowRead { asked: Moment(asked), read });
             }
             Due::Listed(listed) => self.step(Event::Identity { listed }),
-            Due::Identified => self.step(Event::Identified { in_question: false }),
+            // What names another key leaves it to the manager to show which one it is.
+            Due::Identified { in_question: false } if self.names_another && self.mood == Mood::Away => {
+                self.later(5_000, due);
+            }
+            Due::Identified { in_question } => {
+                self.in_question = in_question;
+                if in_question {
+                    self.shows_its_key_later();
+                }
+                self.step(Event::Identified { in_question });
+            }
             Due::HoldOpens(opens) if self.hold == Some(false) => {
                 let is_open = opens == Opens::Yes;
                 self.hold = is_open.then_some(true);
@@ -721,6 +757,7 @@ impl World {
                 let all: Vec<RecordId> = std::mem::take(&mut self.asks).into_keys().collect();
                 self.step(Event::Dropped(all));
             }
+            Act::NamesAnother => self.names_another = !self.names_another,
             Act::Kill => self.kill(),
             Act::KillAfter(effects) => self.kill_after = Some(effects),
         }
@@ -745,6 +782,14 @@ impl World {
     fn check_all_offered(&mut self) {
         let offered = self.core.pending().iter().all(|pending| self.offered.contains(&pending.record.id));
         self.must(G1, offered, "persisted before attempted");
+    }
+
+    /// G2: while it is open which key the scheduler registers, the row of one that serves is neither signed off nor given back, but
+    /// in a drain, and after SIGTERM.
+    fn check_it_is_not_left_alone(&mut self) {
+        let ends = self.core.drain_until().is_some() || self.terminated;
+        let is_left_alone = self.in_question && self.fact == Fact::Serves && !ends;
+        self.must(G2, !is_left_alone, "a row in question is left alone");
     }
 
     /// G1: an attempt settles what was asked before it began, no more; unless the scheduler lives.
@@ -801,6 +846,8 @@ impl World {
             Freshness::Fresh => (40 + 95 + 65, 120),
             Freshness::Within30s => (40 + 95 + 31 + 330, 700),
         };
+        // Until it is known which key the scheduler registers nothing is done.
+        let soon = soon + if self.in_question { 75 } else { 0 };
         self.wait(Duration::from_secs(soon));
         let right = match self.fact {
             Fact::Serves => true,
@@ -834,6 +881,7 @@ fn acts() -> impl Strategy<Value = Act> {
         1 => Just(Act::HoldLost),
         1 => any::<bool>().prop_map(Act::Disk),
         1 => Just(Act::DropByHand),
+        1 => Just(Act::NamesAnother),
         1 => Just(Act::Kill),
         1 => (0..4usize).prop_map(Act::KillAfter),
     ]

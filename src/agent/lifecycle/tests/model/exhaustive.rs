@@ -40,6 +40,7 @@ const STEPS: &[Step] = &[
     Step::Act(Act::Disk(true)),
     NO_DISK,
     Step::Act(Act::DropByHand),
+    NAMES_ANOTHER,
     KILL,
     Step::Act(Act::KillAfter(1)),
     Step::Act(Act::KillAfter(2)),
@@ -61,6 +62,7 @@ const SERVES: Step = Step::Act(Act::Sees(Fact::Serves));
 const DOWN: Step = Step::Act(Act::Sees(Fact::Down));
 const PRE_STOP: Step = Step::Act(Act::PreStop(0));
 const TERMINATE: Step = Step::Act(Act::Terminate);
+const NAMES_ANOTHER: Step = Step::Act(Act::NamesAnother);
 const NO_DISK: Step = Step::Act(Act::Disk(false));
 const KILL: Step = Step::Act(Act::Kill);
 const SHORT: Step = Step::Act(Act::Wait(1_000));
@@ -74,6 +76,7 @@ const SITUATIONS: &[(&str, &[Step])] = &[
     ("signed off", &[SERVES, LONG, DOWN, LONG]),
     ("held", &[SERVES, LONG, Step::Act(Act::RowBecomes(false)), LONG, LONG, LONG, LONG]),
     ("restarted in place", &[SERVES, LONG, DOWN, LONG, SERVES, SHORT]),
+    ("in question", &[SERVES, LONG, NAMES_ANOTHER, DOWN, LONG, SERVES, SHORT]),
     ("queued", &[SERVES, LONG, AWAY, DOWN, LONG]),
     ("stopping", &[SERVES, LONG, TERMINATE, SHORT]),
     ("left behind", &[SERVES, LONG, AWAY, DOWN, SHORT, KILL, WELL]),
