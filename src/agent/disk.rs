@@ -279,6 +279,15 @@ impl Disk {
         self.run("write-ask", move |spool| spool.write_ask(&record)).await
     }
 
+    /// Writes an ask on behalf of another holder: it names that one's manager.
+    pub async fn write_ask_for(&self, holder: Holder, record: Record) -> Result<(), DiskError> {
+        self.run("write-ask", move |spool| {
+            let managers = holder.completed_by_the_resolver().managers;
+            spool.write_ask(&Record { managers, ..record })
+        })
+        .await
+    }
+
     /// Writes a mark in place of the older ones of its kind, without waiting: how that ended goes to the reports if it failed.
     pub fn write_mark(&self, record: Record) {
         self.send("write-mark", move |spool| spool.write_mark(&record));

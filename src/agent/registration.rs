@@ -83,8 +83,9 @@ pub struct Registration {
     port: u16,
     cause: Cause,
     appeared: Moment,
-    /// By when the first message of the scheduler's own stream has come.
-    own_message_by: Moment,
+    interval: Duration,
+    /// Since when the manager answers.
+    answers_since: Option<Moment>,
     /// The first look at the new key's row, and the first at the old one's that nothing of this agent's can have moved since.
     first: (Option<Seen>, Option<Seen>),
     old_is_inactive: bool,
@@ -116,18 +117,32 @@ impl Registration {
         appeared: Moment,
         interval: Duration,
     ) -> Self {
-        let own_message_by = appeared + interval * 2;
         Self {
             old,
             new,
             port,
             cause,
             appeared,
-            own_message_by,
+            interval,
+            answers_since: None,
             first: (None, None),
             old_is_inactive: false,
             old_updated: None,
         }
+    }
+
+    /// A manager could not be asked: it may be away, for the scheduler too.
+    pub fn not_listed(&mut self) {
+        self.answers_since = None;
+    }
+
+    /// By when the first message of the scheduler's own stream has come: two intervals after it appeared; and where its manager was away
+    /// then, it has to find out that the manager is back.
+    fn own_message_by(&mut self, asked: Moment) -> Moment {
+        let answers_since = *self.answers_since.get_or_insert(asked);
+        let is_back = answers_since > self.appeared + self.interval;
+        let by = self.appeared + self.interval * 2;
+        if is_back { by.max(answers_since + IDENTITY_GRACE) } else { by }
     }
 
     /// The manager of the old key, and that of the new one, list these rows of the keys' addresses, asked for at `asked`; none where
@@ -141,6 +156,7 @@ impl Registration {
         quiet: bool,
     ) -> Decision {
         let (is_known, old) = (old.is_some(), old.unwrap_or_default());
+        let own_message_by = self.own_message_by(asked);
         let other_in_use = old.iter().any(|row| {
             let is_ours = row.is(&self.old) || row.is(&self.new);
             !is_ours && row.state == State::Active && row.port == i32::from(self.port)
@@ -166,14 +182,14 @@ impl Registration {
             return Decision::Old;
         }
         // Each has had its first message by now, if it was to come.
-        if asked < self.own_message_by + freshness.age() {
+        if asked < own_message_by + freshness.age() {
             return Decision::Open;
         }
         // The same row, or that of the same key elsewhere: both may be active.
         let is_moved = self.old == self.new && self.cause == Cause::SchedulerCameBack;
         // It may still run as before, beside a manager that is away: not for so long.
         let is_patient = !is_known && self.cause != Cause::SchedulerCameBack;
-        if is_patient && asked < self.own_message_by + freshness.age() + IDENTITY_GRACE {
+        if is_patient && asked < own_message_by + freshness.age() + IDENTITY_GRACE {
             return Decision::Open;
         }
         match self.cause {

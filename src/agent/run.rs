@@ -410,7 +410,7 @@ impl Agent {
         let ended = shell.run(&mut core, Vec::new(), inbox).await;
         match ended {
             Ended::Exit(exit @ (Exit::Done | Exit::Queued)) => {
-                let exit = if shell.end_others().await { exit } else { Exit::Queued };
+                let exit = if shell.end_others(&core).await { exit } else { Exit::Queued };
                 (Ended::Exit(exit), None)
             }
             Ended::Exit(exit) => (Ended::Exit(exit), None),
@@ -423,31 +423,30 @@ impl Agent {
         }
     }
 
-    /// The scheduler's old row is nobody's any more: it is signed off as a predecessor's is. Answers the ask for that; what was asked for
-    /// the old key before is made by whoever opens the spool next, which is this agent in a moment.
+    /// The scheduler's old row is nobody's any more: it is signed off as a predecessor's is. Answers the ask for that, which stands for
+    /// all that was asked for the old key before.
     async fn leave_behind(&self, core: &Lifecycle, take_up: &TakeUp, disk: &Disk) -> Option<Record> {
         let key = core.key();
         let asks: Vec<RecordId> = core.pending().iter().map(|ask| ask.record.id.clone()).collect();
-        let registers_nowhere = take_up.settings.without_manager;
-        let is_another = registers_nowhere
+        let is_another = take_up.settings.without_manager
             || take_up.settings.key().as_ref() != Some(key)
             || !follow::name_one_manager(&self.settings, &take_up.settings).await;
         // Of a key that was never listed there is no row.
         let owed = is_another && !take_up.is_signed_off && core.listed();
-        // A scheduler that registers nowhere answers at its address, and would have what was asked before superseded.
-        let left = (owed && (asks.is_empty() || registers_nowhere)).then(|| {
+        let left = owed.then(|| {
             let pod = self.settings.pod_name.clone();
-            // The scheduler answers at its address under its new key: nothing would follow from that.
-            Record {
-                row_updated: take_up.old_updated.clone(),
-                ..Record::sign_off(key.clone(), Cause::Predecessor, None, wall_millis(), pod)
-            }
+            // The scheduler answers at its address, under its new key or none: nothing follows from that, and what was asked before
+            // would be superseded by it.
+            let row_updated = take_up.old_updated.clone();
+            // As a predecessor's it would wait for evidence that only its times can give, if it doesn't say when the row was written.
+            let cause = if row_updated.is_some() { Cause::Predecessor } else { Cause::Down };
+            Record { row_updated, ..Record::sign_off(key.clone(), cause, None, wall_millis(), pod) }
         });
         let is_on_disk = match &left {
             Some(ask) => write_ask(disk, &self.metrics, ask).await,
             None => false,
         };
-        if registers_nowhere && (take_up.is_signed_off || is_on_disk) {
+        if is_another && (take_up.is_signed_off || is_on_disk) {
             disk.settle_later(asks, take_up.is_signed_off);
         } else {
             disk.release_with_marks(asks, key.clone());

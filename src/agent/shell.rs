@@ -74,8 +74,8 @@ pub struct Shell {
     watchdog: Option<Arc<AtomicU8>>,
     /// What to go on with, once no ending is under way.
     take_up: Option<Box<TakeUp>>,
-    /// What SIGTERM began for the others.
-    ending_others: Option<tokio::task::JoinHandle<bool>>,
+    /// There was a second signal.
+    in_a_hurry: bool,
 }
 
 /// The scheduler is back, and may register another key than before.
@@ -130,7 +130,7 @@ impl Shell {
             identify: None,
             take_up: None,
             others: None,
-            ending_others: None,
+            in_a_hurry: false,
             last_words: LastWords::none(),
             words: say::Words::default(),
             known: say::Known::default(),
@@ -195,15 +195,13 @@ impl Shell {
                 say::event(core, &event, &self.said);
                 let terminated = matches!(event, Event::Terminate);
                 let effects = core.step(event, now);
+                self.in_a_hurry |= terminated && self.watchdog.is_some();
                 if terminated && self.watchdog.is_none() {
                     let left = core.deadline().map_or(Duration::ZERO, |at| at - now.at);
                     // What the core says of the exit, if it does.
                     let code = Arc::new(AtomicU8::new(Exit::Queued.code()));
                     (self.deadline.0)(left.saturating_sub(Duration::from_millis(20)), Arc::clone(&code));
                     self.watchdog = Some(code);
-                    let others = self.others.clone().filter(|others| !others.is_empty());
-                    self.ending_others =
-                        others.map(|others| tokio::spawn(async move { others.sign_off(When::End).await }));
                 }
                 effects
             }
@@ -256,14 +254,12 @@ impl Shell {
         own
     }
 
-    /// At the end: whether all that the scheduler may be registered as is signed off.
-    pub async fn end_others(&mut self) -> bool {
-        if let Some(begun) = self.ending_others.take() {
-            // What it could not do is tried once more.
-            let _ = begun.await;
-        }
+    /// At the end: whether all that the scheduler may be registered as is signed off. After a second signal nothing is.
+    pub async fn end_others(&mut self, core: &Lifecycle) -> bool {
+        let serves = matches!(core.scheduler(), Scheduler::Serving(_));
         match &self.others {
-            Some(others) => others.sign_off(When::End).await,
+            Some(others) if self.in_a_hurry => others.is_empty(),
+            Some(others) => others.sign_off(When::End { serves }).await,
             None => true,
         }
     }

@@ -24,20 +24,8 @@ mod judge;
 mod looked_for {
     /// The other manager may have the very key that this one has.
     pub(super) const ONE_KEY_AT_BOTH_MANAGERS: bool = false;
-    /// What is pending at a manager that the scheduler has left is settled there.
-    pub(super) const WHAT_IS_PENDING_AT_THE_MANAGER_BEFORE: bool = false;
-    /// So is what is pending for the key that the scheduler has left, though something answers at its address.
-    pub(super) const WHAT_IS_PENDING_FOR_THE_KEY_BEFORE: bool = false;
     /// A key that a scheduler may have registered when it went down once more is signed off, though its manager is away then.
     pub(super) const WHAT_WAS_IN_QUESTION_BEFORE: bool = false;
-    /// At an agent's end there is an ask for each key in question whose manager can't be asked.
-    pub(super) const WHAT_IS_IN_QUESTION_AT_AN_END: bool = false;
-    /// A key that the scheduler goes on under though an agent signed it off at its end, when it was in question, is given back.
-    pub(super) const WHAT_WAS_SIGNED_OFF_IN_QUESTION: bool = false;
-    /// A second signal signs nothing off.
-    pub(super) const A_SECOND_SIGNAL_IS_THE_END: bool = false;
-    /// A drain covers the key that is named, too, while it is open which one the scheduler registers.
-    pub(super) const A_DRAIN_IN_QUESTION: bool = false;
 }
 
 const WALL: u64 = 1_790_000_000_000;
@@ -252,9 +240,6 @@ impl Life {
         if serves && !known.contains(&key) {
             return;
         }
-        if !looked_for::WHAT_WAS_SIGNED_OFF_IN_QUESTION && judge::signed_off_in_question(&events) {
-            return;
-        }
         if serves && judge::answers_for(&events, pid).as_ref() != Some(&key) {
             self.wrong.push(format!("after a while of quiet {pid} does not answer for {key}"));
         }
@@ -292,17 +277,13 @@ impl Life {
         marks.iter().any(|(_, record)| record.key == *row && record.what == What::Seen)
     }
 
-    /// It is, or was, asked for, and there is nobody to settle that.
+    /// An agent that is no more asked for it at another manager: that one's agents settle it.
     fn is_left_to_others(&self, row: &SchedulerKey) -> bool {
         let world = self.fleet.world.lock();
         let pod = &world.pods[self.pod];
-        let pending = judge::was_pending_when_left(&world.history.events(), row);
-        if pending && !looked_for::WHAT_IS_PENDING_FOR_THE_KEY_BEFORE {
-            return true;
-        }
         let elsewhere = manager_of(row) != manager_of(&pod.key) || manager_of(row) != manager_of(&pod.named);
-        let is_asked_for = world.disks[0].has_durable_ask(SPOOL.as_ref(), row);
-        !looked_for::WHAT_IS_PENDING_AT_THE_MANAGER_BEFORE && elsewhere && is_asked_for
+        let is_its_own = pod.agent.is_some_and(|pid| judge::asked_for(&world.history.events(), pid, row));
+        elsewhere && !is_its_own && world.disks[0].has_durable_ask(SPOOL.as_ref(), row)
     }
 
     /// The pod is deleted, in any state.
@@ -358,10 +339,7 @@ impl Life {
         let pod = &world.pods[self.pod];
         let answered = pod.has_answered.iter();
         let read = self.read.iter().filter(|(by, _)| *by == pid).map(|(_, key)| key);
-        let read = read.filter(|key| match **key == pod.key {
-            true => looked_for::WHAT_IS_IN_QUESTION_AT_AN_END || *pod.fact.borrow() == Fact::Serves,
-            false => looked_for::WHAT_WAS_IN_QUESTION_BEFORE,
-        });
+        let read = read.filter(|key| **key == pod.key || looked_for::WHAT_WAS_IN_QUESTION_BEFORE);
         answered.chain(read).cloned().collect()
     }
 

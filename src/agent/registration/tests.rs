@@ -174,3 +174,26 @@ fn a_first_look_that_showed_no_times_does_not_keep_the_question_open_for_ever() 
         assert_eq!(look(11, Some(if moves == 1 { ["t2", "t1"] } else { ["t1", "t2"] })), expected);
     }
 }
+
+/// A manager that was away as the scheduler came back: it shows what was before, until the scheduler has found it again.
+#[test]
+fn g2_a_manager_that_is_back_is_not_believed_at_once_that_the_scheduler_goes_on() {
+    let appeared = Moment(Duration::from_secs(100));
+    let mut registration =
+        Registration::new(key(1), key(2), 8002, Cause::MayHaveRestarted, appeared, INTERVAL);
+    let stale = [row(1, Active, None)];
+    let mut look = |after: Duration, rows: &[Row]| {
+        registration.listed(appeared + after, (Some(rows), rows), Freshness::Within30s, true)
+    };
+    let back = Duration::from_secs(300);
+    assert_eq!(look(back, &stale), Open);
+    assert_eq!(look(back + INTERVAL, &stale), Open);
+    assert_eq!(look(back + INTERVAL * 2, &[row(1, Active, None), row(2, Active, None)]), New);
+    registration.not_listed();
+    let mut look = |after: Duration| {
+        registration.listed(appeared + after, (Some(&stale), &stale), Freshness::Within30s, true)
+    };
+    let again = back * 2;
+    assert_eq!(look(again), Open);
+    assert_eq!(look(again + IDENTITY_GRACE + crate::manager::LIST_AGE), Old);
+}

@@ -186,6 +186,7 @@ impl Follower {
                 }
                 Ok(Answer::Open) => self.say_open(&open, question, "the manager does not show"),
                 Err(failure) => {
+                    open.iter_mut().for_each(|candidate| candidate.registration.not_listed());
                     debug!(scheduler.key = %self.key, reason = %failure, "Could not look which key the scheduler registers.");
                     self.say_open(&open, question, &format!("the manager can't be asked ({failure})"));
                 }

@@ -500,6 +500,7 @@ async fn g2_a_drain_leaves_a_row_alone_of_which_nothing_would_show_that_its_sche
     let answer = scene.drains().await;
     assert!(!scene.signed_off(&other), "{answer}");
     assert!(answer.to_string().contains("another key, too, which is not signed off yet"), "{answer}");
+    scene.sees(Observation::Refused(vec![address()])).await;
     scene.commands.send(Command::Event(Event::Terminate)).unwrap();
     scene.agent.await.unwrap();
     assert!(scene.manager.signed_off.lock().unwrap().contains(&other), "at the end it is");

@@ -1,22 +1,18 @@
 //! Judges the history of a scheduler that changes its key, as far as it shows without a look at the world.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     super::{
         fleet::GRACE,
         history::{Call, Event, Pid},
     },
-    looked_for,
+    IS_READ_WITHIN,
 };
 use crate::{
     agent::lifecycle::{DRAIN_SLACK, Verdict},
     key::SchedulerKey,
     manager::LIST_AGE,
-    spool::record::{Cause, RecordId},
 };
 
 type Events = [(Duration, Event)];
@@ -29,9 +25,7 @@ const RESERVE: Duration = Duration::from_millis(1_500);
 pub(super) fn judge(events: &Events) -> Vec<String> {
     let mut wrong = what_is_served_under_is_signed_off_in_a_drain_alone(events);
     wrong.extend(each_ends_in_its_grace(events));
-    if looked_for::A_DRAIN_IN_QUESTION {
-        wrong.extend(a_drain_that_is_confirmed_is_one(events));
-    }
+    wrong.extend(a_drain_that_is_confirmed_is_one(events));
     wrong.extend(events.iter().filter_map(|(_, event)| match event {
         Event::Panicked { pid } => Some(format!("{pid} panicked")),
         _ => None,
@@ -43,8 +37,6 @@ pub(super) fn judge(events: &Events) -> Vec<String> {
 #[derive(Default)]
 struct Agent {
     terminated: Option<Duration>,
-    /// There was a second signal.
-    is_to_be_gone: bool,
     /// Each beginning of an ending.
     endings: Vec<Duration>,
     was_down: bool,
@@ -66,7 +58,6 @@ fn what_is_served_under_is_signed_off_in_a_drain_alone(events: &Events) -> Vec<S
             }
             Event::Terminated { pid } => {
                 let agent = agents.entry(*pid).or_default();
-                agent.is_to_be_gone |= agent.terminated.is_some();
                 agent.terminated.get_or_insert(*at);
                 agent.endings.push(*at);
             }
@@ -87,7 +78,6 @@ fn what_is_served_under_is_signed_off_in_a_drain_alone(events: &Events) -> Vec<S
                 let first = agent.endings.iter().find(|began| **began + GRACE >= *at);
                 let is_over = agent.terminated.is_some()
                     && first.is_some_and(|began| *at >= *began + GRACE.saturating_sub(RESERVE));
-                let is_over = is_over || (agent.is_to_be_gone && !looked_for::A_SECOND_SIGNAL_IS_THE_END);
                 if !drain.is_some_and(|until| *at <= until) && !is_over {
                     wrong.push(format!(
                         "at {at:?} {pid} begins to sign {key} off (call {call}), under which its scheduler serves"
@@ -108,42 +98,24 @@ pub(super) fn answers_for(events: &Events, agent: Pid) -> Option<SchedulerKey> {
     })
 }
 
-/// Whether an agent signed a key off at its end for which it did not answer, while the scheduler served under it.
-pub(super) fn signed_off_in_question(events: &Events) -> bool {
-    events.iter().enumerate().any(|(n, (_, event))| {
-        let Event::Began { pid, key, what: Call::SignOff { .. }, target, .. } = event else { return false };
-        let asked = |(_, event): &(Duration, Event)| {
-            matches!(event, Event::Asked { pid: by, key: of, cause: Cause::Sigterm, .. } if by == pid && of == key)
-        };
-        let is_another = answers_for(&events[..n], *pid).as_ref() != Some(key);
-        target.streams && is_another && events[..n].iter().any(asked)
-    })
+/// Whether that agent asked for this key last.
+pub(super) fn asked_for(events: &Events, agent: Pid, key: &SchedulerKey) -> bool {
+    let by = events.iter().rev().find_map(|(_, event)| match event {
+        Event::Asked { pid, key: of, .. } if of == key => Some(*pid),
+        _ => None,
+    });
+    by == Some(agent)
 }
 
-/// Whether something was pending for this key when an agent began to answer for another one.
-pub(super) fn was_pending_when_left(events: &Events, key: &SchedulerKey) -> bool {
-    let mut pending: BTreeSet<&RecordId> = BTreeSet::new();
-    let mut answered = None;
-    for (_, event) in events {
-        match event {
-            Event::Asked { id, key: of, .. } if of == key => drop(pending.insert(id)),
-            Event::AskGone { id, .. } => drop(pending.remove(id)),
-            Event::AnswersFor { key: next, .. } => {
-                if answered.replace(next) == Some(key) && next != key && !pending.is_empty() {
-                    return true;
-                }
-            }
-            _ => {}
-        }
-    }
-    false
-}
-
-/// G2, G5: a drain that is said to be confirmed leaves no row active under which the scheduler was long shown to serve.
+/// G2, G5: a drain that is said to be confirmed leaves no row active under which the scheduler was long shown to serve, if its agent can
+/// have read that name.
 fn a_drain_that_is_confirmed_is_one(events: &Events) -> Vec<String> {
     let mut served: Option<(SchedulerKey, Duration)> = None;
     let mut active: BTreeMap<&SchedulerKey, bool> = BTreeMap::new();
     let mut hooks: BTreeMap<u64, Duration> = BTreeMap::new();
+    let mut agents: BTreeMap<Pid, Duration> = BTreeMap::new();
+    // When the scheduler started, and when its configuration changed after that.
+    let (mut started, mut renamed) = (Duration::ZERO, None);
     let mut wrong = Vec::new();
     for (at, event) in events {
         match event {
@@ -153,11 +125,19 @@ fn a_drain_that_is_confirmed_is_one(events: &Events) -> Vec<String> {
                     served = Some((key.clone(), *at));
                 }
             }
-            Event::Fault(what) if what.starts_with("scheduler 0 ") => served = None,
+            Event::Started { pid, .. } => drop(agents.insert(*pid, *at)),
+            Event::Fault(what) if what.starts_with("the configuration of pod 0 ") => {
+                renamed = renamed.or(Some(*at))
+            }
+            Event::Fault(what) if what.starts_with("scheduler 0 ") => {
+                (served, started, renamed) = (None, *at, None);
+            }
             Event::PreStop { hook, .. } => drop(hooks.insert(*hook, *at)),
             Event::Answered { pid, hook, result: Verdict::Confirmed, .. } => {
                 let (Some((key, since)), Some(asked)) = (&served, hooks.get(hook)) else { continue };
-                if *since + LIST_AGE <= *asked && active.get(key) == Some(&true) {
+                let read_from = started.max(agents.get(pid).copied().unwrap_or_default());
+                let is_read = read_from + IS_READ_WITHIN <= renamed.unwrap_or(*asked).min(*asked);
+                if is_read && *since + LIST_AGE <= *asked && active.get(key) == Some(&true) {
                     wrong.push(format!("at {at:?} {pid} answers that it drains, and {key} is active"));
                 }
             }
