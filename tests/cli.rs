@@ -8,6 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "mock")]
+#[path = "cli/grant.rs"]
+mod grant;
+#[cfg(feature = "mock")]
+#[path = "secret/mod.rs"]
+mod secret;
+
 /// `signoff`, with nothing in its environment.
 fn signoff(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_signoff"));

@@ -13,6 +13,8 @@
 #[path = "contract/support.rs"]
 mod support;
 
+#[path = "contract/accounts.rs"]
+mod accounts;
 #[path = "contract/faults.rs"]
 mod faults;
 #[path = "contract/keep_alive.rs"]

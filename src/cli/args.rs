@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::{
     called::Called,
+    grant::GrantArgs,
     groups::{
         GraceArgs, IdentityArgs, LogArgs, ManagerArgs, OutputArgs, OutputFormat, RunDirArgs, SpoolArgs,
         TlsArgs,
@@ -27,6 +28,7 @@ use crate::{
 };
 
 mod called;
+mod grant;
 mod groups;
 mod reconcile;
 
@@ -54,6 +56,8 @@ pub enum Command {
     Check(Called<CheckArgs>),
     /// Find the rows of schedulers that are gone, and repair them
     Reconcile(Called<ReconcileArgs>),
+    /// Make a manager's user who may list and delete schedulers, and nothing else
+    Grant(Called<GrantArgs>),
     /// Run a mock Dragonfly manager: both APIs, faults on demand, a live page
     #[cfg(feature = "mock")]
     MockManager(Called<crate::mock::MockManagerArgs>),
@@ -374,6 +378,8 @@ impl Command {
                 // What it does to rows is for the log of a job.
                 None => (args.look.log, Level::Info),
             },
+            // That a sign-in is tried again for half a minute is for whoever waits.
+            Command::Grant(args) => (args.log, Level::Info),
             _ => none,
         };
         (log.log_format.unwrap_or_default(), log.log_level.unwrap_or(usual))

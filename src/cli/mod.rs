@@ -31,6 +31,7 @@ pub mod args;
 pub mod check;
 pub mod environment;
 pub mod flush;
+pub mod grant;
 pub mod install;
 pub mod pre_stop;
 pub mod queue;
@@ -183,6 +184,7 @@ async fn dispatch(command: Command) -> Exit {
         Command::Status(args) => status::run(args.into_inner()).await,
         Command::Check(args) => check::run(args.into_inner()).await,
         Command::Reconcile(args) => reconcile::run(args.into_inner()).await,
+        Command::Grant(args) => grant::run(args.into_inner()).await,
         Command::Queue(args) => match args.into_inner().command {
             QueueCommand::Flush(args) => flush::run(args.into_inner()).await,
             command => queue(command).await,

@@ -266,7 +266,7 @@ fn each_command_shows_its_own_flags_in_their_groups_and_no_others() {
     let tls = ("TLS", "ca-file cert-file key-file");
     let queue = ("Queue", "spool");
     let logs = ("Output", "log-format log-level");
-    let expected: [(&str, Vec<(&str, &str)>); 10] = [
+    let expected: [(&str, Vec<(&str, &str)>); 11] = [
         (
             "agent",
             vec![
@@ -288,6 +288,15 @@ fn each_command_shows_its_own_flags_in_their_groups_and_no_others() {
         ("queue drop", vec![queue, ("Agent", "run-dir")]),
         ("queue flush", vec![flush_manager, tls, ("Queue", "spool deadline"), logs, ("Agent", "run-dir")]),
         ("check", vec![identity, manager, tls, queue, ("Agent", "run-dir grace"), ("Output", "output")]),
+        (
+            "grant",
+            vec![
+                ("Manager", "manager root-username root-password-file"),
+                tls,
+                ("Grant", "username password-file role secret-name revoke"),
+                logs,
+            ],
+        ),
         ("install", vec![]),
         ("completions", vec![]),
     ];
@@ -322,6 +331,7 @@ fn no_line_of_any_help_is_wider_than_a_wide_terminal() {
 #[test]
 fn the_agent_logs_from_info_on_and_the_others_from_warn_on_unless_told() {
     let log = |line: &[&str], env: &[(&str, &str)]| parsed(line, env).unwrap().log();
+    assert_eq!(log(&["grant"], &[]), (Format::Auto, logging::Level::Info));
     assert_eq!(log(&["agent"], &[]), (Format::Auto, logging::Level::Info));
     assert_eq!(log(&["pre-stop"], &[]), (Format::Auto, logging::Level::Warn));
     assert_eq!(log(&["status"], &[("SIGNOFF_LOG_LEVEL", "debug")]), (Format::Auto, logging::Level::Warn));

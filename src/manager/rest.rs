@@ -9,6 +9,7 @@
 
 use std::{
     collections::HashSet,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -38,6 +39,7 @@ use crate::{
     secret::{FileError, Secret},
 };
 
+mod accounts;
 mod clusters;
 mod pages;
 pub(crate) mod row;
@@ -47,6 +49,7 @@ mod session;
 #[cfg(feature = "mock")]
 mod tests;
 
+pub(crate) use accounts::{Right, User};
 pub use session::Credentials as RestCredentials;
 
 /// How long a request may take, its answer included.
@@ -59,6 +62,8 @@ const STAGGER: Duration = Duration::from_secs(1);
 /// More rows than this are not listed: the answer would not fit a sidecar's memory.
 const ROWS_CAP: usize = 40_000;
 const SCHEDULERS: &str = "/api/v1/schedulers";
+/// What a manager says, beside a 401, to a user whose role is not enough.
+const DENIED: &str = "permission deny";
 
 /// The REST side of the manager's client.
 pub struct Rest {
@@ -68,6 +73,10 @@ pub struct Rest {
     tls: Arc<Tls>,
     http: Mutex<Option<(Arc<rustls::ClientConfig>, reqwest::Client)>>,
     credentials: Credentials,
+    /// Instead of the file's.
+    given_password: Option<Secret>,
+    /// The address that is connected to, whatever others the endpoint's name has.
+    only: Option<SocketAddr>,
     password: Reader<Result<Secret, FileError>>,
     troubles: Troubles,
     session: tokio::sync::Mutex<Session>,
@@ -133,6 +142,8 @@ impl Rest {
             tls: if secured { tls } else { Arc::new(Tls::nobody()) },
             http: Mutex::default(),
             credentials,
+            given_password: None,
+            only: None,
             password: Reader::default(),
             troubles: Troubles::default(),
             session: tokio::sync::Mutex::default(),
@@ -143,6 +154,18 @@ impl Rest {
     #[must_use]
     pub fn telling(self, troubles: Troubles) -> Self {
         Self { troubles, ..self }
+    }
+
+    /// Signs in with this password, whatever file there is.
+    #[must_use]
+    pub(crate) fn with_password(self, password: Secret) -> Self {
+        Self { given_password: Some(password), ..self }
+    }
+
+    /// Connects to this one address of its one endpoint.
+    #[must_use]
+    pub(crate) fn at(self, address: SocketAddr) -> Self {
+        Self { only: Some(address), ..self }
     }
 
     /// Reads the row of `key` as it is in the database now.
@@ -212,7 +235,7 @@ impl Rest {
         }
         let mut failures: Vec<Failure> = Vec::new();
         for (index, endpoint) in self.order() {
-            let lost = match self.authorized_at(endpoint, Method::DELETE, &path).await {
+            let lost = match self.authorized_at(endpoint, Method::DELETE, &path, None).await {
                 Ok((at, answer)) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return match answer.class() {
@@ -350,7 +373,7 @@ impl Rest {
     async fn get(&self, path: &str) -> Result<(String, Answer), Failure> {
         // Signed in once, not at each of them.
         self.token(None).await?;
-        let ask = |endpoint| self.authorized_at(endpoint, Method::GET, path).boxed();
+        let ask = |endpoint| self.authorized_at(endpoint, Method::GET, path, None).boxed();
         let (index, answered) = self.first(ask).await.map_err(joined)?;
         self.preferred.store(index, Ordering::Relaxed);
         Ok(answered)
@@ -391,14 +414,15 @@ impl Rest {
         endpoint: &Endpoint,
         method: Method,
         path: &str,
+        json: Option<&serde_json::Value>,
     ) -> Result<(String, Answer), Failure> {
         let at = endpoint.to_string();
         let mut token = self.token(None).await?;
-        let mut answer = self.request(endpoint, method.clone(), path, Some(&token), None).await?;
-        if answer.status == 401 {
+        let mut answer = self.request(endpoint, method.clone(), path, Some(&token), json).await?;
+        if answer.status == 401 && answer.message() != DENIED {
             // Expired, or the manager's key changed.
             token = self.token(Some(&token)).await?;
-            answer = self.request(endpoint, method, path, Some(&token), None).await?;
+            answer = self.request(endpoint, method, path, Some(&token), json).await?;
         }
         match answer.class() {
             Class::Unknown | Class::Failed | Class::Exhausted => Err(answer.failure(&at)),
@@ -452,7 +476,11 @@ impl Rest {
         {
             return Ok(client.clone());
         }
-        let client = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder();
+        if let (Some(only), Some(endpoint)) = (self.only, self.endpoints.first()) {
+            builder = builder.resolve(&endpoint.peer().host, only);
+        }
+        let client = builder
             .tls_backend_preconfigured(rustls::ClientConfig::clone(&config))
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

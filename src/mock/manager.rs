@@ -30,6 +30,16 @@ pub enum Role {
     Guest,
 }
 
+impl Role {
+    /// The role's name in the manager.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Role::Root => "root",
+            Role::Guest => "guest",
+        }
+    }
+}
+
 /// A REST user.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
@@ -91,7 +101,7 @@ impl FromStr for User {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Release {
     /// v2.2: no `last_keep_alive_at` and no `config`, times in whole seconds, ListSchedulers knows no cluster id, and silent
-    /// rows are never collected.
+    /// rows are never collected; a rule of a role that another manager wrote can't be written again.
     V2_2,
     /// v2.5.
     #[default]
@@ -135,7 +145,7 @@ pub struct Config {
     pub release: Release,
     /// The zone of the process, in hours east of UTC: REST shows times with that offset. At most 25 either way; beyond, UTC.
     pub zone_hours: i8,
-    /// The REST users.
+    /// The REST users it is set up with; others sign up.
     pub users: Vec<User>,
     /// How long a token lives.
     pub token_life: Duration,
@@ -278,7 +288,7 @@ impl MockManager {
         let rest_tls = acceptor(tls.map(|files| TlsFiles { client_ca: None, ..files }), b"http/1.1")?;
         let grpc = listen("gRPC", self.grpc.addr).await?;
         let rest = listen("REST", self.rest.addr).await?;
-        let node = Arc::new(Node::new(self.database.clone(), self.faults.clone(), &self.config));
+        let node = Arc::new(Node::new(self.database.clone(), self.faults.clone(), &self.config)?);
         let (phase, serving) = watch::channel(Phase::Serving);
         let mut servers = JoinSet::new();
         let (grpc_closed, grpc_listens) = oneshot::channel();

@@ -7,6 +7,7 @@ mod admin;
 pub mod channel;
 pub mod cli;
 mod connection;
+mod enforcer;
 pub mod fault;
 mod grpc;
 mod health;

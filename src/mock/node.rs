@@ -12,9 +12,12 @@ use std::{
 };
 
 use super::{
+    enforcer::Enforcer,
     fault::Faults,
-    manager::{Config, Release, Role, User},
-    table::{By, Cached, Database, Millis, Patch, Registration, Selector, TableError, TableRow},
+    manager::{Config, Release},
+    table::{
+        Account, By, Cached, Database, Millis, Patch, Registration, Rule, Selector, TableError, TableRow,
+    },
 };
 use crate::manager::State;
 
@@ -40,7 +43,7 @@ pub(super) struct Node {
     pub(super) database: Arc<Database>,
     pub(super) faults: Arc<Faults>,
     pub(super) latency: Duration,
-    pub(super) users: Vec<User>,
+    enforcer: Enforcer,
     pub(super) token_life: Duration,
     pub(super) release: Release,
     pub(super) zone_hours: i8,
@@ -52,17 +55,25 @@ fn millis(time: Duration) -> Millis {
 }
 
 impl Node {
-    pub(super) fn new(database: Arc<Database>, faults: Arc<Faults>, config: &Config) -> Self {
-        Self {
+    /// A process that starts: the users it is set up with are in the database, the rules of all roles in its memory.
+    pub(super) fn new(
+        database: Arc<Database>,
+        faults: Arc<Faults>,
+        config: &Config,
+    ) -> Result<Self, TableError> {
+        for user in &config.users {
+            database.set_up_user(&user.name, &user.password, user.role.name())?;
+        }
+        Ok(Self {
+            enforcer: Enforcer::load(&database)?,
             database,
             faults,
             latency: config.latency,
-            users: config.users.clone(),
             token_life: config.token_life,
             release: config.release,
             zone_hours: config.zone_hours,
             memory: Mutex::default(),
-        }
+        })
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -182,7 +193,9 @@ impl Node {
 
     pub(super) fn delete(&self, id: u64) -> Result<bool, TableError> {
         let deleted = self.database.delete(id, By::Rest)?;
-        self.wrote();
+        if deleted {
+            self.wrote();
+        }
         Ok(deleted)
     }
 
@@ -200,21 +213,44 @@ impl Node {
         first
     }
 
-    /// Whether a user's name and password are right, as this process sees it: within 30 s of the last look it has lost the
-    /// password's hash, and nothing is right.
-    pub(super) fn sign_in(&self, name: &str, password: &str) -> Option<Role> {
-        let user = self.users.iter().find(|u| u.name == name)?;
+    /// The user of that name and password, as this process sees it: within 30 s of the last look it has lost the password's
+    /// hash, and nothing is right.
+    pub(super) fn sign_in(&self, name: &str, password: &str) -> Result<Option<Account>, TableError> {
+        // Nobody is no result, and isn't kept.
+        let Some(user) = self.database.user(name)? else { return Ok(None) };
         let now = self.database.now();
         let mut memory = self.memory();
         if memory.users.get(name).is_some_and(|until| *until > now) {
-            return None;
+            return Ok(None);
         }
         memory.users.insert(name.to_owned(), now + millis(QUERY_CACHE));
-        (user.password == password).then_some(user.role)
+        Ok(user.has_password(password).then_some(user))
     }
 
-    pub(super) fn role(&self, name: &str) -> Option<Role> {
-        self.users.iter().find(|u| u.name == name).map(|u| u.role)
+    pub(super) fn sign_up(&self, name: &str, password: &str, email: &str) -> Result<Account, TableError> {
+        let user = self.database.add_user(name, password, email)?;
+        self.add_rule(Rule::Member { user: user.id, role: "guest".to_owned() })?;
+        Ok(user)
+    }
+
+    /// Who may do what.
+    pub(super) fn enforcer(&self) -> &Enforcer {
+        &self.enforcer
+    }
+
+    /// Adds a rule; false if this process knows it already.
+    pub(super) fn add_rule(&self, rule: Rule) -> Result<bool, TableError> {
+        let once = self.release == Release::V2_2;
+        let added = self.enforcer.add(&self.database, rule, once)?;
+        self.wrote();
+        Ok(added)
+    }
+
+    /// Removes the rules that are `unwanted`; false if this process knows none.
+    pub(super) fn remove_rules(&self, unwanted: impl Fn(&Rule) -> bool) -> Result<bool, TableError> {
+        let removed = self.enforcer.remove(&self.database, unwanted)?;
+        self.wrote();
+        Ok(removed)
     }
 }
 

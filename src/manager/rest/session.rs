@@ -203,8 +203,16 @@ impl Rest {
         }
     }
 
+    /// Whether the last sign-in was refused for good: the user or the password is wrong.
+    pub(crate) async fn is_refused(&self) -> bool {
+        self.session.lock().await.refusal.as_ref().is_some_and(|refusal| refusal.last)
+    }
+
     /// Who signs in, and with what.
     async fn user(&self) -> Result<(&str, Secret), Failure> {
+        if let (Some(username), Some(password)) = (&self.credentials.username, &self.given_password) {
+            return Ok((username, password.clone()));
+        }
         let (Some(username), Some(path)) = (&self.credentials.username, &self.credentials.password_file)
         else {
             return Err(Failure::new(

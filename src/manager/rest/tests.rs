@@ -489,3 +489,17 @@ fn plain_text_to_an_https_port_is_told_with_what_to_give_instead() {
     let other = Answer { status: 400, retry_after: None, body: b"Bad Request".to_vec() };
     assert_eq!(other.failure("http://m:8080").why, "http://m:8080: HTTP 400");
 }
+
+#[tokio::test]
+async fn a_user_whose_role_is_not_enough_is_told_so_and_not_signed_in_again() {
+    use crate::mock::{Config, MockManager, TableRow, User};
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("password"), "s3cr3t-password").unwrap();
+    let users = vec![User::root(), User::guest("guest", "s3cr3t-password")];
+    let manager = MockManager::start(Config { users, ..Config::default() }).await.unwrap();
+    manager.table().put([TableRow::sample("a", "192.0.2.1", 1, State::Inactive, 0)]).unwrap();
+    // A second sign-in within 30 s would be refused, and hide why.
+    let failure = rest(&[manager.rest_addr()], dir.path()).delete(1).await.unwrap_err();
+    assert!(failure.why.ends_with("HTTP 401: permission deny"), "{failure}");
+    assert!(manager.table().row(1).unwrap().is_some());
+}

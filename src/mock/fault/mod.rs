@@ -86,8 +86,21 @@ pub const KINDS: [Kind; 19] = [
     Kind::MillionRow,
 ];
 
-const CALLS: [&str; 8] = ["keep-alive", "list", "register", "signin", "refresh", "get", "patch", "delete"];
-const CALL_NAMES: &str = "one of keep-alive, list, register, signin, refresh, get, patch, delete";
+const CALLS: [&str; 11] = [
+    "keep-alive",
+    "list",
+    "register",
+    "signin",
+    "signup",
+    "refresh",
+    "get",
+    "patch",
+    "delete",
+    "users",
+    "roles",
+];
+const CALL_NAMES: &str =
+    "one of keep-alive, list, register, signin, signup, refresh, get, patch, delete, users, roles";
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -159,7 +172,8 @@ pub struct Fault {
     /// At which API.
     #[serde(default)]
     pub scope: Scope,
-    /// Only for calls of this name: `keep-alive`, `list`, `register`; `signin`, `refresh`, `get`, `patch`, `delete`.
+    /// Only for calls of this name: `keep-alive`, `list`, `register`; `signin`, `signup`, `refresh`, `get`, `patch`, `delete`,
+    /// `users`, `roles`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<String>,
     /// The status of `http`; 500 if not given.

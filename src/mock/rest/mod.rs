@@ -1,7 +1,7 @@
-//! The REST API: sign-in, and the scheduler rows.
+//! The REST API: sign-in, the scheduler rows, users and roles.
 //!
-//! Reads go through the query cache of the process; a PATCH knows no `state` and says 200 all the same; a guest may only
-//! read.
+//! Reads go through the query cache of the process; a PATCH knows no `state` and says 200 all the same; a user
+//! may what the roles say that this process has in memory.
 
 use std::{collections::BTreeSet, convert::Infallible, pin::Pin, sync::Arc};
 
@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response as AxumResponse},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -27,12 +27,12 @@ use super::{
     connection::{Control, End},
     fault::{Kind, Scope},
     listener::{Body, boxed},
-    manager::Role,
     million,
     node::Node,
     table::{Patch, TableError},
 };
 
+mod accounts;
 mod query;
 mod row;
 mod token;
@@ -49,10 +49,17 @@ impl RestPort {
             .route("/api/v1/schedulers", get(list))
             .route("/api/v1/schedulers/{id}", get(one).patch(patch).delete(delete))
             .route("/api/v1/scheduler-clusters", get(clusters))
+            .route("/api/v1/users", get(accounts::users))
+            .route("/api/v1/users/{id}", get(accounts::user))
+            .route("/api/v1/users/{id}/roles", get(accounts::roles_of))
+            .route("/api/v1/users/{id}/roles/{role}", put(accounts::give).delete(accounts::take))
+            .route("/api/v1/roles", get(accounts::roles).post(accounts::make_role))
+            .route("/api/v1/roles/{role}", get(accounts::role).delete(accounts::remove_role))
             .layer(from_fn_with_state(node.clone(), authorize));
         let router = Router::new()
             .route("/healthy", get(async || axum::Json("OK")))
             .route("/api/v1/users/signin", post(sign_in))
+            .route("/api/v1/users/signup", post(accounts::sign_up))
             .route("/api/v1/users/refresh_token", post(refresh))
             .merge(rows)
             .layer(from_fn_with_state(node.clone(), faults))
@@ -85,6 +92,8 @@ enum Refusal {
     Denied,
     /// 404.
     NotFound,
+    /// 409: it is there already.
+    Conflict,
     /// 422: the request is wrong, and how.
     Wrong(String),
     /// 500: the database.
@@ -103,6 +112,7 @@ impl IntoResponse for Refusal {
             Refusal::Unauthorized => (StatusCode::UNAUTHORIZED, json!({ "message": "Unauthorized" })),
             Refusal::Denied => (StatusCode::UNAUTHORIZED, json!({ "message": "permission deny" })),
             Refusal::NotFound => (StatusCode::NOT_FOUND, json!({ "message": "record not found" })),
+            Refusal::Conflict => (StatusCode::CONFLICT, json!({ "message": "Conflict" })),
             Refusal::Wrong(how) => (StatusCode::UNPROCESSABLE_ENTITY, json!({ "errors": how })),
             Refusal::Database(why) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "message": why })),
         };
@@ -114,6 +124,9 @@ fn call_name(request: &AxumRequest) -> &'static str {
     match (request.method().as_str(), request.uri().path()) {
         (_, "/api/v1/users/signin") => "signin",
         (_, "/api/v1/users/refresh_token") => "refresh",
+        (_, "/api/v1/users/signup") => "signup",
+        (_, path) if path.starts_with("/api/v1/users") => "users",
+        (_, path) if path.starts_with("/api/v1/roles") => "roles",
         ("GET", "/api/v1/schedulers") => "list",
         ("PATCH", _) => "patch",
         ("DELETE", _) => "delete",
@@ -182,10 +195,12 @@ async fn authorize(Shared(node): Shared<Arc<Node>>, request: AxumRequest, next: 
     let Some(claims) = token::of(request.headers(), node.database.now()) else {
         return Refusal::Unauthorized.into_response();
     };
-    match node.role(&claims.name) {
-        None => Refusal::Unauthorized.into_response(),
-        Some(Role::Guest) if request.method() != axum::http::Method::GET => Refusal::Denied.into_response(),
-        Some(_) => next.run(request).await,
+    let object = request.uri().path().strip_prefix("/api/v1/").and_then(|path| path.split('/').next());
+    let action = if request.method() == axum::http::Method::GET { "read" } else { "*" };
+    if node.enforcer().allows(claims.user, object.unwrap_or_default(), action) {
+        next.run(request).await
+    } else {
+        Refusal::Denied.into_response()
     }
 }
 
@@ -201,10 +216,10 @@ struct Granted {
     expire: String,
 }
 
-fn grant(node: &Node, name: &str) -> axum::Json<Granted> {
+fn grant(node: &Node, name: &str, user: u64) -> axum::Json<Granted> {
     let now = node.database.now();
     let life = u64::try_from(node.token_life.as_millis()).unwrap_or(u64::MAX / 4);
-    let claims = token::Claims { name: name.to_owned(), issued: now, expires: now + life };
+    let claims = token::Claims { name: name.to_owned(), user, issued: now, expires: now + life };
     axum::Json(Granted { token: claims.to_string(), expire: row::rfc3339(claims.expires, 0) })
 }
 
@@ -215,23 +230,24 @@ async fn sign_in(
     let asked: SignIn = serde_json::from_slice(&body).map_err(|_| Refusal::Unauthorized)?;
     let in_bounds =
         (3..=10).contains(&asked.name.chars().count()) && (8..=20).contains(&asked.password.chars().count());
-    if !in_bounds || node.sign_in(&asked.name, &asked.password).is_none() {
+    if !in_bounds {
         return Err(Refusal::Unauthorized);
     }
-    Ok(grant(&node, &asked.name))
+    let user = node.sign_in(&asked.name, &asked.password)?.ok_or(Refusal::Unauthorized)?;
+    Ok(grant(&node, &user.name, user.id))
 }
 
-/// Only in the first half of a token's life, and without a look at the user's password.
+/// Only in the first half of a token's life, and without a look at the user.
 async fn refresh(
     Shared(node): Shared<Arc<Node>>,
     headers: HeaderMap,
 ) -> Result<axum::Json<Granted>, Refusal> {
     let now = node.database.now();
     let claims = token::of(&headers, now).ok_or(Refusal::Unauthorized)?;
-    if now >= claims.issued + (claims.expires - claims.issued) / 2 || node.role(&claims.name).is_none() {
+    if now >= claims.issued + (claims.expires - claims.issued) / 2 {
         return Err(Refusal::Unauthorized);
     }
-    Ok(grant(&node, &claims.name))
+    Ok(grant(&node, &claims.name, claims.user))
 }
 
 /// The clusters, as far as they matter here: the first one, which a manager makes itself, and those that have rows.

@@ -7,8 +7,8 @@ use crate::{
     mock::table::{Collation, TableRow},
 };
 
-const PER_PAGE: u64 = 10;
-const MAX_PER_PAGE: u64 = 10_000_000;
+pub(super) const PER_PAGE: u64 = 10;
+pub(super) const MAX_PER_PAGE: u64 = 10_000_000;
 
 /// What a list asks for.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +29,7 @@ fn failed(field: &str, tag: &str) -> String {
     )
 }
 
-fn number(text: &str) -> Result<u64, String> {
+pub(super) fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
 }
 
@@ -53,16 +53,23 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The names of a query and their values.
+pub(super) fn pairs(text: &str) -> Vec<(String, String)> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(n, v)| (decode(n), decode(v)))
+        .collect()
+}
+
 impl Query {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut query = Self { page: 1, per_page: PER_PAGE, ..Self::default() };
-        for pair in text.split('&').filter(|p| !p.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decode(value);
+        for (name, value) in pairs(text) {
             if value.is_empty() {
                 continue;
             }
-            match decode(name).as_str() {
+            match name.as_str() {
                 "page" => query.page = Some(number(&value)?).filter(|p| *p > 0).unwrap_or(1),
                 "per_page" => {
                     query.per_page = Some(number(&value)?).filter(|p| *p > 0).unwrap_or(PER_PAGE);

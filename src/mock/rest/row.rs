@@ -38,7 +38,7 @@ impl Shown {
         Self { release: node.release, zone_hours: node.zone_hours }
     }
 
-    fn time(self, at: Millis) -> String {
+    pub(super) fn time(self, at: Millis) -> String {
         let at = match self.release {
             Release::V2_2 => at - at % 1000,
             Release::V2_5 => at,

@@ -1,5 +1,6 @@
-//! Tokens. Any manager takes any manager's, a restarted one too, as with the real one's shared signing key; but these are
-//! for tests, and guarded against mistakes alone: anyone who reads this can make one.
+//! Tokens: who, and until when. Any manager takes any manager's, a restarted one too, as with the real one's shared signing key;
+//! but these are for tests, and guarded against mistakes alone: anyone who reads this can make one. The name at their beginning
+//! is what a test knows one by, where none should be.
 
 use std::{fmt, str::FromStr};
 
@@ -11,6 +12,7 @@ use crate::mock::table::Millis;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Claims {
     pub(super) name: String,
+    pub(super) user: u64,
     pub(super) issued: Millis,
     pub(super) expires: Millis,
 }
@@ -21,7 +23,7 @@ fn seal(claims: &str) -> u32 {
 
 impl fmt::Display for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let claims = format!("{}.{}.{}", self.name, self.issued, self.expires);
+        let claims = format!("{}.{}.{}.{}", self.name, self.issued, self.expires, self.user);
         write!(f, "{claims}.{:08x}", seal(&claims))
     }
 }
@@ -33,10 +35,12 @@ impl FromStr for Claims {
         if u32::from_str_radix(sum, 16) != Ok(seal(claims)) {
             return Err(());
         }
-        let (rest, expires) = claims.rsplit_once('.').ok_or(())?;
-        let (name, issued) = rest.rsplit_once('.').ok_or(())?;
+        let mut fields = claims.rsplitn(4, '.');
+        let (user, expires) = fields.next().zip(fields.next()).ok_or(())?;
+        let (issued, name) = fields.next().zip(fields.next()).ok_or(())?;
         Ok(Self {
             name: name.to_owned(),
+            user: user.parse().map_err(drop)?,
             issued: issued.parse().map_err(drop)?,
             expires: expires.parse().map_err(drop)?,
         })

@@ -3,7 +3,7 @@
 //! Promises what the real table does: every column of it, the unique key (host_name, ip, scheduler_cluster_id), hostnames
 //! compared without regard to case (MySQL) or with it (PostgreSQL), `updated_at` moved by every write. Several managers may
 //! share one database, in one process (an `Arc`) or as processes over one state file; the shared cache ("Redis") lives
-//! here too. Every write of a state is kept in [`Database::history`], so that a test's verdict is read from the table.
+//! here too, and so do the users of the REST API and their roles. Every write of a state is kept in [`Database::history`], so that a test's verdict is read from the table.
 //! It doesn't survive a power loss: the state file is replaced atomically, but never fsynced.
 
 use std::{
@@ -19,11 +19,13 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{key::SchedulerKey, manager::State};
 
+mod accounts;
 mod file;
 mod row;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use accounts::{Account, Rule};
 pub use row::{By, Change, Patch, Registration, Selector, TableRow};
 
 /// Milliseconds since the Unix epoch. Moved by tokio's clock, so that a test with paused time moves it too.
@@ -65,13 +67,15 @@ pub enum Collation {
     PostgreSql,
 }
 
-/// What is stored: the rows and the cache that all managers share.
+/// What is stored: the rows, the cache that all managers share, the users and their roles.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Content {
     last_id: u64,
     rows: Vec<TableRow>,
     #[serde(default)]
     redis: BTreeMap<String, Cached>,
+    #[serde(default)]
+    accounts: accounts::Accounts,
 }
 
 /// An entry of a cache: rows that are handed out until a moment.
