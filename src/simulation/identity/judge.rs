@@ -78,7 +78,7 @@ fn what_is_served_under_is_signed_off_in_a_drain_alone(events: &Events) -> Vec<S
                 let first = agent.endings.iter().find(|began| **began + GRACE >= *at);
                 let is_over = agent.terminated.is_some()
                     && first.is_some_and(|began| *at >= *began + GRACE.saturating_sub(RESERVE));
-                if !drain.is_some_and(|until| *at <= until) && !is_over {
+                if drain.is_none_or(|until| *at > until) && !is_over {
                     wrong.push(format!(
                         "at {at:?} {pid} begins to sign {key} off (call {call}), under which its scheduler serves"
                     ));
@@ -154,10 +154,10 @@ fn each_ends_in_its_grace(events: &Events) -> Vec<String> {
     for (at, event) in events {
         match event {
             Event::Terminated { pid } => drop(told.entry(*pid).or_insert(*at)),
-            Event::Exited { pid, .. } | Event::Killed { pid } => {
-                if told.remove(pid).is_some_and(|told| *at > told + GRACE) {
-                    wrong.push(format!("{pid} runs after its grace"));
-                }
+            Event::Exited { pid, .. } | Event::Killed { pid }
+                if told.remove(pid).is_some_and(|told| *at > told + GRACE) =>
+            {
+                wrong.push(format!("{pid} runs after its grace"));
             }
             _ => {}
         }
