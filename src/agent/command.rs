@@ -16,6 +16,13 @@ use crate::identity::Settings;
 pub enum Command {
     /// Something happened.
     Event(Event),
+    /// Something happened of what one shell began.
+    EventOf {
+        /// Which.
+        shell: u64,
+        /// What.
+        event: Event,
+    },
     /// A pre-stop hook: drain, and answer.
     PreStop {
         /// How long the hook waits; without it, until the reserve before the deadline.

@@ -298,6 +298,9 @@ impl Replay {
     }
 
     async fn settle_job(&self, job: &mut Job, progress: &(dyn Fn(&str) + Send + Sync)) -> Verdict {
+        if job.was_left_behind() {
+            self.date(job, progress).await;
+        }
         loop {
             let now = self.clock.now().at;
             if job.until.is_some_and(|until| now >= until) {

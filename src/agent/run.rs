@@ -54,7 +54,7 @@ pub(crate) mod simulated;
 mod succeed;
 mod tend;
 
-pub use others::{Others, When};
+pub use others::Others;
 pub use tend::{Left, by_key, take_own};
 
 /// How often something that could not be had at the start is tried again.
@@ -152,8 +152,8 @@ struct Former {
 
 impl Former {
     /// Those that the manager has not acknowledged.
-    fn pending(&self) -> usize {
-        self.backlog.others().iter().filter(|ask| ask.watched_until.is_none()).count()
+    fn pending(&self) -> u64 {
+        self.backlog.others().iter().filter(|ask| ask.watched_until.is_none()).count() as u64
     }
 }
 
@@ -169,7 +169,8 @@ struct Start {
 #[derive(Clone, PartialEq, Eq)]
 enum Open {
     Nothing,
-    /// The configuration names another key than the one that the agent before this one answered for, which is answered for at first.
+    /// The configuration may name another key than the one that is answered for at first: that the agent before this one answered for, or
+    /// that a look showed.
     OtherThanBefore,
     /// It is the likeliest one; these are the others.
     Doubt(Vec<SchedulerKey>),
@@ -245,20 +246,24 @@ pub fn holder(settings: &Settings) -> Holder {
 
 /// Answers with what the spool has by now, looked at in passing: nobody here works on it.
 async fn with_the_spool(mut status: Status, answer: oneshot::Sender<Box<Status>>) {
-    let dir = PathBuf::from(&status.spool.dir);
-    let count = files::within(files::LIMIT, move || {
+    match in_the_spool(PathBuf::from(&status.spool.dir)).await {
+        Ok(count) => say::count(&mut status, &count),
+        Err(why) => status.spool.why = Some(why),
+    }
+    // Who asked may have gone.
+    let _ = answer.send(Box::new(status));
+}
+
+/// What lies in a spool that this process doesn't work on.
+async fn in_the_spool(dir: PathBuf) -> Result<Count, String> {
+    let count = || {
         if !dir.exists() {
             return Ok(Count::default());
         }
         Spool::open_existing(dir, Limits::default())?.count()
-    });
-    match count.await {
-        Ok(Ok(count)) => say::count(&mut status, &count),
-        Ok(Err(why)) => status.spool.why = Some(why.to_string()),
-        Err(why) => status.spool.why = Some(why.to_string()),
-    }
-    // Who asked may have gone.
-    let _ = answer.send(Box::new(status));
+    };
+    let counted = files::within(files::LIMIT, count).await.map_err(|why| why.to_string())?;
+    counted.map_err(|why| why.to_string())
 }
 
 /// Has the process ended by its deadline from the first signal on. The core hears of each.
@@ -332,7 +337,8 @@ impl Agent {
             match self.live_as(Start { key, open, left }, &around, &mut inbox).await {
                 (Ended::Exit(exit), _) => return exit,
                 (Ended::TakeUp(take_up), leaves) => {
-                    (self.settings, open, left) = (take_up.settings, Open::Nothing, leaves);
+                    // The scheduler may have been restarted once more since that was found out.
+                    (self.settings, open, left) = (take_up.settings, Open::OtherThanBefore, leaves);
                     if self.settings.without_manager {
                         former = left.take().map(|left| self.finish(left, &around.disk));
                     }
@@ -392,31 +398,21 @@ impl Agent {
             self.ready.set(true);
         }
         let there = Arc::clone(&manager);
-        let others = Arc::new(Others {
-            named: self.named.clone(),
-            connect: Arc::clone(&around.connect),
-            disk: disk.clone(),
-            metrics: metrics.clone(),
-            pod: self.settings.pod_name.clone(),
-            left: std::sync::Mutex::default(),
-        });
+        let pod = self.settings.pod_name.clone();
+        let connect = Arc::clone(&around.connect);
+        let others = Arc::new(Others::new(self.named.clone(), connect, disk.clone(), metrics.clone(), pod));
         let mut shell = Shell::new(manager, disk.clone(), metrics, clock, commands, status);
         shell.last_words = around.last_words.clone();
         shell.deadline = Arc::clone(&around.deadline);
         shell.backlog = backlog;
         shell.serves = serves;
-        shell.others = Some(Arc::clone(&others));
+        shell.others = Some(others);
         shell.identify = Some(questions);
         let ended = shell.run(&mut core, Vec::new(), inbox).await;
         match ended {
-            Ended::Exit(exit @ (Exit::Done | Exit::Queued)) => {
-                let exit = if shell.end_others(&core).await { exit } else { Exit::Queued };
-                (Ended::Exit(exit), None)
-            }
             Ended::Exit(exit) => (Ended::Exit(exit), None),
             Ended::TakeUp(take_up) => {
                 self.named.set(Vec::new());
-                others.let_go();
                 let ask = self.leave_behind(&core, &take_up, &disk).await;
                 (Ended::TakeUp(take_up), Some(LeftBehind { key, manager: there, ask }))
             }
@@ -428,29 +424,25 @@ impl Agent {
     async fn leave_behind(&self, core: &Lifecycle, take_up: &TakeUp, disk: &Disk) -> Option<Record> {
         let key = core.key();
         let asks: Vec<RecordId> = core.pending().iter().map(|ask| ask.record.id.clone()).collect();
-        let is_another = take_up.settings.without_manager
-            || take_up.settings.key().as_ref() != Some(key)
-            || !follow::name_one_manager(&self.settings, &take_up.settings).await;
+        let is_another = take_up.settings.without_manager || take_up.settings.key().as_ref() != Some(key);
         // Of a key that was never listed there is no row.
         let owed = is_another && !take_up.is_signed_off && core.listed();
         let left = owed.then(|| {
             let pod = self.settings.pod_name.clone();
             // The scheduler answers at its address, under its new key or none: nothing follows from that, and what was asked before
             // would be superseded by it.
-            let row_updated = take_up.old_updated.clone();
-            // As a predecessor's it would wait for evidence that only its times can give, if it doesn't say when the row was written.
-            let cause = if row_updated.is_some() { Cause::Predecessor } else { Cause::Down };
-            Record { row_updated, ..Record::sign_off(key.clone(), cause, None, wall_millis(), pod) }
+            let ask = Record::sign_off(key.clone(), Cause::Predecessor, None, wall_millis(), pod);
+            Record { row_updated: take_up.old_updated.clone(), ..ask }
         });
         let is_on_disk = match &left {
             Some(ask) => write_ask(disk, &self.metrics, ask).await,
             None => false,
         };
         if is_another && (take_up.is_signed_off || is_on_disk) {
-            disk.settle_later(asks, take_up.is_signed_off);
-        } else {
-            disk.release_with_marks(asks, key.clone());
+            disk.settle_later(asks.clone(), take_up.is_signed_off);
         }
+        // Whoever answers for the key from now on may have what there is of it.
+        disk.release_with_marks(asks, key.clone());
         left
     }
 
@@ -552,11 +544,14 @@ impl Agent {
                 () = &mut again => return Ok(()),
                 Some((_, command)) = inbox.recv() => match command {
                     Command::Event(Event::Terminate) if self.settings.without_manager => {
-                        let pending = former.map_or(0, Former::pending);
+                        let pending = match former {
+                            Some(former) => former.pending(),
+                            None => in_the_spool(self.settings.spool.clone()).await.map_or(0, |count| count.asks),
+                        };
                         if pending > 0 {
                             warn!(
-                                signoff.pending = pending,
-                                "Stopping with sign-offs that the manager of before has not acknowledged: they stay in the spool."
+                                signoff.pending = pending, exit.code = Exit::Queued.code(),
+                                "Stopping with sign-offs for a manager that the configuration does not name any more: they stay in the spool."
                             );
                             return Err(Exit::Queued);
                         }
@@ -568,7 +563,7 @@ impl Agent {
                         // Not the usage: what was missing may be in the surroundings. And it is not done either.
                         return Err(Exit::Unavailable);
                     }
-                    Command::Event(_) | Command::TakeUp(_) => {}
+                    Command::Event(_) | Command::EventOf { .. } | Command::TakeUp(_) => {}
                     Command::Status(answer) => {
                         let pending = former.map(|former| former.backlog.others()).unwrap_or_default();
                         let status = Status { now: wall_millis(), pending, ..self.plain_status() };

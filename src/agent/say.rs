@@ -279,6 +279,15 @@ pub fn leaving(core: &Lifecycle, exit: Exit, durability: Durability) {
     }
 }
 
+/// The own key's sign-off is done, or queued; another one, which the scheduler may be registered under, is queued.
+pub fn leaving_others(core: &Lifecycle, durability: Durability) {
+    warn!(
+        scheduler.key = %core.key(), spool.durability = durability.label(), exit.code = Exit::Queued.code(),
+        signoff.pending = core.pending().iter().filter(|ask| ask.acknowledged.is_none()).count(),
+        "Stopping with a sign-off queued of a key that the scheduler may be registered under: whoever opens this spool next replays it."
+    );
+}
+
 /// A hook's answer as it goes over the socket.
 pub fn pre_stop_answer(answer: &Answer, durability: Durability, wall: WallMillis) -> PreStopAnswer {
     let durability = durability.queued().to_owned();
@@ -302,10 +311,15 @@ pub fn pre_stop_answer(answer: &Answer, durability: Durability, wall: WallMillis
     }
 }
 
-/// The same answer, where another key that the scheduler may be registered under is not signed off yet.
-pub fn others_are_queued(own: PreStopAnswer) -> PreStopAnswer {
-    let why = "the scheduler may be registered under another key, too, which is not signed off yet";
-    PreStopAnswer { result: Verdict::Queued, why: format!("{why}; {}", own.why), ..own }
+/// The same answer, where it is open which key the scheduler registers: only the one that is answered for is drained.
+pub fn in_question(own: PreStopAnswer) -> PreStopAnswer {
+    let why = "it is open which key the scheduler registers: the end signs the other one off, too";
+    PreStopAnswer {
+        result: Verdict::Queued,
+        why: format!("{why}; {}", own.why),
+        durability: String::new(),
+        ..own
+    }
 }
 
 /// What the core knows, put into what is known besides.

@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -24,7 +24,7 @@ use super::{
     lifecycle::{Answer, Effect, Event, HookId, Lifecycle, Notice, Scheduler, Target},
     metrics::Metrics,
     moment::{Moment, Now},
-    run::{Others, When},
+    run::Others,
     say,
     socket::{PreStopAnswer, Status},
 };
@@ -38,6 +38,9 @@ use crate::{
 
 /// How often the asks are looked for that somebody dropped by hand.
 const DROPPED_EVERY: Duration = Duration::from_secs(5);
+
+/// How many there were.
+static SHELLS: AtomicU64 = AtomicU64::new(0);
 
 /// What the shell works with.
 pub struct Shell {
@@ -76,6 +79,8 @@ pub struct Shell {
     take_up: Option<Box<TakeUp>>,
     /// There was a second signal.
     in_a_hurry: bool,
+    /// No other shell of this process has it.
+    number: u64,
 }
 
 /// The scheduler is back, and may register another key than before.
@@ -131,6 +136,7 @@ impl Shell {
             take_up: None,
             others: None,
             in_a_hurry: false,
+            number: SHELLS.fetch_add(1, Ordering::Relaxed),
             last_words: LastWords::none(),
             words: say::Words::default(),
             known: say::Known::default(),
@@ -191,7 +197,9 @@ impl Shell {
     fn take(&mut self, core: &mut Lifecycle, came: Moment, command: Command) -> Vec<Effect> {
         let now = Now { came, ..self.clock.now() };
         match command {
-            Command::Event(event) => {
+            Command::EventOf { shell, .. } if shell != self.number => Vec::new(),
+            Command::Event(event) | Command::EventOf { event, .. } => {
+                let event = self.of_its_key(core, event);
                 say::event(core, &event, &self.said);
                 let terminated = matches!(event, Event::Terminate);
                 let effects = core.step(event, now);
@@ -202,12 +210,15 @@ impl Shell {
                     let code = Arc::new(AtomicU8::new(Exit::Queued.code()));
                     (self.deadline.0)(left.saturating_sub(Duration::from_millis(20)), Arc::clone(&code));
                     self.watchdog = Some(code);
+                    if let Some(others) = self.others.clone() {
+                        // They are looked at in the end; what a kill before that would lose is on disk by then.
+                        tokio::spawn(async move { others.ask().await });
+                    }
                 }
                 effects
             }
             Command::PreStop { wait, answer } => {
                 self.last_hook += 1;
-                let answer = self.with_the_others(wait, answer);
                 self.hooks.insert(self.last_hook, answer);
                 core.step(Event::PreStop { hook: self.last_hook, wait }, now)
             }
@@ -229,38 +240,28 @@ impl Shell {
         }
     }
 
-    /// A drain is of all that the scheduler may be registered as: its answer waits for that, and says where that isn't done.
-    fn with_the_others(
-        &self,
-        wait: Option<Duration>,
-        answer: oneshot::Sender<PreStopAnswer>,
-    ) -> oneshot::Sender<PreStopAnswer> {
-        let Some(others) = self.others.clone().filter(|others| !others.is_empty()) else { return answer };
-        let (own, owned) = oneshot::channel();
-        tokio::spawn(async move {
-            let others = async {
-                let ended = others.sign_off(When::Drain);
-                match wait {
-                    Some(wait) => tokio::time::timeout(wait, ended).await.unwrap_or(false),
-                    None => ended.await,
-                }
-            };
-            // Who is not answered for the one hears nothing of the others.
-            if let (Ok(own), ended) = tokio::join!(owned, others) {
-                // A hook that went away needs no answer.
-                let _ = answer.send(if ended { own } else { say::others_are_queued(own) });
-            }
-        });
-        own
+    /// What was taken over for the key before this one is let go of.
+    fn of_its_key(&self, core: &Lifecycle, event: Event) -> Event {
+        let Event::Found { left, all } = event else { return event };
+        let (left, others): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|(_, record)| record.key == *core.key());
+        if others.is_empty() {
+            return Event::Found { left, all };
+        }
+        self.disk.release(others.into_iter().map(|(_, record)| record.id).collect());
+        Event::Found { left, all: false }
     }
 
     /// At the end: whether all that the scheduler may be registered as is signed off. After a second signal nothing is.
-    pub async fn end_others(&mut self, core: &Lifecycle) -> bool {
+    fn end_others(&self, core: &Lifecycle) -> impl Future<Output = bool> + Send + use<> {
         let serves = matches!(core.scheduler(), Scheduler::Serving(_));
-        match &self.others {
-            Some(others) if self.in_a_hurry => others.is_empty(),
-            Some(others) => others.sign_off(When::End { serves }).await,
-            None => true,
+        let (others, in_a_hurry) = (self.others.clone(), self.in_a_hurry);
+        async move {
+            match others {
+                Some(others) if in_a_hurry => others.is_empty(),
+                Some(others) => others.sign_off(serves).await,
+                None => true,
+            }
         }
     }
 
@@ -295,10 +296,17 @@ impl Shell {
                 Effect::ReadRow => self.read_row(core.key()),
                 Effect::CheckIdentity => self.check_identity(core.key()),
                 Effect::Identify { was_away } => self.identify(core, was_away),
-                Effect::Answer(hook, answer) => self.answer(hook, &answer),
+                Effect::Answer(hook, answer) => self.answer(core, hook, &answer),
                 Effect::Notice(notice) => self.notice(core, &notice),
                 Effect::Exit(exit) => {
-                    say::leaving(core, exit, self.disk.durability());
+                    let ends_well = matches!(exit, Exit::Done | Exit::Queued);
+                    let exit = if !ends_well || self.end_others(core).await {
+                        say::leaving(core, exit, self.disk.durability());
+                        exit
+                    } else {
+                        say::leaving_others(core, self.disk.durability());
+                        Exit::Queued
+                    };
                     self.say_last_words(core, true);
                     if let Some(code) = &self.watchdog {
                         code.store(exit.code(), Ordering::SeqCst);
@@ -320,10 +328,11 @@ impl Shell {
         }
     }
 
+    /// What this shell began comes back to it alone: the next one answers for another key.
     fn send(&self) -> impl Fn(Event) + Send + 'static {
-        let commands = self.commands.clone();
-        // The shell is gone only when the process ends.
-        move |event| drop(commands.send(Command::Event(event)))
+        let (commands, shell) = (self.commands.clone(), self.number);
+        // The last shell is gone only when the process ends.
+        move |event| drop(commands.send(Command::EventOf { shell, event }))
     }
 
     fn attempt(&self, key: &SchedulerKey, id: AttemptId, options: AttemptOptions) {
@@ -425,9 +434,10 @@ impl Shell {
         }
     }
 
-    fn answer(&mut self, hook: HookId, answer: &Answer) {
+    fn answer(&mut self, core: &Lifecycle, hook: HookId, answer: &Answer) {
         let Some(sender) = self.hooks.remove(&hook) else { return };
         let answer = say::pre_stop_answer(answer, self.disk.durability(), self.clock.now().wall);
+        let answer = if core.in_question() { say::in_question(answer) } else { answer };
         // A hook that went away needs no answer.
         let _ = sender.send(answer);
     }

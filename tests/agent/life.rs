@@ -208,7 +208,7 @@ async fn two_agents_on_one_spool_leave_each_others_asks_alone() {
         .env("SIGNOFF_HOSTNAME", "scheduler-1");
     let second = Process::watching(command).await;
     one.manager.stop().await;
-    first.term();
+    first.hears_term().await;
     one.scheduler.stop().await;
     let (code, log) = first.ended().await;
     assert_eq!(code, 75, "{log}");

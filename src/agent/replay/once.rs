@@ -16,11 +16,11 @@ use super::{
     super::{
         attempts::ATTEMPT_LIMIT,
         hearing::Heard,
-        lifecycle::Verdict,
+        lifecycle::{IDENTITY_GRACE, Verdict},
         look::Look,
         shell::{READ_LIMIT, within},
     },
-    AGAIN, Job, Replay,
+    AGAIN, Job, Origin, Replay,
 };
 use crate::{
     manager::{
@@ -44,6 +44,12 @@ pub(super) enum Before {
 }
 
 impl Job {
+    /// Its scheduler registers another key by now, and nobody could say then when this row was written.
+    pub(super) fn was_left_behind(&self) -> bool {
+        let is_undated = |ask: &Record| ask.address.is_none() && ask.row_updated.is_none();
+        self.origin == Origin::Own && self.once() && self.asks.iter().all(is_undated)
+    }
+
     /// Whether the row was written since each of the asks was made; none where that isn't known.
     fn was_written(&self, read: &RowRead) -> Option<bool> {
         let since = |ask: &Record| {
@@ -126,6 +132,33 @@ impl Replay {
                 }
             }
             (RowState::Active | RowState::Absent | RowState::NotActive, _) => Before::Go,
+        }
+    }
+
+    /// Finds out when the row was written last, and waits: whoever still had it would write it meanwhile. Where no times are shown
+    /// nothing is waited for.
+    pub(super) async fn date(&self, job: &mut Job, progress: &(dyn Fn(&str) + Send + Sync)) {
+        loop {
+            let asked = self.clock.now().at;
+            if job.until.is_some_and(|until| asked >= until) {
+                return;
+            }
+            match within(READ_LIMIT, self.manager.list(&Filter::Ip(job.key.ip.get()))).await {
+                Ok(listed) => {
+                    let row = listed.rows.into_iter().find(|row| row.is(&job.key));
+                    let Some((row, updated)) = row.and_then(|row| Some((row.clone(), row.updated_at?)))
+                    else {
+                        return;
+                    };
+                    job.asks.iter_mut().for_each(|ask| ask.row_updated = Some(updated.clone()));
+                    let interval = row.keep_alive_interval.unwrap_or(USUAL_INTERVAL);
+                    return self.pause(job, asked + (interval * INTERVALS_APART).max(IDENTITY_GRACE)).await;
+                }
+                Err(failure) => {
+                    progress(&failure.why);
+                    self.pause(job, asked + AGAIN).await;
+                }
+            }
         }
     }
 

@@ -21,7 +21,7 @@ use super::{
         shell::{Question, READ_LIMIT, within},
     },
     Agent, Open, Resolve, Start, holder,
-    others::Named,
+    others::{Named, Other},
 };
 use crate::{
     files::{self, Troubles},
@@ -142,6 +142,13 @@ impl Follower {
                 }
             };
             if named.without_manager {
+                // A name that was there a moment ago may be the one that the scheduler read.
+                if !open.is_empty()
+                    && let Ok(Answer::New(take_up)) = self.look(&mut open, question).await
+                {
+                    self.degraded.set(REASON, None);
+                    return self.tell(Command::TakeUp(take_up));
+                }
                 let why = match self.registers_nowhere(&mut alone, &mut answers_since, question, named).await
                 {
                     Ok(Some(told)) => {
@@ -165,7 +172,11 @@ impl Follower {
             } else if open.is_empty() {
                 return self.tell(self.as_before(named));
             }
-            self.named.set(open.iter().map(|candidate| candidate.settings.clone()).collect());
+            let other = |candidate: &Candidate| Other {
+                settings: candidate.settings.clone(),
+                manager: candidate.same_manager.then(|| Arc::clone(&self.manager)),
+            };
+            self.named.set(open.iter().map(other).collect());
             match self.look(&mut open, question).await {
                 Ok(Answer::New(take_up)) => {
                     info!(
@@ -375,7 +386,8 @@ impl Follower {
                 let is_another = !take_up.settings.without_manager
                     && (take_up.settings.key().as_ref() != Some(&self.key)
                         || take_up.settings.managers != self.settings.managers);
-                self.named.set(is_another.then(|| take_up.settings.clone()).into_iter().collect());
+                let other = || Other { settings: take_up.settings.clone(), manager: None };
+                self.named.set(is_another.then(other).into_iter().collect());
             }
             _ => {}
         }

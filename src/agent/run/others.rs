@@ -1,5 +1,7 @@
-//! What else the scheduler may be registered as, while it is open which key it registers: whoever ends the scheduler's row ends
-//! those rows as well.
+//! What else the scheduler may be registered as, while it is open which key it registers: the end of its agent ends those rows as well.
+//!
+//! A drain is of the key that is answered for alone: the scheduler may live on under another one, and not always would anything show
+//! that its row was to be given back.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,173 +19,186 @@ use super::{
 use crate::{
     identity::Settings,
     key::SchedulerKey,
-    manager::{AttemptOptions, Failure, Filter, Manager, Outcome, Row, State},
-    spool::record::{Cause, Record, RecordId},
+    manager::{AttemptOptions, Filter, Freshness, Manager, Outcome, Row, State},
+    spool::{
+        Managers,
+        record::{Cause, Record},
+    },
 };
 
 /// How long each call to a manager that has to do with such a key may take.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
-/// The settings with the keys that the scheduler may register instead of the one that is answered for, or registers by now.
+/// A key that the scheduler may register instead of the one that is answered for, or registers by now.
+#[derive(Clone)]
+pub(super) struct Other {
+    pub(super) settings: Settings,
+    /// Its manager, where that is asked already.
+    pub(super) manager: Option<Arc<dyn Manager>>,
+}
+
+/// All of them.
 #[derive(Clone, Default)]
-pub(super) struct Named(Arc<Mutex<Vec<Settings>>>);
+pub(super) struct Named(Arc<Mutex<Vec<Other>>>);
 
 impl Named {
-    pub(super) fn set(&self, settings: Vec<Settings>) {
-        *self.lock() = settings;
+    pub(super) fn set(&self, named: Vec<Other>) {
+        *self.lock() = named;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Settings>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Other>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// When those keys are signed off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// Before the scheduler is told to stop, or lives on.
-    Drain,
-    /// As the agent ends; its scheduler may be there still.
-    End {
-        /// It was seen to be.
-        serves: bool,
-    },
+/// An ask for one of them.
+struct Ask {
+    managers: Managers,
+    record: Record,
+    on_disk: bool,
 }
 
-impl When {
-    fn is_end(self) -> bool {
-        matches!(self, Self::End { .. })
-    }
-
-    /// The scheduler may live on for long.
-    fn may_live_on(self) -> bool {
-        matches!(self, Self::Drain | Self::End { serves: true })
-    }
-}
-
-/// Signs those keys off.
+/// Signs them off at the end.
 pub struct Others {
-    pub(super) named: Named,
-    pub(super) connect: Connect,
-    pub(super) disk: Disk,
-    pub(super) metrics: Metrics,
-    pub(super) pod: Option<String>,
-    /// Their sign-offs that nobody confirmed yet.
-    pub(super) left: Mutex<Vec<(SchedulerKey, RecordId)>>,
+    named: Named,
+    connect: Connect,
+    disk: Disk,
+    metrics: Metrics,
+    pod: Option<String>,
+    asks: Mutex<Vec<Ask>>,
 }
 
 impl Others {
+    pub(super) fn new(
+        named: Named,
+        connect: Connect,
+        disk: Disk,
+        metrics: Metrics,
+        pod: Option<String>,
+    ) -> Self {
+        Self { named, connect, disk, metrics, pod, asks: Mutex::default() }
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.named.lock().is_empty()
     }
 
-    /// Signs off those that their manager shows as active with the scheduler's port, all at once. Answers whether none of them is active
-    /// from now on. At the end, what could not be made sure of is on the spool, if the disk took it.
-    pub async fn sign_off(&self, when: When) -> bool {
+    /// Asks for them on disk. Whoever replays that looks first whether there is such a row, and who answers for it.
+    pub async fn ask(&self) {
         let named = self.named.lock().clone();
-        let ended = join_all(named.iter().map(|settings| self.sign_off_one(settings, when))).await;
+        for other in named {
+            if let Some(key) = other.settings.key() {
+                self.ask_for(&other.settings, &key).await;
+            }
+        }
+    }
+
+    /// Signs off those that their manager shows as active with the scheduler's port, all at once. `serves`: the scheduler was seen to be
+    /// there still. Answers whether none of them is active from now on; else its ask is on the spool, if the disk took it.
+    pub async fn sign_off(&self, serves: bool) -> bool {
+        let named = self.named.lock().clone();
+        let ended = join_all(named.iter().map(|other| self.sign_off_one(other, serves))).await;
         ended.into_iter().all(|ended| ended)
     }
 
-    async fn sign_off_one(&self, settings: &Settings, when: When) -> bool {
+    async fn sign_off_one(&self, Other { settings, manager }: &Other, serves: bool) -> bool {
         let Some(key) = settings.key() else { return true };
-        let ask = match when {
-            When::Drain => None,
-            // Whoever replays it looks first whether there is such a row, and who answers for it.
-            When::End { .. } => Some(self.ask(settings, &key, when).await),
+        let ask = self.ask_for(settings, &key).await;
+        let manager = manager.clone().map_or_else(|| (self.connect)(settings), Ok);
+        let listed = match &manager {
+            Ok(manager) => within(LAST_LOOK, manager.list(&Filter::Ip(key.ip.get()))).await,
+            Err(failure) => Err(failure.clone()),
         };
-        let found = match (self.connect)(settings) {
-            Ok(manager) => {
-                active_row(manager.as_ref(), &key, settings.advertise_port).await.map(|row| (manager, row))
-            }
-            Err(failure) => Err(failure),
-        };
-        let (manager, row) = match found {
-            Ok(found) => found,
-            Err(failure) => {
-                if when.is_end() {
-                    warn!(
-                        scheduler.key = %key, reason = %failure,
-                        "The scheduler may be registered under this key, too, and its manager can't be asked: its sign-off stays queued."
-                    );
-                }
+        let (manager, listed) = match (manager, listed) {
+            (Ok(manager), Ok(listed)) => (manager, listed),
+            (_, Err(failure)) | (Err(failure), _) => {
+                warn!(
+                    scheduler.key = %key, reason = %failure,
+                    "The scheduler may be registered under this key, too, and its manager can't be asked: its sign-off stays queued."
+                );
                 return false;
             }
         };
-        let Some(row) = row else {
-            self.settle(ask, false).await;
-            // A scheduler that goes on may register it yet.
-            return when.is_end();
+        let is_it = |row: &&Row| {
+            row.is(&key) && row.state == State::Active && row.port == i32::from(settings.advertise_port)
         };
-        // Only its time would show later that this is the row of a scheduler that lives on, and have it given back.
-        if when.may_live_on() && row.last_keep_alive_at.is_none() {
-            self.settle(ask, false).await;
-            return false;
+        match listed.rows.iter().find(is_it) {
+            // A list may be older than the row; and a scheduler that is there may register it yet.
+            None if serves || listed.freshness != Freshness::Fresh => false,
+            None => {
+                self.settle(&ask, false).await;
+                true
+            }
+            // It may live on, and only its time would show that this is its row, and have it given back.
+            Some(row) if serves && row.last_keep_alive_at.is_none() => {
+                warn!(
+                    scheduler.key = %key,
+                    "The scheduler may be registered under this key, too, and is there still: its sign-off stays queued."
+                );
+                false
+            }
+            Some(_) => {
+                let options = AttemptOptions { hedge: false, limit: LAST_LOOK };
+                let outcome = manager.sign_off(&key, options).await;
+                if outcome != Outcome::Confirmed {
+                    warn!(
+                        scheduler.key = %key,
+                        "The scheduler may be registered under this key, too. Its sign-off is not acknowledged: it stays queued."
+                    );
+                    return false;
+                }
+                info!(scheduler.key = %key, "The scheduler may be registered under this key, too: it was signed off.");
+                // Its mark has the key's next agent give the row back, should the scheduler live on.
+                self.settle(&ask, true).await;
+                true
+            }
         }
-        let ask = match ask {
-            Some(ask) => ask,
-            None => self.ask(settings, &key, when).await,
-        };
-        let options = AttemptOptions { hedge: false, limit: LAST_LOOK };
-        let outcome = manager.sign_off(&key, options).await;
-        let confirmed = outcome == Outcome::Confirmed;
-        info!(
-            scheduler.key = %key, signoff.confirmed = confirmed,
-            "The scheduler may be registered under this key, too: it is signed off."
-        );
-        if confirmed {
-            // Its mark has the key's own agent give the row back, should the scheduler live on.
-            self.settle(Some(ask), true).await;
-        }
-        confirmed
     }
 
     /// Whoever opens the spool next settles what the disk refuses to, and finds the row inactive.
-    async fn settle(&self, ask: Option<RecordId>, keep_as_mark: bool) {
-        if let Some(ask) = ask {
-            drop(self.disk.settle(vec![ask.clone()], keep_as_mark).await);
-            self.left().retain(|(_, left)| *left != ask);
-        }
+    async fn settle(&self, ask: &Record, keep_as_mark: bool) {
+        drop(self.disk.settle(vec![ask.id.clone()], keep_as_mark).await);
     }
 
-    /// The ask for that key: it is made once.
-    async fn ask(&self, settings: &Settings, key: &SchedulerKey, when: When) -> RecordId {
-        if let Some((_, ask)) = self.left().iter().find(|(left, _)| left == key) {
-            return ask.clone();
-        }
-        let (advertised, pod) = (settings.advertised(), self.pod.clone());
-        let cause = match when {
-            When::Drain => Cause::PreStop,
-            When::End { .. } => Cause::Sigterm,
+    /// The ask for that key at its manager: there is one. What the disk refused is offered again.
+    async fn ask_for(&self, settings: &Settings, key: &SchedulerKey) -> Record {
+        let whose = holder(settings);
+        let (ask, on_disk) = {
+            let mut asks = self.asks();
+            let is_it = |ask: &Ask| ask.record.key == *key && ask.managers == whose.managers;
+            match asks.iter().find(|ask| is_it(ask)) {
+                Some(ask) => (ask.record.clone(), ask.on_disk),
+                None => {
+                    let (advertised, pod) = (settings.advertised(), self.pod.clone());
+                    let ask = Record::sign_off(key.clone(), Cause::Sigterm, advertised, wall_millis(), pod);
+                    // That is not known.
+                    let record = Record { listed: false, ..ask };
+                    let managers = whose.managers.clone();
+                    asks.push(Ask { managers, record: record.clone(), on_disk: false });
+                    (record, false)
+                }
+            }
         };
-        let ask = Record {
-            // That is not known.
-            listed: false,
-            ..Record::sign_off(key.clone(), cause, advertised, wall_millis(), pod)
-        };
-        self.left().push((key.clone(), ask.id.clone()));
-        let id = ask.id.clone();
-        if let Err(error) = self.disk.write_ask_for(holder(settings), ask).await {
-            self.metrics.spool_error();
-            say::not_persisted(key, &error, &say::Said::default());
+        if on_disk {
+            return ask;
         }
-        id
+        match self.disk.write_ask_for(whose, ask.clone()).await {
+            Ok(()) => {
+                self.asks()
+                    .iter_mut()
+                    .filter(|one| one.record.id == ask.id)
+                    .for_each(|one| one.on_disk = true);
+            }
+            Err(error) => {
+                self.metrics.spool_error();
+                say::not_persisted(key, &error, &say::Said::default());
+            }
+        }
+        ask
     }
 
-    /// Lets go of what nobody confirmed: whoever answers for those keys from now on may have it.
-    pub(super) fn let_go(&self) {
-        self.disk.release(self.left().drain(..).map(|(_, ask)| ask).collect());
+    fn asks(&self) -> MutexGuard<'_, Vec<Ask>> {
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn left(&self) -> MutexGuard<'_, Vec<(SchedulerKey, RecordId)>> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The key's row, if it is active with that port.
-async fn active_row(manager: &dyn Manager, key: &SchedulerKey, port: u16) -> Result<Option<Row>, Failure> {
-    let listed = within(LAST_LOOK, manager.list(&Filter::Ip(key.ip.get()))).await?;
-    let is_it = |row: &Row| row.is(key) && row.state == State::Active && row.port == i32::from(port);
-    Ok(listed.rows.into_iter().find(is_it))
 }

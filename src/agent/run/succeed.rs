@@ -9,6 +9,7 @@ use tokio::{
 
 use super::{
     super::{
+        attempts::Attempts,
         backlog::Backlog,
         disk::Disk,
         replay::{Origin, Replay},
@@ -68,6 +69,9 @@ impl Agent {
         heirlooms: mpsc::UnboundedSender<Heirloom>,
     ) {
         let key = ask.key.clone();
+        // Pending from now on, whenever its turn comes.
+        let none = Attempts::new(self.clock.now().at);
+        replay.backlog.replaying(std::slice::from_ref(&ask), &none, false);
         // Nobody listens where succession is off.
         let _ = heirlooms.send(Heirloom::Taken(key.clone()));
         tasks.spawn(async move {

@@ -42,6 +42,8 @@ struct Told {
     rows: Vec<Row>,
     /// What it lists of an address; none while it is away.
     of_an_address: Mutex<Option<Vec<Row>>>,
+    /// What it lists may be as old as over gRPC.
+    is_old: AtomicBool,
     /// The keys that were signed off.
     signed_off: Mutex<Vec<SchedulerKey>>,
     contact: watch::Sender<Contact>,
@@ -86,7 +88,8 @@ impl Manager for Told {
         let of_an_address = self.of_an_address.lock().unwrap().clone();
         let Some(of_an_address) = of_an_address else { return Err(Failure::new("away")) };
         let rows = if matches!(filter, Filter::Ip(_)) { of_an_address } else { self.rows.clone() };
-        Ok(Listed { rows, freshness: Freshness::Fresh })
+        let is_old = self.is_old.load(Ordering::SeqCst);
+        Ok(Listed { rows, freshness: if is_old { Freshness::Within30s } else { Freshness::Fresh } })
     }
     async fn delete(&self, _: u64) -> Result<(), Failure> {
         Ok(())
@@ -186,6 +189,7 @@ impl Scene {
             row: Mutex::new(RowState::Active),
             rows: vec![row("10.0.0.7"), row("10.0.0.8")],
             of_an_address: Mutex::new(Some(Vec::new())),
+            is_old: AtomicBool::default(),
             signed_off: Mutex::default(),
             contact: watch::Sender::new(Contact { answered: true, ..Contact::default() }),
         });
@@ -484,36 +488,79 @@ impl Scene {
     fn signed_off(&self, key: &SchedulerKey) -> bool {
         self.manager.signed_off.lock().unwrap().contains(key)
     }
+
+    fn asked_for(&self, key: &SchedulerKey) -> bool {
+        let left = crate::spool::scan(self.dir.path()).unwrap();
+        left.asks.iter().any(|entry| entry.record.key == *key)
+    }
+
+    /// SIGTERM, to the end.
+    async fn ends(&mut self) -> Exit {
+        self.commands.send(Command::Event(Event::Terminate)).unwrap();
+        (&mut self.agent).await.unwrap()
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn g3_a_drain_is_of_each_key_that_the_scheduler_may_be_registered_under() {
-    let (scene, other) = in_the_question(of_cluster_2(Some("2026-01-01T00:00:00.000Z"))).await;
-    let answer = scene.drains().await;
-    assert!(scene.signed_off(&other), "{answer}");
-    assert_ne!(answer.result, crate::agent::lifecycle::Verdict::Queued, "{answer}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn g2_a_drain_leaves_a_row_alone_of_which_nothing_would_show_that_its_scheduler_lives_on() {
+async fn g5_a_drain_is_not_called_confirmed_while_it_is_open_which_key_the_scheduler_registers() {
     let (scene, other) = in_the_question(of_cluster_2(None)).await;
     let answer = scene.drains().await;
-    assert!(!scene.signed_off(&other), "{answer}");
-    assert!(answer.to_string().contains("another key, too, which is not signed off yet"), "{answer}");
+    assert_eq!(answer.result, crate::agent::lifecycle::Verdict::Queued, "{answer}");
+    assert!(answer.to_string().starts_with("queued: it is open which key"), "{answer}");
+    assert!(!scene.signed_off(&other), "it may live on under that one");
+}
+
+/// The agent ends though the scheduler is there still: the end of its grace.
+#[tokio::test(start_paused = true)]
+async fn g2_an_end_leaves_a_row_alone_of_which_nothing_would_show_that_its_scheduler_lives_on() {
+    let (mut scene, other) = in_the_question(of_cluster_2(None)).await;
+    let exit = scene.ends().await;
+    assert!(!scene.signed_off(&other));
+    assert_eq!((exit, scene.asked_for(&other)), (Exit::Queued, true));
+    let (mut scene, other) = in_the_question(of_cluster_2(Some("2026-01-01T00:00:00.000Z"))).await;
+    let exit = scene.ends().await;
+    assert_eq!((exit, scene.signed_off(&other), scene.asked_for(&other)), (Exit::Done, true, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn g3_an_end_is_of_each_key_that_the_scheduler_may_be_registered_under() {
+    let (mut scene, other) = in_the_question(of_cluster_2(None)).await;
+    scene.sees(Observation::Refused(vec![address()])).await;
+    let exit = scene.ends().await;
+    assert_eq!((exit, scene.signed_off(&other), scene.asked_for(&other)), (Exit::Done, true, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn g5_a_list_that_may_be_older_than_a_row_does_not_end_its_ask() {
+    for (fresh, expected) in [(true, (Exit::Done, false)), (false, (Exit::Queued, true))] {
+        let (mut scene, other) = in_the_question(of_cluster_2(None)).await;
+        *scene.manager.of_an_address.lock().unwrap() = Some(vec![row("10.0.0.7")]);
+        scene.manager.is_old.store(!fresh, Ordering::SeqCst);
+        scene.sees(Observation::Refused(vec![address()])).await;
+        let exit = scene.ends().await;
+        assert_eq!((exit, scene.asked_for(&other)), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g1_at_sigterm_each_key_that_the_scheduler_may_be_registered_under_is_asked_for_on_disk() {
+    let (mut scene, other) = in_the_question(of_cluster_2(None)).await;
+    *scene.manager.of_an_address.lock().unwrap() = None;
+    *scene.manager.outcomes.lock().unwrap() =
+        [(Duration::ZERO, Outcome::Failed(Failure::new("away")))].into();
     scene.sees(Observation::Refused(vec![address()])).await;
     scene.commands.send(Command::Event(Event::Terminate)).unwrap();
-    scene.agent.await.unwrap();
-    assert!(scene.manager.signed_off.lock().unwrap().contains(&other), "at the end it is");
+    scene.after(Duration::from_millis(500)).await;
+    assert!(!scene.agent.is_finished(), "its grace is not over");
+    assert!(scene.asked_for(&other));
+    assert_eq!((&mut scene.agent).await.unwrap(), Exit::Queued);
+    assert!(scene.asked_for(&other));
 }
 
 #[tokio::test(start_paused = true)]
-async fn g1_at_an_end_in_an_outage_each_key_that_the_scheduler_may_be_registered_under_is_asked_for_on_disk()
-{
-    let (scene, other) = in_the_question(of_cluster_2(None)).await;
-    *scene.manager.of_an_address.lock().unwrap() = None;
+async fn a_second_signal_signs_nothing_else_off() {
+    let (mut scene, other) = in_the_question(of_cluster_2(None)).await;
     scene.commands.send(Command::Event(Event::Terminate)).unwrap();
-    assert_eq!(scene.agent.await.unwrap(), Exit::Queued);
-    let left = crate::spool::scan(scene.dir.path()).unwrap();
-    let asked: Vec<&SchedulerKey> = left.asks.iter().map(|entry| &entry.record.key).collect();
-    assert!(asked.contains(&&other), "{left:?}");
+    let exit = scene.ends().await;
+    assert_eq!((exit, scene.signed_off(&other)), (Exit::Queued, false));
 }
