@@ -228,17 +228,18 @@ impl Replay {
         until: Option<Moment>,
         progress: &(dyn Fn(&str) + Send + Sync),
     ) -> Verdict {
-        self.settle_until(key, asks, origin, until, progress, None::<std::future::Pending<()>>).await
+        let no_end = None::<std::future::Pending<()>>;
+        self.settle_until(key, asks, origin, until, progress, (std::future::ready(()), no_end)).await
     }
 
-    /// Settles one key's asks that were found in the spool, so many that others may wait for their room. They give way to others that wait once they had [`TURN`]; an attempt
+    /// Settles one key's asks that were found in the spool, so many that others may wait for their room. Nothing is done before `begins`. They give way to others that wait once they had [`TURN`]; an attempt
     /// that is under way then is one of those that whoever takes them reckons with.
     pub async fn settle_in_turn(
         &self,
         key: SchedulerKey,
         asks: Vec<Record>,
         origin: Origin,
-        mut others_wait: watch::Receiver<bool>,
+        (begins, mut others_wait): (impl Future<Output = ()>, watch::Receiver<bool>),
     ) -> Verdict {
         let over = async {
             tokio::time::sleep(TURN).await;
@@ -247,7 +248,7 @@ impl Replay {
                 std::future::pending().await
             }
         };
-        self.settle_until(key, asks, origin, None, &|_| (), Some(over)).await
+        self.settle_until(key, asks, origin, None, &|_| (), (begins, Some(over))).await
     }
 
     async fn settle_until(
@@ -257,7 +258,7 @@ impl Replay {
         origin: Origin,
         until: Option<Moment>,
         progress: &(dyn Fn(&str) + Send + Sync),
-        over: Option<impl Future<Output = ()>>,
+        (begins, over): (impl Future<Output = ()>, Option<impl Future<Output = ()>>),
     ) -> Verdict {
         let mut attempts = Attempts::new(self.clock.now().at);
         if origin.is_inherited() {
@@ -288,9 +289,13 @@ impl Replay {
                 None => std::future::pending().await,
             }
         };
+        let settled = async {
+            begins.await;
+            self.settle_job(&mut held.job, progress).await
+        };
         let verdict = tokio::select! {
             biased;
-            verdict = self.settle_job(&mut held.job, progress) => verdict,
+            verdict = settled => verdict,
             () = over => Verdict::Queued,
         };
         held.is_settled = verdict != Verdict::Queued;

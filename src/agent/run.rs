@@ -384,6 +384,7 @@ impl Agent {
             let replay = self.replay(&disk, &manager, &backlog);
             self.sign_off_what_was_left(&mut tasks, ask, replay, heirlooms.clone());
         }
+        self.named.open(start.open != Open::Nothing);
         self.tend_spool(&mut tasks, &disk, &manager, &key, &backlog, heirlooms);
         let questions = self.follow(&mut tasks, &manager, Arc::clone(&around.connect), &start);
         let config = Config {

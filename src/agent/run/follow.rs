@@ -119,6 +119,7 @@ impl Follower {
     /// Looks until it is known which key the scheduler registers, and tells.
     async fn settle(&mut self, mut question: Question, mut open: Vec<Candidate>) {
         let (mut alone, mut answers_since) = (None, None);
+        self.named.open(true);
         loop {
             while let Ok(newer) = self.questions.try_recv() {
                 // It was away, or may have been, once more.
@@ -380,7 +381,10 @@ impl Follower {
 
     fn tell(&self, command: Command) {
         match &command {
-            Command::Event(Event::Identified { in_question: false }) => self.named.set(Vec::new()),
+            Command::Event(Event::Identified { in_question: false }) => {
+                self.named.set(Vec::new());
+                self.named.open(false);
+            }
             // An end may come before it is taken up.
             Command::TakeUp(take_up) => {
                 let is_another = !take_up.settings.without_manager

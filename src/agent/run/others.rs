@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
@@ -37,17 +38,34 @@ pub(super) struct Other {
     pub(super) manager: Option<Arc<dyn Manager>>,
 }
 
-/// All of them.
+/// All of them, and whether it is open which key the scheduler registers.
 #[derive(Clone, Default)]
-pub(super) struct Named(Arc<Mutex<Vec<Other>>>);
+pub(super) struct Named {
+    all: Arc<Mutex<Vec<Other>>>,
+    open: watch::Sender<bool>,
+}
 
 impl Named {
     pub(super) fn set(&self, named: Vec<Other>) {
         *self.lock() = named;
     }
 
+    /// It is open from now on, or no more.
+    pub(super) fn open(&self, open: bool) {
+        self.open.send_replace(open);
+    }
+
+    /// Waits until it is known which key the scheduler registers.
+    pub(super) fn is_known(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut open = self.open.subscribe();
+        async move {
+            // The sender lives as long as the agent.
+            let _ = open.wait_for(|open| !*open).await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Other>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -187,7 +187,7 @@ impl Agent {
         let replay = self.replay(disk, manager, backlog);
         let (disk, key, metrics, backlog) =
             (disk.clone(), key.clone(), self.metrics.clone(), backlog.clone());
-        let commands = self.commands.clone();
+        let (commands, named) = (self.commands.clone(), self.named.clone());
         tasks.spawn(async move {
             let mut state = disk.state();
             let mut replays = JoinSet::new();
@@ -234,7 +234,12 @@ impl Agent {
                     }
                 }
                 let some = !taken.records.is_empty();
-                for (key, Left { asks, served }) in by_key(taken.records) {
+                for (other, Left { asks, served }) in by_key(taken.records) {
+                    // Its scheduler may be this one, while that is open.
+                    let is_known = named.is_known();
+                    let may_be_ours = other.ip == key.ip;
+                    let known = async move { if may_be_ours { is_known.await } };
+                    let key = other;
                     let news = asks.iter().filter(|ask| found.insert(ask.id.clone())).count();
                     if news > 0 {
                         info!(scheduler.key = %key, signoff.pending = asks.len(), "Found sign-offs of another scheduler in the spool.");
@@ -246,7 +251,7 @@ impl Agent {
                     let _ = heirlooms.send(Heirloom::Taken(key.clone()));
                     replays.spawn(async move {
                         let origin = Origin::Spool { served };
-                        let verdict = replay.settle_in_turn(key.clone(), asks, origin, others_wait).await;
+                        let verdict = replay.settle_in_turn(key.clone(), asks, origin, (known, others_wait)).await;
                         let _ = heirlooms.send(Heirloom::Settled(key, verdict));
                     });
                 }

@@ -564,3 +564,19 @@ async fn a_second_signal_signs_nothing_else_off() {
     let exit = scene.ends().await;
     assert_eq!((exit, scene.signed_off(&other)), (Exit::Queued, false));
 }
+
+/// Another process left a sign-off of the key that the scheduler may register by now.
+#[tokio::test(start_paused = true)]
+async fn g2_an_ask_for_a_key_in_question_waits_until_it_is_known_which_one_the_scheduler_registers() {
+    let newer = Row { created_at: Some("2026-01-01T00:00:00.000Z".to_owned()), ..row("10.0.0.7") };
+    let (mut scene, other) = in_the_question(of_cluster_2(None)).await;
+    *scene.manager.of_an_address.lock().unwrap() = Some(vec![newer, of_cluster_2(None)]);
+    {
+        let mut spool = Spool::open(scene.dir.path(), Limits::default()).unwrap();
+        let managers = Managers::of(["grpc://manager:65003".to_owned()]);
+        spool.write_ask(&Record { key: other.clone(), managers, ..ask(Cause::Sigterm) }).unwrap();
+    }
+    let status = scene.after(SECOND * 300).await;
+    assert!(!scene.signed_off(&other), "{status:?}");
+    assert!(status.pending.iter().any(|ask| ask.key.contains("cluster 2")), "it is shown: {status:?}");
+}
