@@ -19,7 +19,16 @@ pub(crate) fn write_ask(
     at: u64,
     managers: &[&str],
 ) -> io::Result<PathBuf> {
-    let mut record = serde_json::json!({
+    let mut record = ask(key, id, address, at);
+    if !managers.is_empty() {
+        record["managers"] = managers.into();
+    }
+    write(dir, version, key, id, &record)
+}
+
+/// The ask of a process that had seen its scheduler's row in the manager.
+pub(crate) fn ask(key: &SchedulerKey, id: u64, address: &str, at: u64) -> serde_json::Value {
+    serde_json::json!({
         "id": format!("{id:016x}"),
         "key": key,
         "what": "sign-off",
@@ -27,10 +36,17 @@ pub(crate) fn write_ask(
         "address": address,
         "listed": true,
         "at": at,
-    });
-    if !managers.is_empty() {
-        record["managers"] = managers.into();
-    }
+    })
+}
+
+/// Writes an ask, whatever it says.
+pub(crate) fn write(
+    dir: &Path,
+    version: u64,
+    key: &SchedulerKey,
+    id: u64,
+    record: &serde_json::Value,
+) -> io::Result<PathBuf> {
     let covered = format!("\"version\":{version},\"record\":{record}}}\n");
     let crc = crc32fast::hash(covered.as_bytes());
     let hash = crc32fast::hash(format!("{}/{}/{}", key.cluster_id, key.hostname, key.ip).as_bytes());

@@ -29,6 +29,8 @@ pub(super) struct Asked {
     pub(super) begun: bool,
     /// Its row is inactive.
     pub(super) inactive: bool,
+    /// There never was a row, as was said, or as the mark that its ask has become.
+    pub(super) never_registered: bool,
 }
 
 /// What a run left.
@@ -52,8 +54,8 @@ pub(super) struct Recovered {
     pub(super) output: String,
     /// Of a flush.
     pub(super) code: Option<i32>,
-    /// Rows of pending asks that are not inactive.
-    pub(super) active: Vec<String>,
+    /// Rows that are not as they should be: of pending asks those that are not inactive.
+    pub(super) wrong: Vec<String>,
     /// Files that are neither marks nor the lock.
     pub(super) files: Vec<String>,
 }
@@ -73,10 +75,10 @@ impl Left {
     fn ended_well(&self) -> Result<(), String> {
         let well = match (self.end, self.operation) {
             (End::Killed, _) => self.to_be_killed,
-            (End::Stopped, operation) => matches!(operation, Operation::Replay | Operation::Flush),
+            (End::Stopped, operation) => !matches!(operation, Operation::PreStop | Operation::Sigterm),
             (End::Code(code), Operation::PreStop | Operation::Sigterm) => matches!(code, 0 | 75),
             (End::Code(code), Operation::Flush) => matches!(code, 0 | 69 | 75),
-            (End::Code(_), Operation::Replay) => false,
+            (End::Code(_), Operation::Replay | Operation::TakeUp | Operation::NeverRegistered) => false,
         };
         if well { Ok(()) } else { Err(format!("it ended so: {:?}", self.end)) }
     }
@@ -93,7 +95,7 @@ impl Left {
             let key = &asked.key;
             let accepted = asked.begun || self.answer.is_some() || matches!(self.end, End::Code(0 | 75));
             let accepted = asked.before.max(accepted.into());
-            let settled = asked.inactive && asked.begun;
+            let settled = asked.inactive && asked.begun || asked.never_registered;
             if asked.asks < accepted && !settled && !(self.refused() && self.end == End::Code(75)) {
                 return Err(format!("the ask of {key} is lost"));
             }
@@ -117,7 +119,9 @@ impl Recovered {
         no_panic(&self.output)?;
         match self {
             Self { code: Some(code), .. } if *code != 0 => Err(format!("the flush ended with {code}")),
-            Self { active, .. } if !active.is_empty() => Err(format!("not signed off: {active:?}")),
+            Self { wrong, .. } if !wrong.is_empty() => {
+                Err(format!("rows are not as they should be: {wrong:?}"))
+            }
             Self { files, .. } if !files.is_empty() => Err(format!("left in the spool: {files:?}")),
             _ => Ok(()),
         }
@@ -129,7 +133,15 @@ mod tests {
     use super::*;
 
     fn settled() -> Asked {
-        Asked { key: "k".to_owned(), before: 2, asks: 0, mark: false, begun: true, inactive: true }
+        Asked {
+            key: "k".to_owned(),
+            before: 2,
+            asks: 0,
+            mark: false,
+            begun: true,
+            inactive: true,
+            never_registered: false,
+        }
     }
 
     fn pending() -> Asked {
@@ -157,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_is_settled_or_pending_is_well_and_what_is_neither_is_lost() {
-        use Operation::{Flush, PreStop, Replay, Sigterm};
+        use Operation::{Flush, NeverRegistered, PreStop, Replay, Sigterm};
         for good in [
             left(Flush, End::Code(0), settled()),
             left(Flush, End::Code(75), pending()),
@@ -166,6 +178,7 @@ mod tests {
             left(Sigterm, End::Code(0), Asked { before: 0, mark: true, ..settled() }),
             left(Sigterm, End::Killed, Asked { before: 0, asks: 0, ..pending() }),
             left(PreStop, End::Code(75), Asked { before: 0, ..pending() }),
+            left(NeverRegistered, End::Stopped, Asked { never_registered: true, asks: 0, ..pending() }),
         ] {
             assert_eq!(good.judge(), Ok(()), "{good:?}");
         }
@@ -173,6 +186,7 @@ mod tests {
         wrong(&left(Flush, End::Killed, lost.clone()), "lost");
         wrong(&left(Flush, End::Killed, Asked { asks: 1, ..pending() }), "lost");
         wrong(&left(Replay, End::Stopped, lost.clone()), "lost");
+        wrong(&left(NeverRegistered, End::Stopped, lost.clone()), "lost");
         wrong(&left(Sigterm, End::Code(75), Asked { before: 0, ..lost.clone() }), "lost");
         // Somebody else made it inactive: that does not settle an ask.
         wrong(&left(Flush, End::Code(75), Asked { begun: false, ..settled() }), "lost");
@@ -194,7 +208,9 @@ mod tests {
         wrong(&Left { end: End::Code(70), ..good.clone() }, "it ended so");
         wrong(&Left { end: End::Killed, ..good.clone() }, "it ended so");
         wrong(&Left { odd: vec!["x.corrupt".to_owned()], ..good }, "not as they should be");
-        wrong(&left(Operation::Replay, End::Code(0), settled()), "it ended so");
+        for agent in [Operation::Replay, Operation::TakeUp, Operation::NeverRegistered] {
+            wrong(&left(agent, End::Code(0), settled()), "it ended so");
+        }
     }
 
     #[test]
@@ -203,7 +219,7 @@ mod tests {
         let some = || vec!["x".to_owned()];
         for bad in [
             Recovered { code: Some(75), ..Recovered::default() },
-            Recovered { active: some(), ..Recovered::default() },
+            Recovered { wrong: some(), ..Recovered::default() },
             Recovered { files: some(), ..Recovered::default() },
             Recovered { output: "A bug: please report it.".to_owned(), ..Recovered::default() },
         ] {

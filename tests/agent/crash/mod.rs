@@ -1,4 +1,4 @@
-//! A fault at every system call of a sign-off, a replay and a flush of the real binary; then the recovery.
+//! A fault at every system call of a sign-off, a replay, a flush and a take-up of another key of the real binary; then the recovery.
 //!
 //! strace counts a system call's invocations for each thread and each call by itself. So each operation is recorded first, once for
 //! each of its threads; then for each call, and each fault that it may have, a process of its own is run with that one fault. What
@@ -23,8 +23,10 @@ use crate::{clock::FastClock, strace::can_inject};
 mod flush;
 mod judge;
 mod point;
+mod registered;
 mod scene;
 mod subject;
+mod take_up;
 mod world;
 
 /// How many threads try cases, each with a manager of its own, and how many each at a time: most of the time they wait.
@@ -110,7 +112,8 @@ fn whatever_system_call_fails_or_is_its_last_nothing_asked_is_lost_and_the_next_
     let recorded =
         in_parallel(&clock, places, async |world, (operation, place)| world.record(operation, place).await);
     let mut cases: Vec<Case> = recorded.into_iter().flatten().collect();
-    cases.sort();
+    // In one order, in which those that mostly wait are beside those that mostly work.
+    cases.sort_by_cached_key(|case| crc32fast::hash(case.to_string().as_bytes()));
     let all = cases.len();
     let mut calls: BTreeMap<String, usize> = BTreeMap::new();
     for case in cases.iter().filter(|case| case.fault == point::Fault::Kill) {

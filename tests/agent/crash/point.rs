@@ -13,10 +13,20 @@ pub(super) enum Operation {
     Replay,
     /// `signoff queue flush` of such a spool.
     Flush,
+    /// The scheduler comes back under another key, and the agent takes that up.
+    TakeUp,
+    /// An agent starts where a dead one of another key left an ask, whose scheduler never registered.
+    NeverRegistered,
 }
 
-pub(super) const OPERATIONS: [Operation; 4] =
-    [Operation::PreStop, Operation::Sigterm, Operation::Replay, Operation::Flush];
+pub(super) const OPERATIONS: [Operation; 6] = [
+    Operation::PreStop,
+    Operation::Sigterm,
+    Operation::Replay,
+    Operation::Flush,
+    Operation::TakeUp,
+    Operation::NeverRegistered,
+];
 
 /// From when on a thread's calls are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +57,8 @@ impl Operation {
             Self::PreStop | Self::Sigterm => {
                 [MAIN, "spool", "log", "watchdog"].map(place(Since::Idle)).to_vec()
             }
+            // What their starts are like the others show.
+            Self::TakeUp | Self::NeverRegistered => [MAIN, "spool"].map(place(Since::Idle)).to_vec(),
             Self::Replay | Self::Flush => {
                 let mut places = vec![place(Since::Start)(MAIN)];
                 // The first that reads a file beside the spool, of several.
@@ -59,12 +71,31 @@ impl Operation {
         }
     }
 
+    /// It is killed at one call in so many: on the first thread most say nothing that their neighbours don't.
+    fn is_killed_at_one_in(self, place: Place) -> usize {
+        match self {
+            Self::TakeUp if place.thread == MAIN => 2,
+            Self::NeverRegistered if place.thread == MAIN => 4,
+            _ => 1,
+        }
+    }
+
+    /// Whether a call is to fail so. What is no matter of this operation alone the others show.
+    fn tries(self, place: Place, errno: &str) -> bool {
+        match self {
+            Self::PreStop | Self::Sigterm | Self::Replay | Self::Flush => true,
+            Self::TakeUp | Self::NeverRegistered => place.thread == "spool" && errno == "EIO",
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::PreStop => "pre-stop",
             Self::Sigterm => "sigterm",
             Self::Replay => "replay",
             Self::Flush => "flush",
+            Self::TakeUp => "take-up",
+            Self::NeverRegistered => "never-registered",
         }
     }
 }
@@ -165,8 +196,11 @@ pub(super) fn cases(operation: Operation, place: Place, record: &str) -> Vec<Cas
             continue;
         }
         let case = |fault| Case { operation, place, call: call.to_owned(), nth: *nth, fault };
-        cases.push(case(Fault::Kill));
-        cases.extend(errors(call, arguments).iter().map(|errno| case(Fault::Error(errno))));
+        if nth.is_multiple_of(operation.is_killed_at_one_in(place)) {
+            cases.push(case(Fault::Kill));
+        }
+        let errors = errors(call, arguments).iter().filter(|errno| operation.tries(place, errno));
+        cases.extend(errors.map(|errno| case(Fault::Error(errno))));
     }
     cases
 }

@@ -1,8 +1,8 @@
 //! One run's directory: a spool, and what else the process needs.
 
-use std::path::PathBuf;
+use std::{cell::RefCell, path::PathBuf};
 
-use signoff::{key::SchedulerKey, spool};
+use signoff::{key::SchedulerKey, mock::scheduler::MockScheduler, spool};
 
 /// One run's surroundings.
 pub(super) struct Scene {
@@ -12,6 +12,10 @@ pub(super) struct Scene {
     pub(super) others: Vec<SchedulerKey>,
     /// Whose each ask is that was there before.
     pub(super) before: Vec<SchedulerKey>,
+    /// The scheduler beside the agent, where it has one of its own.
+    pub(super) scheduler: RefCell<Option<MockScheduler>>,
+    /// That of the next agent, where it is the same.
+    pub(super) environment: RefCell<Vec<(&'static str, String)>>,
 }
 
 impl Scene {

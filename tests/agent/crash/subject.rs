@@ -30,8 +30,17 @@ pub(super) struct Tracing<'a> {
 impl Tracing<'_> {
     /// The fault was met where it can't be: what comes of that (a wake-up that is lost, say) proves nothing.
     pub(super) fn strayed(&self) -> bool {
+        self.failed(Met::Elsewhere)
+    }
+
+    /// A call was made to fail, as it may.
+    pub(super) fn has_refused(&self) -> bool {
+        self.failed(Met::Yes)
+    }
+
+    fn failed(&self, how: Met) -> bool {
         let Some(case) = self.case.filter(|case| case.fault != Fault::Kill) else { return false };
-        std::fs::read_to_string(self.log).is_ok_and(|record| met(case, false, &record) == Met::Elsewhere)
+        std::fs::read_to_string(self.log).is_ok_and(|record| met(case, false, &record) == how)
     }
 }
 

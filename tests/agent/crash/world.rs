@@ -1,6 +1,11 @@
 //! One manager, and for each case a spool, rows and a run of its own; then the recovery.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use signoff::{
     agent::socket::{Request, Response, ask},
@@ -10,7 +15,7 @@ use signoff::{
         client::{Client, ManagerSettings},
     },
     mock::{
-        manager::{Config, MockManager},
+        manager::{Config, MockManager, User},
         scheduler::{MockScheduler, SchedulerConfig},
         table::{By, Database},
     },
@@ -25,12 +30,13 @@ use tokio::sync::oneshot;
 use super::{
     judge::{Asked, End, Left, Recovered},
     point::{Case, Fault, Met, Operation, Place, Since, cases, met},
+    registered::said_never,
     scene::{Scene, directory},
     subject::{Subject, Tracing},
 };
 use crate::{
     clock::FastClock,
-    harness::{LONG, active_row, eventually, key},
+    harness::{LONG, PASSWORD, active_row, eventually, key},
     record,
 };
 
@@ -41,15 +47,25 @@ const BY_ITSELF: Duration = Duration::from_secs(170);
 
 /// How long a process with so fast a clock may take, in real time, on a machine that is too busy for it. Not a verdict either: then
 /// it is killed, and what it left is judged; a recovery has another try, with a slower clock.
-const PATIENCE: Duration = Duration::from_secs(40);
-const SLOWER: u32 = 4;
+pub(super) const PATIENCE: Duration = Duration::from_secs(40);
+pub(super) const SLOWER: u32 = 4;
+
+/// A user's second sign-in within half a minute is refused: each process is another one's.
+const USERS: usize = 2_000;
+
+fn viewer(user: usize) -> String {
+    format!("viewer-{user}")
+}
 
 pub(super) struct World {
-    table: Arc<Database>,
-    manager: SocketAddr,
+    pub(super) table: Arc<Database>,
+    pub(super) manager: SocketAddr,
+    pub(super) rest: SocketAddr,
     /// One that serves.
-    scheduler: SocketAddr,
-    clock: FastClock,
+    pub(super) scheduler: SocketAddr,
+    pub(super) clock: FastClock,
+    /// How many of the users have signed in.
+    users: Cell<usize>,
     /// Dropped, it ends the thread of the two.
     _servers: oneshot::Sender<()>,
 }
@@ -80,16 +96,23 @@ impl World {
         // On a thread of their own: they answer at once, however busy the harness is.
         std::thread::spawn(move || {
             super::on_a_runtime(async {
-                let manager = MockManager::start(Config::default()).await.unwrap();
+                let users = (0..USERS).map(|user| User::guest(&viewer(user), PASSWORD)).collect();
+                let manager = MockManager::start(Config { users, ..Config::default() }).await.unwrap();
                 let config = SchedulerConfig::new(key("serves"), manager.grpc_addr());
                 let scheduler = MockScheduler::start(config).await.unwrap();
-                let started = (Arc::clone(manager.table()), manager.grpc_addr(), scheduler.addr());
+                let addresses = (manager.grpc_addr(), manager.rest_addr(), scheduler.addr());
+                let started = (Arc::clone(manager.table()), addresses);
                 drop(ready.send(started));
                 drop(over.await);
             });
         });
-        let (table, manager, scheduler) = started.await.unwrap();
-        Self { table, manager, scheduler, clock, _servers: servers }
+        let (table, (manager, rest, scheduler)) = started.await.unwrap();
+        Self { table, manager, rest, scheduler, clock, users: Cell::new(0), _servers: servers }
+    }
+
+    /// A user who has not signed in yet.
+    pub(super) fn viewer(&self) -> String {
+        viewer(self.users.replace(self.users.get() + 1) % USERS)
     }
 
     /// An active row, of a scheduler that is gone.
@@ -100,8 +123,20 @@ impl World {
     }
 
     pub(super) fn scene(&self, name: &str, operation: Operation) -> Scene {
-        let own = self.row(&format!("own-{name}"));
-        let mut scene = Scene { dir: directory(), own, others: Vec::new(), before: Vec::new() };
+        // A scheduler that is there registers by itself.
+        let own = format!("own-{name}");
+        let own = if operation == Operation::TakeUp { key(&own) } else { self.row(&own) };
+        let mut scene = Scene {
+            dir: directory(),
+            own,
+            others: Vec::new(),
+            before: Vec::new(),
+            scheduler: RefCell::default(),
+            environment: RefCell::default(),
+        };
+        if operation == Operation::NeverRegistered {
+            self.write_what_never_was(&mut scene, name);
+        }
         if matches!(operation, Operation::Replay | Operation::Flush) {
             let ours = format!("grpc://{}", self.manager);
             // The second's are of a release that did not say whose they are, in the directory that all used then.
@@ -141,14 +176,14 @@ impl World {
 
     /// The rows of a scene are of no use to others.
     fn forget(&self, scene: &Scene) {
-        for key in scene.others.iter().chain([&scene.own]) {
+        for key in scene.others.iter().chain([&scene.own, &scene.moved()]) {
             if let Some(row) = self.table.find(key).unwrap() {
                 self.table.delete(row.id, By::Hand).unwrap();
             }
         }
     }
 
-    fn environment(&self, scene: &Scene, scheduler: String) -> Vec<(&'static str, String)> {
+    pub(super) fn environment(&self, scene: &Scene, scheduler: String) -> Vec<(&'static str, String)> {
         vec![
             ("SIGNOFF_SPOOL", scene.spool().display().to_string()),
             ("SIGNOFF_RUN_DIR", scene.path("run").display().to_string()),
@@ -175,6 +210,8 @@ impl World {
             Operation::PreStop | Operation::Sigterm => (&["agent"], Scene::silent(), None),
             Operation::Replay => (&["agent"], self.scheduler.to_string(), Some(&self.clock)),
             Operation::Flush => (&["queue", "flush"], Scene::silent(), Some(&self.clock)),
+            Operation::TakeUp => return self.take_up(scene, tracing).await,
+            Operation::NeverRegistered => return self.finds_what_never_was(scene, tracing).await,
         };
         let mut environment = self.environment(scene, scheduler);
         if operation == Operation::Flush {
@@ -192,7 +229,7 @@ impl World {
             Operation::PreStop | Operation::Sigterm => {
                 self.sign_off(scene, subject, operation, tracing).await
             }
-            Operation::Replay | Operation::Flush => {
+            Operation::Replay | Operation::Flush | Operation::TakeUp | Operation::NeverRegistered => {
                 let held = match tracing.place.since {
                     Since::Birth => subject.attach_when_held(tracing).await,
                     Since::Start | Since::Idle => None,
@@ -259,7 +296,8 @@ impl World {
         let (end, output, answer) =
             self.run(&scene, operation, &Tracing { place, case: None, arguments, log: &log }).await;
         let left = self.left(&scene, operation, false, (end, output, answer)).await;
-        let settled = left.asked.iter().all(|asked| asked.inactive && (asked.asks == 0 || asked.before == 0));
+        let is_settled = |asked: &Asked| asked.inactive && (asked.asks == 0 || asked.before == 0);
+        let settled = left.asked.iter().all(|asked| is_settled(asked) || asked.never_registered);
         assert!(left.judge().is_ok() && settled, "{operation} {place:?}: {left:?}");
         self.forget(&scene);
         cases(operation, place, &std::fs::read_to_string(log).unwrap_or_default())
@@ -305,8 +343,16 @@ impl World {
             if !pending.is_empty() {
                 then = Then::Recovered;
             }
+            if case.operation == Operation::TakeUp {
+                then = Then::Recovered;
+                let after = self.comes_after_a_take_up(&scene).await;
+                let output = &after.output;
+                verdict = after
+                    .judge()
+                    .map_err(|why| format!("{case}: then: {why}\n{}\nthen:\n{output}", left.output));
+            }
             // Other files are leftovers, which whoever opens the spool next removes.
-            if !scene.files().is_empty() {
+            else if !scene.files().is_empty() {
                 let by = if number.is_multiple_of(2) { Recovery::Agent } else { Recovery::Flush };
                 let after = self.recover(&scene, &pending, by).await;
                 verdict = after.judge().map_err(|why| {
@@ -324,7 +370,11 @@ impl World {
     fn keys<'a>(&self, scene: &'a Scene, operation: Operation) -> Vec<&'a SchedulerKey> {
         match operation {
             Operation::PreStop | Operation::Sigterm => vec![&scene.own],
-            Operation::Replay | Operation::Flush => scene.others.iter().collect(),
+            Operation::Replay | Operation::Flush | Operation::NeverRegistered => {
+                scene.others.iter().collect()
+            }
+            // Its asks are the agent's own matter: what counts is what becomes of its rows.
+            Operation::TakeUp => Vec::new(),
         }
     }
 
@@ -352,13 +402,17 @@ impl World {
             let of_key = |entry: &&spool::Entry| entry.record.key == *key;
             let before = scene.before.iter().filter(|asked| *asked == key).count();
             let sign_off = |entry: &spool::Entry| matches!(entry.record.what, What::SignOff { .. });
+            // An ask becomes its mark, and then that is said.
+            let mark = listing.marks.iter().filter(of_key).any(sign_off);
             asked.push(Asked {
                 key: key.to_string(),
                 before,
                 asks: listing.asks.iter().filter(of_key).count(),
-                mark: listing.marks.iter().filter(of_key).any(sign_off),
+                mark,
                 begun,
                 inactive: table.state(key).unwrap() == Some(State::Inactive),
+                never_registered: operation == Operation::NeverRegistered
+                    && (mark || said_never(&output, key)),
             });
         }
         let problems = [&listing.newer, &listing.problems, &listing.unreadable].into_iter().flatten();
@@ -371,8 +425,10 @@ impl World {
     async fn recover(&self, scene: &Scene, pending: &[SchedulerKey], by: Recovery) -> Recovered {
         let table = &self.table;
         for key in pending {
-            // As if a manager's crash had undone it: the recovery must do it again.
-            assert!(table.set_by_hand(key, State::Active).unwrap());
+            // As if a manager's crash had undone it: the recovery must do it again. Of some there is no row.
+            if table.find(key).unwrap().is_some() {
+                assert!(table.set_by_hand(key, State::Active).unwrap());
+            }
         }
         self.shows_all().await;
         let mut environment = self.environment(scene, Scene::silent());
@@ -406,10 +462,11 @@ impl World {
                 break;
             }
         }
-        let active = pending.iter().filter(|key| table.state(key).unwrap() != Some(State::Inactive));
+        let is_wrong =
+            |key: &&SchedulerKey| table.state(key).unwrap().is_some_and(|is| is != State::Inactive);
         Recovered {
             code,
-            active: active.map(ToString::to_string).collect(),
+            wrong: pending.iter().filter(is_wrong).map(ToString::to_string).collect(),
             files: scene.files(),
             output: said,
         }
