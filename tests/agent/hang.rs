@@ -514,17 +514,18 @@ async fn g8_the_runtimes_thread_touches_no_file() {
     agent.says("Listening for hooks.").await;
     assert_eq!(run(world.command(&["status"])).await.0, 0);
     assert_eq!(get(hook, "/pre-stop").await.0, 401);
-    let pid = agent.pid();
+    // As strace begins its lines.
+    let of_the_first_thread = format!("{:<5} ", agent.pid());
     agent.term();
     world.scheduler.vanish().await;
     agent.ends_signed_off(&world).await;
     // The last that strace writes is that it ended.
     let trace = eventually("all of the trace", async || {
         let trace = std::fs::read_to_string(&trace).unwrap();
-        trace.contains(&format!("{pid} +++ exited")).then_some(trace)
+        trace.contains(&format!("{of_the_first_thread}+++ exited")).then_some(trace)
     })
     .await;
-    let lines = trace.lines().filter(|line| line.starts_with(&format!("{pid} ")));
+    let lines = trace.lines().filter(|line| line.starts_with(&of_the_first_thread));
     // First the loader's.
     let lines = lines.skip_while(|line| !line.contains("/proc/self/maps"));
     let touched = |line: &&str| {

@@ -15,7 +15,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 
 use self::{
-    point::{Case, Met, OPERATIONS},
+    point::{Case, Met, OPERATIONS, Operation},
     world::{RATE, Then, World},
 };
 use crate::{clock::FastClock, strace::can_inject};
@@ -148,6 +148,9 @@ fn whatever_system_call_fails_or_is_its_last_nothing_asked_is_lost_and_the_next_
     // Waits and wake-ups vary in number from run to run; what is written does not.
     assert!(missed.len() * 10 <= outcomes.len() + 10, "too many were not met");
     let durable = ["fsync", "rename", "unlink"];
-    let odd: Vec<_> = missed.iter().filter(|case| durable.contains(&case.call.as_str())).collect();
+    // But a take-up writes its mark of the scheduler once or twice: its row may be listed later.
+    let varies = |case: &Case| case.operation == Operation::TakeUp && case.nth > 1;
+    let odd = missed.iter().filter(|case| durable.contains(&case.call.as_str()) && !varies(case));
+    let odd: Vec<_> = odd.collect();
     assert!(odd.is_empty(), "never reached: {odd:?}");
 }
