@@ -145,11 +145,12 @@ fn whatever_system_call_fails_or_is_its_last_nothing_asked_is_lost_and_the_next_
         .filter_map(|(_, outcome)| outcome.verdict.as_ref().err().map(String::as_str))
         .collect();
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), outcomes.len(), wrong.join("\n\n"));
-    // Waits and wake-ups vary in number from run to run; what is written does not.
+    // Waits and wake-ups vary in number from run to run; what a sign-off writes does not.
     assert!(missed.len() * 10 <= outcomes.len() + 10, "too many were not met");
     let durable = ["fsync", "rename", "unlink"];
-    // But a take-up writes its mark of the scheduler once or twice: its row may be listed later.
-    let varies = |case: &Case| case.operation == Operation::TakeUp && case.nth > 1;
+    // What waits for the manager writes a mark again with each attempt that it needs: on a busy machine these are more or fewer.
+    let varies =
+        |case: &Case| !matches!(case.operation, Operation::PreStop | Operation::Sigterm) && case.nth > 1;
     let odd = missed.iter().filter(|case| durable.contains(&case.call.as_str()) && !varies(case));
     let odd: Vec<_> = odd.collect();
     assert!(odd.is_empty(), "never reached: {odd:?}");
