@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,7 +150,7 @@ def main():
     if arm64.exists():
         print("arm64: a sign-off under qemu-user")
         it_runs_on_arm64(roots)
-    with tempfile.TemporaryDirectory(prefix="signoff-image-") as temporary, contextlib.ExitStack() as stack:
+    with a_directory() as temporary, contextlib.ExitStack() as stack:
         podman = stack.enter_context(Podman(pathlib.Path(temporary)))
         podman.build("signoff", amd64)
         podman.build("signoff-mock", mock)
@@ -165,12 +166,27 @@ def main():
         ):
             print(scene.__name__.replace("_", " "))
             began = time.monotonic()
-            with tempfile.TemporaryDirectory(prefix="signoff-image-") as directory, Network() as network:
+            with a_directory() as directory, Network() as network:
                 os.chmod(directory, 0o755)
                 scene(lambda example, config=lambda text: text: world(podman, network, directory, example, config))  # noqa: B023
                 podman.remove_all()
             print(f"  ({time.monotonic() - began:.1f} s)")
     print("tests/image: all as promised")
+
+
+@contextlib.contextmanager
+def a_directory():
+    """One that is removed in the end, though what podman left behind to tidy up after a container still writes there for a moment."""
+    directory = tempfile.mkdtemp(prefix="signoff-image-")
+    try:
+        yield directory
+    finally:
+
+        def is_gone():
+            shutil.rmtree(directory, ignore_errors=True)
+            return not os.path.exists(directory)
+
+        eventually("the directory is gone", is_gone)
 
 
 def the_dockerfile_leaves_the_architecture_to_the_builder():
