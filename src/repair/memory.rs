@@ -5,7 +5,11 @@
 //! since, which the table shows (`updated_at`). And what is remembered ends with a run that sees the row live: when its scheduler
 //! dies after that, it is another death.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -14,6 +18,9 @@ use super::{
     sighting::{Sighting, Stamp},
 };
 use crate::manager::State;
+
+/// What was begun on a row that is gone is remembered for so long: it may be put back, under another id.
+const AFTER_IT_IS_GONE: Duration = Duration::from_secs(24 * 3600);
 
 /// A sign-off that was begun.
 #[derive(Debug, Clone, Copy)]
@@ -24,29 +31,56 @@ pub struct Begun {
     pub open_until: Instant,
 }
 
-/// The sign-offs that were begun, by their rows' ids.
+/// Whose row: its cluster's id, its hostname, its IP.
+type Key = (u64, Box<str>, Option<IpAddr>);
+
+fn key(row: &Sighting) -> Key {
+    (row.cluster_id, row.hostname.clone(), row.ip)
+}
+
+/// The sign-offs that were begun, by their rows' keys: a row that is deleted and comes back has another id. With each since when the
+/// row is gone.
 #[derive(Debug, Default)]
-pub struct Memory(BTreeMap<u64, Begun>);
+pub struct Memory(BTreeMap<Key, (Begun, Option<Instant>)>);
 
 impl Memory {
     /// A sign-off of this row was begun.
-    pub fn began(&mut self, id: u64, begun: Begun) {
-        self.0.insert(id, begun);
+    pub fn began(&mut self, row: &Sighting, begun: Begun) {
+        self.0.insert(key(row), (begun, None));
     }
 
     /// Whether this process signed the row off, or may have, or may still: read at `now`.
     pub fn is_ours(&self, row: &Sighting, now: Instant) -> bool {
-        self.0.get(&row.id).is_some_and(|begun| {
+        // A table may have a million rows.
+        if self.0.is_empty() {
+            return false;
+        }
+        self.0.get(&key(row)).is_some_and(|(begun, _)| {
             let untouched = begun.written.zip(row.updated).is_some_and(|(then, now)| !now.moved_since(then));
             now < begun.open_until || !untouched
         })
     }
 
-    /// Forgets the rows that are active and live; and those that are gone, where `all` rows are shown, inactive ones too.
-    pub fn forget(&mut self, rows: &[Seen], judged: &[Judgement], all: bool) {
-        self.0.retain(|id, _| match rows.binary_search_by_key(id, |row| row.now.id) {
-            Ok(at) => !(judged[at].alive && rows[at].now.state == State::Active),
-            Err(_) => !all,
+    /// Forgets the rows that are active and live; and a day later those that are gone, where `all` rows are shown, inactive ones too.
+    pub fn forget(&mut self, rows: &[Seen], judged: &[Judgement], all: bool, now: Instant) {
+        if self.0.is_empty() {
+            return;
+        }
+        // Not each of a million rows' names is copied.
+        let addresses: BTreeSet<_> = self.0.keys().map(|(cluster, _, ip)| (*cluster, *ip)).collect();
+        let is_like = |row: &Sighting| addresses.contains(&(row.cluster_id, row.ip));
+        let mut there = BTreeMap::new();
+        for (row, judged) in rows.iter().zip(judged).filter(|(row, _)| is_like(&row.now)) {
+            let lives = judged.alive && row.now.state == State::Active;
+            *there.entry(key(&row.now)).or_insert(false) |= lives;
+        }
+        self.0.retain(|key, (_, gone)| match there.get(key) {
+            Some(lives) => {
+                *gone = None;
+                !lives
+            }
+            None if all => now < *gone.get_or_insert(now) + AFTER_IT_IS_GONE,
+            None => true,
         });
     }
 }
@@ -73,13 +107,16 @@ mod tests {
         let (mut memory, now) = (Memory::default(), Instant::now());
         let before = Some(Stamp::of(BEFORE));
         assert!(!memory.is_ours(&written(SINCE).now, now));
-        memory.began(1, Begun { written: before, open_until: now });
+        memory.began(&written(SINCE).now, Begun { written: before, open_until: now });
         assert!(memory.is_ours(&written(SINCE).now, now));
         assert!(!memory.is_ours(&written(BEFORE).now, now));
-        memory.began(1, Begun { written: None, open_until: now });
+        memory.began(&written(SINCE).now, Begun { written: None, open_until: now });
         assert!(memory.is_ours(&written(BEFORE).now, now), "a source that doesn't show it can't tell");
         // It may still be applied.
-        memory.began(1, Begun { written: before, open_until: now + std::time::Duration::from_secs(1) });
+        memory.began(
+            &written(SINCE).now,
+            Begun { written: before, open_until: now + std::time::Duration::from_secs(1) },
+        );
         assert!(memory.is_ours(&written(BEFORE).now, now));
     }
 
@@ -87,15 +124,29 @@ mod tests {
     fn g7_what_is_remembered_of_a_row_ends_with_a_run_that_sees_it_live() {
         let remembered = |rows: &[Seen], all| {
             let (mut memory, now) = (Memory::default(), Instant::now());
-            memory.began(1, Begun { written: None, open_until: now });
-            memory.forget(rows, &judge(rows, &GIVEN), all);
+            memory.began(&written(SINCE).now, Begun { written: None, open_until: now });
+            memory.forget(rows, &judge(rows, &GIVEN), all, now);
             memory.is_ours(&written(SINCE).now, now)
         };
         assert!(!remembered(&[written(SINCE).heard()], true));
         assert!(remembered(&[written(SINCE)], true));
         // It sends its keep-alives, and nobody gave it back yet.
         assert!(remembered(&[written(SINCE).heard().inactive()], true));
-        assert!(!remembered(&[row(2, "s-1", "10.0.0.2")], true), "there is no such row any more");
         assert!(remembered(&[row(2, "s-1", "10.0.0.2")], false), "it is inactive, and gRPC doesn't show it");
+    }
+
+    #[test]
+    fn g7_a_row_that_comes_back_under_another_id_is_the_same_row_for_a_day() {
+        let (mut memory, now) = (Memory::default(), Instant::now());
+        memory.began(&written(SINCE).now, Begun { written: None, open_until: now });
+        let others = [row(2, "s-1", "10.0.0.2")];
+        let again = Seen { now: Sighting { id: 3, ..written(SINCE).now }, ..written(SINCE) };
+        let after = |memory: &mut Memory, hours: u32| {
+            let now = now + hours * Duration::from_secs(3600);
+            memory.forget(&others, &judge(&others, &GIVEN), true, now);
+            memory.is_ours(&again.now, now)
+        };
+        assert!(after(&mut memory, 1) && after(&mut memory, 24), "it may be put back");
+        assert!(!after(&mut memory, 26), "it is gone for good");
     }
 }

@@ -300,7 +300,7 @@ impl Reconciler {
             ))
         })??;
         let judged = judge(&survey.rows, &survey.given);
-        self.memory.forget(&survey.rows, &judged, self.source.shows_inactive());
+        self.memory.forget(&survey.rows, &judged, self.source.shows_inactive(), Instant::now());
         let empty = empty(self.source.as_ref(), &policy.look.scope, &survey.rows).await;
         if !self.said_timeless && is_timeless(&survey.rows) {
             self.said_timeless = true;
@@ -338,7 +338,7 @@ impl Reconciler {
                     let row = &survey.rows[at].now;
                     say(row, &became);
                     if let Some(begun) = begun {
-                        memory.began(row.id, begun);
+                        memory.began(row, begun);
                     }
                     done.insert(at, became);
                 })
