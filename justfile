@@ -39,6 +39,10 @@ planted *names:
 simulate seeds="100000":
     SIGNOFF_SEEDS={{ seeds }} cargo test --profile proof --lib simulation::tests::no_seed -- --nocapture
 
+# The same, where somebody deletes rows, too.
+simulate-deletions seeds="10000":
+    SIGNOFF_SEEDS={{ seeds }} cargo test --profile proof --lib simulation::tests::g2_no_row -- --nocapture
+
 # One pod whose scheduler registers one key after the other, so many seeds; SIGNOFF_ALL=1 goes on after the first that fails.
 simulate-identity seeds="10000":
     SIGNOFF_SEEDS={{ seeds }} cargo test --profile proof --lib simulation::identity::g2_g3 -- --nocapture

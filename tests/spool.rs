@@ -41,6 +41,7 @@ fn ask(n: u64, id: u64) -> Record {
         what: What::SignOff { cause: Cause::PreStop, drain_until: None },
         listed: true,
         row_updated: None,
+        registered: None,
         at: 1_700_000_000_000 + id,
         pod: None,
         managers: Default::default(),

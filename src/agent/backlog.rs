@@ -154,6 +154,7 @@ mod tests {
             address: None,
             listed: true,
             row_updated: None,
+            registered: None,
             at,
             pod: None,
             managers: Default::default(),

@@ -67,6 +67,7 @@ pub fn of_status(status: &Status) -> Vec<Finding> {
         spool(status),
     ];
     findings.extend(hold(status));
+    findings.extend(put_back(status));
     findings.extend(status.degraded.iter().map(degraded));
     findings
 }
@@ -83,6 +84,19 @@ fn hold(status: &Status) -> Option<Finding> {
             age(status, since)
         ),
         "nothing now; a restart of the scheduler's container ends it, since the scheduler then sets its row active itself",
+    ))
+}
+
+fn put_back(status: &Status) -> Option<Finding> {
+    let at = status.put_back_at?;
+    Some(warning(
+        "agent: put back",
+        format!(
+            "somebody deleted this scheduler's row while it served; the agent registered it again {} s ago",
+            age(status, at)
+        ),
+        "find out who deletes rows: a manager whose own collection had not heard of the scheduler for half an hour, a script or a person, or \
+         `signoff reconcile` for another Kubernetes cluster with the same names",
     ))
 }
 

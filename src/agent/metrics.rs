@@ -102,6 +102,7 @@ pub struct Metrics {
     attempt_duration: Histogram,
     settled: Family<Settling, Counter>,
     restored: Counter,
+    put_back: Counter,
     spool_errors: Counter,
 }
 
@@ -131,6 +132,7 @@ impl Metrics {
             attempt_duration: Histogram::new(ATTEMPT_BUCKETS),
             settled: Family::default(),
             restored: Counter::default(),
+            put_back: Counter::default(),
             spool_errors: Counter::default(),
         };
         metrics.register(&mut registry);
@@ -218,6 +220,11 @@ impl Metrics {
             self.restored.clone(),
         );
         registry.register(
+            "put_back",
+            "Times the row of a serving scheduler was gone and was registered again",
+            self.put_back.clone(),
+        );
+        registry.register(
             "spool_errors",
             "Reads and writes of the spool that failed or took too long",
             self.spool_errors.clone(),
@@ -282,6 +289,11 @@ impl Metrics {
         self.restored.inc();
     }
 
+    /// The row of a serving scheduler was registered again.
+    pub fn put_back(&self) {
+        self.put_back.inc();
+    }
+
     /// Counts a failed read or write of the spool.
     pub fn spool_error(&self) {
         self.spool_errors.inc();
@@ -337,6 +349,7 @@ mod tests {
                 "signoff_pending_for_others",
                 "signoff_pending_signoffs",
                 "signoff_predecessors_total",
+                "signoff_put_back_total",
                 "signoff_restored_total",
                 "signoff_row_active",
                 "signoff_scheduler_up",

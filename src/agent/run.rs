@@ -409,6 +409,7 @@ impl Agent {
         shell.serves = serves;
         shell.others = Some(others);
         shell.identify = Some(questions);
+        shell.names = Some(self.names());
         let ended = shell.run(&mut core, Vec::new(), inbox).await;
         match ended {
             Ended::Exit(exit) => (Ended::Exit(exit), None),

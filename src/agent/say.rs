@@ -26,7 +26,7 @@ use super::{
 use crate::{
     exit::Exit,
     key::SchedulerKey,
-    manager::{AttemptOptions, Failure, Freshness, Outcome, Row, RowRead},
+    manager::{AttemptOptions, Failure, Freshness, Outcome, Registered, Row, RowRead},
     spool::{
         Count, Problem,
         record::{Record, WallMillis, What},
@@ -100,6 +100,17 @@ pub fn notice(core: &Lifecycle, notice: &Notice, durability: Durability, said: &
         Notice::Restored => {
             seldom!(said, Line::Restored, info, scheduler.key = %key, "The row is active again.")
         }
+        Notice::RowGone { is_put_back: true } => seldom!(
+            said, Line::RowGone, warn, scheduler.key = %key,
+            "The manager's row of this scheduler is gone though the scheduler serves: trying to register it again."
+        ),
+        Notice::RowGone { is_put_back: false } => seldom!(
+            said, Line::RowGone, warn, scheduler.key = %key,
+            "The manager's row of this scheduler is gone though the scheduler serves; it is left so, since repair is not on, or since \
+             no read ever showed what the scheduler registered. A restart of the scheduler registers it again."
+        ),
+        // Said with what was registered.
+        Notice::PutBack => {}
         Notice::Revived => seldom!(
             said, Line::Revived, warn, scheduler.key = %key,
             "The row is active though its scheduler is gone or draining: signing it off again."
@@ -322,6 +333,21 @@ pub fn in_question(own: PreStopAnswer) -> PreStopAnswer {
     }
 }
 
+/// What came of a row that was to be registered again.
+pub fn registered(key: &SchedulerKey, registered: &Registered, done: &Result<(), Failure>, said: &Said) {
+    match done {
+        Ok(()) => seldom!(
+            said, Line::PutBack, warn, scheduler.key = %key, row.port = registered.port, row.idc = registered.idc,
+            row.location = registered.location, row.features = registered.features.join(","), row.config = registered.config,
+            "Registered the scheduler's row again, as it was last read: somebody had deleted it."
+        ),
+        Err(why) => seldom!(
+            said, Line::NotPutBack, warn, scheduler.key = %key, reason = %why,
+            "The scheduler's row could not be registered again."
+        ),
+    }
+}
+
 /// What the core knows, put into what is known besides.
 pub fn status(mut status: Status, core: &Lifecycle, known: &Known, now: Now) -> Status {
     status.now = now.wall;
@@ -351,6 +377,7 @@ pub fn status(mut status: Status, core: &Lifecycle, known: &Known, now: Now) -> 
     });
     status.drain_until = core.drain_until().map(|at| wall_of(at, now));
     status.deadline = core.deadline().filter(|at| *at > now.at).map(|at| wall_of(at, now));
+    status.put_back_at = known.put_back_at().map(|at| wall_of(at, now));
     if let Some((since, why)) = core.held() {
         status.hold_since = Some(wall_of(since, now));
         status.hold_reason = Some(why.words().to_owned());

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
@@ -21,7 +22,7 @@ use super::{
     command::{Command, Commands, Inbox, TakeUp},
     disk::Disk,
     last_words::LastWords,
-    lifecycle::{Answer, Effect, Event, HookId, Lifecycle, Notice, Scheduler, Target},
+    lifecycle::{Answer, Effect, Event, HookId, Lifecycle, Notice, Registration, Scheduler, Target},
     metrics::Metrics,
     moment::{Moment, Now},
     run::Others,
@@ -32,7 +33,7 @@ pub use crate::manager::client::READ_LIMIT;
 use crate::{
     exit::Exit,
     key::SchedulerKey,
-    manager::{AttemptOptions, Failure, Filter, HoldStart, Manager, Outcome, Row, RowState},
+    manager::{AttemptOptions, Failure, Filter, HoldStart, Manager, Outcome, Registered, Row, RowState},
     spool::record::RecordId,
 };
 
@@ -65,6 +66,8 @@ pub struct Shell {
     pub serves: watch::Sender<bool>,
     /// Whom to ask which key the scheduler registers; without anybody it is always this one.
     pub identify: Option<mpsc::UnboundedSender<Question>>,
+    /// What the scheduler's configuration names by now, with its port; without anybody to say it, no row is put back.
+    pub names: Option<Names>,
     /// Signs off what else the scheduler may be registered as.
     pub others: Option<Arc<Others>>,
     /// Fills in what the core doesn't know.
@@ -74,6 +77,7 @@ pub struct Shell {
     hooks: HashMap<HookId, oneshot::Sender<PreStopAnswer>>,
     last_hook: HookId,
     hold: Option<HoldTask>,
+    registering: Option<tokio::task::AbortHandle>,
     watchdog: Option<Arc<AtomicU8>>,
     /// What to go on with, once no ending is under way.
     take_up: Option<Box<TakeUp>>,
@@ -93,6 +97,9 @@ pub struct Question {
     /// By when no attempt on the old key can be applied any more.
     pub closed: Moment,
 }
+
+/// Says which key the scheduler's configuration names by now, and with which port, or why that is not known.
+pub type Names = Arc<dyn Fn() -> BoxFuture<'static, Result<(SchedulerKey, u16), String>> + Send + Sync>;
 
 /// Why a shell's run is over.
 pub enum Ended {
@@ -133,6 +140,7 @@ impl Shell {
             disk,
             backlog: Backlog::new(metrics.clone()),
             identify: None,
+            names: None,
             take_up: None,
             others: None,
             in_a_hurry: false,
@@ -150,6 +158,7 @@ impl Shell {
             hooks: HashMap::new(),
             last_hook: 0,
             hold: None,
+            registering: None,
             watchdog: None,
         }
     }
@@ -189,6 +198,7 @@ impl Shell {
                 if let Some(hold) = self.hold.take() {
                     hold.task.abort();
                 }
+                self.drop_registration();
                 return Ended::TakeUp(take_up);
             }
         }
@@ -293,6 +303,8 @@ impl Shell {
                         hold.task.abort();
                     }
                 }
+                Effect::Register(registered) => self.register(core.key(), registered),
+                Effect::DropRegistration => self.drop_registration(),
                 Effect::ReadRow => self.read_row(core.key()),
                 Effect::CheckIdentity => self.check_identity(core.key()),
                 Effect::Identify { was_away } => self.identify(core, was_away),
@@ -401,6 +413,35 @@ impl Shell {
         }
     }
 
+    fn drop_registration(&mut self) {
+        if let Some(task) = self.registering.take() {
+            task.abort();
+        }
+    }
+
+    /// Whoever deleted the row to have its scheduler register another port wins.
+    fn register(&mut self, key: &SchedulerKey, registered: Registered) {
+        let (manager, names, key, send) =
+            (Arc::clone(&self.manager), self.names.clone(), key.clone(), self.send());
+        let said = self.said.clone();
+        let task = tokio::spawn(async move {
+            let may_be = within(READ_LIMIT, async {
+                let may_be = may_be_put_back(names, &key, &registered).await;
+                may_be.map_err(Failure::new)
+            });
+            let (done, came) = match may_be.await {
+                Err(why) => (Err(why), Registration::Refused),
+                Ok(()) => match within(READ_LIMIT, manager.register(&key, &registered)).await {
+                    Ok(()) => (Ok(()), Registration::Done),
+                    Err(why) => (Err(why), Registration::Unknown),
+                },
+            };
+            say::registered(&key, &registered, &done, &said);
+            send(Event::Registered(came));
+        });
+        self.registering = Some(task.abort_handle());
+    }
+
     fn read_row(&self, key: &SchedulerKey) {
         let (manager, clock, key, send) = (Arc::clone(&self.manager), self.clock, key.clone(), self.send());
         tokio::spawn(async move {
@@ -450,6 +491,7 @@ impl Shell {
             Notice::Settled { verdict, cause, .. } => self.metrics.settled(*verdict, *cause),
             Notice::Inherited(count) => self.metrics.inherited(*count as u64),
             Notice::Restored => self.metrics.restored(),
+            Notice::PutBack => self.metrics.put_back(),
             Notice::IdentityUnknown => {
                 let (manager, key) = (Arc::clone(&self.manager), core.key().clone());
                 tokio::spawn(async move {
@@ -503,6 +545,26 @@ async fn sleep_until(clock: Clock, wake: Option<Moment>) {
         Some(at) => clock.sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether the scheduler's configuration still names what its row said, or why not.
+async fn may_be_put_back(
+    names: Option<Names>,
+    key: &SchedulerKey,
+    registered: &Registered,
+) -> Result<(), String> {
+    let names = names.ok_or("it is not known which port the scheduler registers")?;
+    let (named, port) = names().await?;
+    if named != *key {
+        return Err(format!("the scheduler's configuration names another key by now: {named}"));
+    }
+    if i32::from(port) != registered.port {
+        let before = registered.port;
+        return Err(format!(
+            "the scheduler's configuration names port {port} by now, and the row had {before}: the scheduler registers itself when it restarts"
+        ));
+    }
+    Ok(())
 }
 
 /// `future`, or a failure that says that it took too long.

@@ -244,6 +244,7 @@ mod tests {
             address: Some("10.0.0.7:8002".parse().unwrap()),
             listed: true,
             row_updated: None,
+            registered: None,
             at: 1_700_000_000_000,
             pod: Some("scheduler-0".to_owned()),
             managers: Default::default(),

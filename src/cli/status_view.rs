@@ -27,6 +27,10 @@ pub fn render(status: &Status) -> String {
         let why = status.hold_reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
         view.line("Held", &format!("active by a stream of the agent's own, for {}{why}", view.age(since)));
     }
+    if let Some(at) = status.put_back_at {
+        let what = "somebody deleted the row while the scheduler served; the agent registered it again";
+        view.line("Put back", &format!("{what} {} ago", view.age(at)));
+    }
     let drain = status
         .drain_until
         .map(|until| format!("on, at most {} more: the row is kept inactive", view.left(until)));

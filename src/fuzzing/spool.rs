@@ -124,6 +124,7 @@ fn known() -> Record {
         address: None,
         listed: true,
         row_updated: None,
+        registered: None,
         at: 1_790_000_000_000,
         pod: None,
         managers: Default::default(),

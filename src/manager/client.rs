@@ -17,7 +17,8 @@ use async_trait::async_trait;
 use tokio::{sync::watch, task::AbortHandle, time::timeout};
 
 use super::{
-    AttemptOptions, Contact, Failure, Filter, Freshness, HoldStart, Listed, Manager, Outcome, Row, RowRead,
+    AttemptOptions, Contact, Failure, Filter, Freshness, HoldStart, Listed, Manager, Outcome, Registered,
+    Row, RowRead,
     endpoints::{Api, Dialer, Endpoint},
     grpc::{Grpc, LIST_LIMIT},
     rest::{Rest, RestCredentials},
@@ -230,6 +231,10 @@ impl Manager for Client {
                 self.noted(over_grpc.await.map_err(|grpc| both(&failure, grpc)))
             }
         }
+    }
+
+    async fn register(&self, key: &SchedulerKey, registered: &Registered) -> Result<(), Failure> {
+        self.noted(self.grpc.register(key, registered).await)
     }
 
     async fn delete(&self, id: u64) -> Result<(), Failure> {

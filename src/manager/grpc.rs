@@ -24,7 +24,7 @@ use tokio::{
 use tonic::Status;
 
 use super::{
-    AttemptOptions, Contact, Failure, Freshness, Outcome, Row, RowRead, RowState, State,
+    AttemptOptions, Contact, Failure, Freshness, Outcome, Registered, Row, RowRead, RowState, State,
     endpoints::{Dialer, Endpoint, OpenOn, Reach},
     outcome,
 };
@@ -32,7 +32,8 @@ use crate::{
     key::{ClusterId, SchedulerKey, Source},
     net::Connection,
     proto::manager_v2::{
-        KeepAliveRequest, ListSchedulersRequest, Scheduler, SourceType, manager_client::ManagerClient,
+        KeepAliveRequest, ListSchedulersRequest, Scheduler, SourceType, UpdateSchedulerRequest,
+        manager_client::ManagerClient,
     },
 };
 
@@ -343,14 +344,50 @@ impl Grpc {
     /// Reads the row of `key` from a list of the active rows, at most 30 s old: the caller's hostname is made up, so
     /// that no older answer is kept for it.
     pub async fn read_row(&self, key: &SchedulerKey) -> Result<RowRead, Failure> {
-        let rows = self.list_active(key.ip.get()).await?;
-        let row = rows.iter().find(|row| row.is(key) && row.state == State::Active);
+        let rows = self.schedulers(made_up_caller(key.ip.get())).await?;
+        let rows = rows.into_iter().map(|scheduler| {
+            let registered = registered(&scheduler);
+            (row(scheduler), registered)
+        });
+        let rows: Vec<(Row, Registered)> = rows.collect();
+        let row = rows.iter().find(|(row, _)| row.is(key) && row.state == State::Active);
         Ok(RowRead {
             state: if row.is_some() { RowState::Active } else { RowState::NotActive },
             freshness: Freshness::Within30s,
-            port: row.map(|row| row.port),
+            registered: row.map(|(_, registered)| registered.clone()),
             updated: None,
         })
+    }
+
+    /// Registers a row; see [`super::Manager::register`].
+    pub async fn register(&self, key: &SchedulerKey, registered: &Registered) -> Result<(), Failure> {
+        let connection = self.shared.connection(false).await?;
+        let call = Call::on(&self.shared, &connection);
+        let mut request = tonic::Request::new(UpdateSchedulerRequest {
+            source_type: SourceType::SchedulerSource.into(),
+            hostname: key.hostname.to_string(),
+            scheduler_cluster_id: key.cluster_id.get(),
+            idc: registered.idc.clone(),
+            location: registered.location.clone(),
+            ip: key.ip.to_string(),
+            port: registered.port,
+            features: registered.features.clone(),
+            config: registered.config.clone().into_bytes(),
+        });
+        request.set_timeout(LIST_LIMIT);
+        let answer = tokio::time::timeout(LIST_LIMIT, client(&connection).update_scheduler(request)).await;
+        match answer {
+            Ok(Ok(_)) => {
+                call.answered();
+                Ok(())
+            }
+            Ok(Err(status)) => {
+                call.ended(&status);
+                let failure = failure_of(&at(&connection), &status);
+                Err(Failure { why: format!("UpdateScheduler: {}", failure.why), ..failure })
+            }
+            Err(_) => Err(Failure::new(format!("UpdateScheduler: no answer within {LIST_LIMIT:?}"))),
+        }
     }
 
     /// The active rows of every cluster, at most 30 s old, asked as a caller with the address `ip`.
@@ -367,6 +404,10 @@ impl Grpc {
     }
 
     async fn list(&self, request: ListSchedulersRequest) -> Result<Vec<Row>, Failure> {
+        Ok(self.schedulers(request).await?.into_iter().map(row).collect())
+    }
+
+    async fn schedulers(&self, request: ListSchedulersRequest) -> Result<Vec<Scheduler>, Failure> {
         let deadline = Instant::now() + LIST_LIMIT;
         let asked = timeout_at(deadline, self.list_once(&request, false)).await;
         let late = || Failure::new(format!("ListSchedulers: no answer within {LIST_LIMIT:?}"));
@@ -386,7 +427,7 @@ impl Grpc {
         &self,
         request: &ListSchedulersRequest,
         new: bool,
-    ) -> Result<Vec<Row>, (Failure, bool)> {
+    ) -> Result<Vec<Scheduler>, (Failure, bool)> {
         let connection = self.shared.connection(new).await.map_err(|f| (f, false))?;
         let call = Call::on(&self.shared, &connection);
         let mut request = tonic::Request::new(request.clone());
@@ -394,15 +435,12 @@ impl Grpc {
         match client(&connection).list_schedulers(request).await {
             Ok(answer) => {
                 call.answered();
-                Ok(answer.into_inner().schedulers.into_iter().map(row).collect())
+                Ok(answer.into_inner().schedulers)
             }
             Err(status) => {
                 let cut = outcome::call_error(&status).is_some();
                 call.ended(&status);
-                let failure = match outcome::of_status(&at(&connection), &status) {
-                    Outcome::Rejected(f) | Outcome::Failed(f) | Outcome::Unknown(f) => f,
-                    Outcome::Confirmed | Outcome::Absent => Failure::new(status.message()),
-                };
+                let failure = failure_of(&at(&connection), &status);
                 // tonic's word for an answer over the cap.
                 let hint = match status.code() {
                     tonic::Code::OutOfRange if status.message().contains("message length too large") => {
@@ -426,6 +464,13 @@ where
     Ok(())
 }
 
+fn failure_of(at: &str, status: &Status) -> Failure {
+    match outcome::of_status(at, status) {
+        Outcome::Rejected(f) | Outcome::Failed(f) | Outcome::Unknown(f) => f,
+        Outcome::Confirmed | Outcome::Absent => Failure::new(status.message()),
+    }
+}
+
 fn at(connection: &Connection) -> String {
     format!("manager {}", connection.peer())
 }
@@ -436,6 +481,17 @@ fn made_up_caller(ip: IpAddr) -> ListSchedulersRequest {
         hostname: format!("signoff-{:016x}", fastrand::u64(..)),
         ip: ip.to_string(),
         ..Default::default()
+    }
+}
+
+fn registered(scheduler: &Scheduler) -> Registered {
+    Registered {
+        port: scheduler.port,
+        idc: scheduler.idc.clone(),
+        location: scheduler.location.clone(),
+        // What is no list of words is the manager's to choose.
+        features: serde_json::from_slice(&scheduler.features).unwrap_or_default(),
+        config: String::new(),
     }
 }
 

@@ -164,6 +164,25 @@ impl Freshness {
     }
 }
 
+/// What a scheduler told the manager of itself beside its key when it registered (`UpdateScheduler`), as its row has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Registered {
+    /// `port`.
+    pub port: i32,
+    /// `idc`; empty where it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub idc: String,
+    /// `location`; empty where it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub location: String,
+    /// `features`: what the row is given out for, `schedule` and `preheat` unless somebody chose. Empty: the manager's default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
+    /// `config`, the JSON that it reported; empty where no API shows it (gRPC, and REST before v2.3.1).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub config: String,
+}
+
 /// A row as one read saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowRead {
@@ -171,8 +190,8 @@ pub struct RowRead {
     pub state: RowState,
     /// What it proves.
     pub freshness: Freshness,
-    /// The port in the row, where the row was seen.
-    pub port: Option<i32>,
+    /// What its scheduler registered, where the row was seen.
+    pub registered: Option<Registered>,
     /// When the row was last written, where that was seen (REST).
     pub updated: Option<times::Stamp>,
 }
@@ -237,6 +256,9 @@ pub trait Manager: Send + Sync {
     async fn read_row(&self, key: &SchedulerKey) -> Result<RowRead, Failure>;
     /// Lists rows, from the most complete source there is. Over gRPC `Hostname` and `Ip` show active rows only.
     async fn list(&self, filter: &Filter) -> Result<Listed, Failure>;
+    /// Registers `key`'s row as its scheduler does, with what is given: where there is none it is made, inactive. Needs no
+    /// credentials. An error says nothing of whether it was applied.
+    async fn register(&self, key: &SchedulerKey, registered: &Registered) -> Result<(), Failure>;
     /// Deletes a row by its id (REST, with a user who may).
     async fn delete(&self, id: u64) -> Result<(), Failure>;
     /// What [`Manager::read_row`] will prove: REST is configured and worked last, or not.

@@ -26,7 +26,7 @@ use self::{
     session::{Credentials, Session},
 };
 use super::{
-    Failure, Filter, Freshness, Outcome, Row, RowRead, RowState, State,
+    Failure, Filter, Freshness, Outcome, Registered, Row, RowRead, RowState, State,
     endpoints::{self, CONNECT_LIMIT, Endpoint, Reach},
     grpc::ANSWER_CAP,
     outcome::{self, Class},
@@ -112,8 +112,15 @@ impl Answer {
 
     /// The page of rows that it is.
     pub(crate) fn rows(&self, at: &str) -> Result<Vec<Row>, Failure> {
+        self.page(at)
+    }
+
+    fn page<T>(&self, at: &str) -> Result<Vec<T>, Failure>
+    where
+        Rows<T>: serde::de::DeserializeOwned,
+    {
         match self.class() {
-            Class::Confirmed => parse::<Rows>(at, &self.body).map(|rows| rows.0),
+            Class::Confirmed => parse::<Rows<T>>(at, &self.body).map(|rows| rows.0),
             _ => Err(self.failure(at)),
         }
     }
@@ -170,8 +177,8 @@ impl Rest {
 
     /// Reads the row of `key` as it is in the database now.
     pub async fn read_row(&self, key: &SchedulerKey) -> Result<RowRead, Failure> {
-        let rows = self
-            .page(&[
+        let (at, answer) = self
+            .get_page(&[
                 ("host_name", key.hostname.to_string()),
                 ("ip", key.ip.to_string()),
                 ("scheduler_cluster_id", key.cluster_id.to_string()),
@@ -180,18 +187,19 @@ impl Rest {
                 ("per_page", fastrand::u32(1_000..10_000_000).to_string()),
             ])
             .await?;
+        let rows: Vec<(Row, Registered)> = answer.page(&at)?;
         // Where hostnames that differ in case alone are different rows, the exact one is meant.
-        let exact = rows.iter().find(|row| row.is(key) && row.hostname == key.hostname.as_str());
-        let row = exact.or_else(|| rows.iter().find(|row| row.is(key)));
+        let exact = rows.iter().find(|(row, _)| row.is(key) && row.hostname == key.hostname.as_str());
+        let row = exact.or_else(|| rows.iter().find(|(row, _)| row.is(key)));
         Ok(RowRead {
-            state: match row.map(|row| row.state) {
+            state: match row.map(|(row, _)| row.state) {
                 Some(State::Active) => RowState::Active,
                 Some(State::Inactive) => RowState::Inactive,
                 None => RowState::Absent,
             },
             freshness: Freshness::Fresh,
-            port: row.map(|row| row.port),
-            updated: row.and_then(|row| row.updated_at.as_deref()).map(Stamp::of),
+            registered: row.map(|(_, registered)| registered.clone()),
+            updated: row.and_then(|(row, _)| row.updated_at.as_deref()).map(Stamp::of),
         })
     }
 
@@ -355,12 +363,15 @@ impl Rest {
 
     /// The rows, and the endpoint that gave them.
     async fn page_at(&self, query: &[(&str, String)]) -> Result<(String, Vec<Row>), Failure> {
+        let (at, answer) = self.get_page(query).await?;
+        answer.rows(&at).map(|rows| (at, rows))
+    }
+
+    async fn get_page(&self, query: &[(&str, String)]) -> Result<(String, Answer), Failure> {
         let mut path = reqwest::Url::parse("http://manager").map_err(|e| Failure::new(e.to_string()))?;
         path.set_path(SCHEDULERS);
         path.query_pairs_mut().extend_pairs(query);
-        let path = format!("{SCHEDULERS}?{}", path.query().unwrap_or_default());
-        let (at, answer) = self.get(&path).await?;
-        answer.rows(&at).map(|rows| (at, rows))
+        self.get(&format!("{SCHEDULERS}?{}", path.query().unwrap_or_default())).await
     }
 
     /// The endpoints, the one that answered last first.

@@ -51,6 +51,9 @@ fn message(row: TableRow) -> Scheduler {
     Scheduler {
         id: row.id,
         hostname: row.host_name,
+        idc: row.idc,
+        location: row.location,
+        features: serde_json::json!(row.features).to_string().into_bytes(),
         ip: row.ip,
         port: row.port,
         state: match row.state {

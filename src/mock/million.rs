@@ -28,6 +28,7 @@ fn chunk(n: u64) -> ListSchedulersResponse {
         port: 8002,
         state: "active".to_owned(),
         scheduler_cluster_id: 1,
+        ..Scheduler::default()
     };
     ListSchedulersResponse { schedulers: (first..first + CHUNK).map(row).collect() }
 }

@@ -56,6 +56,10 @@ pub struct Scheduler {
     pub id: u64,
     #[prost(string, tag = "2")]
     pub hostname: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub idc: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub location: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub ip: ::prost::alloc::string::String,
     #[prost(int32, tag = "6")]
@@ -65,6 +69,9 @@ pub struct Scheduler {
     pub state: ::prost::alloc::string::String,
     #[prost(uint64, tag = "8")]
     pub scheduler_cluster_id: u64,
+    /// JSON: a list of words.
+    #[prost(bytes = "vec", tag = "11")]
+    pub features: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListSchedulersResponse {

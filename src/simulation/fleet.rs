@@ -158,6 +158,7 @@ impl Fleet {
                     cluster_id: Some(key.cluster_id),
                     scheduler_addr: Some(format!("{}:{port}", key.ip).parse().unwrap()),
                     advertise_port: port,
+                    registered_port: Some(port),
                     keep_alive_interval: INTERVAL,
                     managers: [Some(endpoint.as_str()), rest.then_some("http://manager:8080")]
                         .into_iter()

@@ -333,6 +333,11 @@ impl<'a> Case<'a> {
         for made in acknowledged {
             let Some((ended, confirmed, end)) = made.ended else { continue };
             if end == End::Absent && !ask.listed && !self.was_listed(pid, &ask.key, before) {
+                // What another process asked and nobody ever saw is settled once the manager has said so twice, a minute apart.
+                let said_before = |first: &&Made| matches!(first.ended, Some((_, at, End::Absent)) if at + LINGER <= confirmed);
+                if ask.by != pid && ours.iter().copied().any(|first| said_before(&first)) {
+                    return Ok(());
+                }
                 why = "absent, of a key that was never seen".to_owned();
                 continue;
             }

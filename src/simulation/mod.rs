@@ -35,9 +35,11 @@ use network::Lie;
 use story::Story;
 use world::Shared;
 
-/// What is changed to show that the judges see it.
+/// What is changed: mostly to show that the judges see it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sabotage {
+    /// Somebody deletes rows, too: no sabotage, but what the agents have to undo.
+    rows_vanish: bool,
     lie: Lie,
     /// fsync does nothing.
     fsync_lies: bool,
@@ -57,7 +59,7 @@ fn run(seed: u64, sabotage: Sabotage) -> Vec<(Duration, Event)> {
         let rest = dice.one_in(2);
         let world = Shared::new(history.clone(), dice.clone(), rest, disks);
         world.lock().draw_surroundings(&dice);
-        let mut story = Story::new(Fleet::new(world, sabotage.lie, sabotage.deaf));
+        let mut story = Story::new(Fleet::new(world, sabotage.lie, sabotage.deaf), sabotage.rows_vanish);
         story.begin().await;
         let reconciling = story.fleet.clone().reconcile();
         let goes_on = async {

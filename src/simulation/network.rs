@@ -18,8 +18,8 @@ use super::{
 use crate::{
     key::SchedulerKey,
     manager::{
-        AttemptOptions, Contact, Failure, Filter, Freshness, Held, HoldStart, Listed, Manager, Outcome, Row,
-        RowRead, RowState, State, times::Stamp,
+        AttemptOptions, Contact, Failure, Filter, Freshness, Held, HoldStart, Listed, Manager, Outcome,
+        Registered, Row, RowRead, RowState, State, times::Stamp,
     },
     net::{Probe, Reach},
 };
@@ -39,6 +39,8 @@ pub(super) enum Lie {
     Probes,
     /// What a mesh's proxy says in TLS is a scheduler's answer.
     Proxies,
+    /// A row that was never registered again is said to be.
+    Registers,
 }
 
 /// The network of one process.
@@ -287,7 +289,8 @@ impl Manager for Network {
         } else {
             state
         };
-        Ok(RowRead { state, freshness, port: row.map(|row| row.port), updated })
+        let registered = row.map(|row| Registered { port: row.port, ..Registered::default() });
+        Ok(RowRead { state, freshness, registered, updated })
     }
 
     async fn list(&self, filter: &Filter) -> Result<Listed, Failure> {
@@ -302,6 +305,34 @@ impl Manager for Network {
         let keys = rows.iter().filter_map(one).collect();
         self.tell(Event::Listed { pid: self.pid, keys });
         Ok(Listed { rows, freshness })
+    }
+
+    async fn register(&self, key: &SchedulerKey, registered: &Registered) -> Result<(), Failure> {
+        self.alive().await;
+        let key = &self.in_the_world(key);
+        self.connect(Duration::from_secs(1)).await?;
+        let (latency, is_lost) = {
+            let world = self.world.lock();
+            if matches!(world.mood, Mood::NoDatabase | Mood::Proxied) {
+                return Err(failure("Unavailable: no healthy upstream"));
+            }
+            let is_lost = matches!(world.mood, Mood::Lossy | Mood::Odd) && world.dice.one_in(2);
+            (world.dice.millis(1, 30), is_lost)
+        };
+        sleep(latency).await;
+        if self.lie == Lie::Registers {
+            return Ok(());
+        }
+        let port = u16::try_from(registered.port).map_err(|_| failure("InvalidArgument: port"))?;
+        {
+            let mut world = self.world.lock();
+            world.register(key, port);
+            let by = format!("agent {} which puts it back", self.pid);
+            let active = world.row(key) == Some(true);
+            world.history.tell(Event::Row { key: key.clone(), active, by });
+        }
+        self.alive().await;
+        if is_lost { Err(failure("reset")) } else { Ok(()) }
     }
 
     async fn delete(&self, _: u64) -> Result<(), Failure> {

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     agent::clock::set::set_wall,
     key::SchedulerKey,
+    manager::RowState,
     spool::{
         Managers,
         record::{RecordId, What},
@@ -30,19 +31,21 @@ pub(super) struct Story {
     shared: bool,
     /// Another Dragonfly's pods are there.
     another: bool,
+    /// Somebody deletes rows.
+    rows_vanish: bool,
 }
 
 const WALL: u64 = 1_790_000_000_000;
 
 impl Story {
-    pub(super) fn new(fleet: Fleet) -> Self {
+    pub(super) fn new(fleet: Fleet, rows_vanish: bool) -> Self {
         let (nodes, shared, another) = {
             let world = fleet.world.lock();
             let another = world.dice.one_in(3);
             (world.disks.len(), another || world.dice.one_in(2), another)
         };
         set_wall(Some(WALL));
-        Self { fleet, busy: JoinSet::new(), taken: Vec::new(), nodes, shared, another }
+        Self { fleet, busy: JoinSet::new(), taken: Vec::new(), nodes, shared, another, rows_vanish }
     }
 
     pub(super) fn spool(&self, pod: usize) -> String {
@@ -119,7 +122,7 @@ impl Story {
     }
 
     fn fault_now(&mut self) {
-        let what = self.below(26);
+        let what = self.below(if self.rows_vanish { 30 } else { 26 });
         match what {
             0 | 1 => self.scheduler_restarts(),
             2 => self.scheduler_hangs(),
@@ -166,6 +169,14 @@ impl Story {
             22 => self.a_volume_is_restored(),
             23 if self.another => self.a_manager_is_renamed(),
             24 => self.a_release_before_was_here(),
+            26.. => {
+                let mut world = self.fleet.world.lock();
+                let keys = world.keys();
+                if !keys.is_empty() {
+                    let key = keys[world.dice.below(keys.len() as u64) as usize].clone();
+                    world.delete(&key);
+                }
+            }
             _ => {
                 let mut world = self.fleet.world.lock();
                 world.rest_works = world.rest && world.dice.one_in(2);
@@ -478,6 +489,12 @@ impl Story {
                 .iter()
                 .any(|(_, event)| matches!(event, Event::Sight { pid, serves: Some(true) } if *pid == agent))
         };
+        let was_read_by = |agent, of: &SchedulerKey| {
+            events.iter().any(|(_, event)| {
+                let Event::Read { pid, key, state: Some(state), .. } = event else { return false };
+                *pid == agent && key == of && matches!(state, RowState::Active | RowState::Inactive)
+            })
+        };
         let started = |agent| {
             events.iter().find_map(|(at, event)| match event {
                 Event::Started { pid, .. } if *pid == agent => Some(*at),
@@ -496,7 +513,11 @@ impl Story {
             })
         };
         for pod in &world.pods {
-            let Some(active) = world.row(&pod.key) else { continue };
+            let active = world.row(&pod.key);
+            if active.is_none() && !world.was_deleted(&pod.key) {
+                continue;
+            }
+            let (is_gone, active) = (active.is_none(), active.unwrap_or_default());
             let tell = |wanted, why| {
                 world.history.tell(Event::Final { key: pod.key.clone(), wanted, active, why });
             };
@@ -508,7 +529,13 @@ impl Story {
                     let own = record.managers.is_empty() || record.managers == its_own;
                     record.key == pod.key && record.what == What::Seen && own
                 });
+                // Nobody puts back what was never read.
+                let told = records.iter().any(|(_, record)| {
+                    record.key == pod.key && record.registered.is_some() && record.managers == its_own
+                });
+                let was_read = told || was_read_by(agent, &pod.key);
                 match *pod.fact.borrow() {
+                    Fact::Serves if is_gone && !was_read => {}
                     Fact::Serves if world.may_have_no_feature(pod, agent, &events) => {}
                     Fact::Serves => tell(true, "it serves"),
                     Fact::Down if seen_by(agent) || marked => tell(false, "it is down"),

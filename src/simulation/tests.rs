@@ -40,8 +40,17 @@ fn search(first: u64, count: u64, sabotage: Sabotage) -> Option<(u64, Vec<Broken
 
 #[test]
 fn no_seed_breaks_a_guarantee() {
+    no_seed_breaks_one("no_seed", Sabotage::default());
+}
+
+#[test]
+fn g2_no_row_that_somebody_deletes_is_missing_for_long() {
+    no_seed_breaks_one("g2_no_row", Sabotage { rows_vanish: true, ..Sabotage::default() });
+}
+
+fn no_seed_breaks_one(name: &str, world: Sabotage) {
     if let Some(seed) = number("SIGNOFF_SEED") {
-        let events = run(seed, Sabotage::default());
+        let events = run(seed, world);
         println!("{}", shown(&events));
         assert_eq!(judge(&events), [], "seed {seed}");
         return;
@@ -49,8 +58,8 @@ fn no_seed_breaks_a_guarantee() {
     let first = number("SIGNOFF_FIRST_SEED").unwrap_or(0);
     let count = number("SIGNOFF_SEEDS").unwrap_or(100);
     println!("seeds {first} to {}", first + count - 1);
-    if let Some((seed, broken)) = search(first, count, Sabotage::default()) {
-        let again = "cargo test --lib simulation::tests::no_seed -- --nocapture";
+    if let Some((seed, broken)) = search(first, count, world) {
+        let again = format!("cargo test --lib simulation::tests::{name} -- --nocapture");
         panic!("seed {seed} breaks {broken:#?}\nreplay it: SIGNOFF_SEED={seed} {again}");
     }
 }
@@ -78,6 +87,11 @@ fn g1_an_fsync_that_does_nothing_is_caught() {
 #[test]
 fn g2_a_row_that_is_always_read_as_it_should_be_is_caught() {
     is_caught("G2", 0, Sabotage { lie: Lie::Reads, ..Sabotage::default() });
+}
+
+#[test]
+fn g2_a_row_that_is_not_registered_again_is_caught() {
+    is_caught("G2", 0, Sabotage { rows_vanish: true, lie: Lie::Registers, ..Sabotage::default() });
 }
 
 #[test]

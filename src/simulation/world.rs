@@ -35,14 +35,18 @@ struct TableRow {
     id: u64,
     key: SchedulerKey,
     port: u16,
-    /// Since when it was what, the latest last. It begins inactive.
-    was: Vec<(Duration, bool)>,
+    /// Since when it was what, the latest last: active, inactive, or gone. It begins inactive.
+    was: Vec<(Duration, Option<bool>)>,
     times: Times,
 }
 
 impl TableRow {
     fn at(&self, then: Duration) -> Option<bool> {
-        self.was.iter().rev().find(|(since, _)| *since <= then).map(|(_, active)| *active)
+        self.was.iter().rev().find(|(since, _)| *since <= then).and_then(|(_, active)| *active)
+    }
+
+    fn is_there(&self) -> bool {
+        self.was.last().is_some_and(|(_, active)| active.is_some())
     }
 
     /// As a list shows it: with the times that `shows` has.
@@ -331,7 +335,7 @@ impl Shared {
                 answer: Some((ms(1, 4), Outcome::Unknown(failure))),
             };
         }
-        if !world.table.iter().any(|row| row.key == *key) {
+        if world.row(key).is_none() {
             return Script { active: None, inactive: None, answer: Some((ms(1, 4), Outcome::Absent)) };
         }
         let odd = match world.mood {
@@ -374,27 +378,51 @@ impl Shared {
 impl World {
     fn apply(&mut self, key: &SchedulerKey, active: bool, by: &str) {
         let now = self.history.now();
-        let Some(row) = self.table.iter_mut().find(|row| row.key == *key) else { return };
-        row.was.push((now, active));
+        let Some(row) = self.table.iter_mut().find(|row| row.key == *key && row.is_there()) else { return };
+        row.was.push((now, Some(active)));
         row.times.written(now);
         self.history.tell(Event::Row { key: key.clone(), active, by: by.to_owned() });
     }
 
     /// A scheduler registers: its row is there from now on, and it was heard of.
-    fn register(&mut self, key: &SchedulerKey, port: u16) {
+    pub(super) fn register(&mut self, key: &SchedulerKey, port: u16) {
         let now = self.history.now();
-        if self.row(key).is_none() {
-            let id = self.table.len() as u64 + 1;
-            let (key, was, times) = (key.clone(), vec![(now, false)], Times::made(now));
-            self.table.push(TableRow { id, key, port, was, times });
+        let id = self.table.iter().map(|row| row.id).max().unwrap_or_default() + 1;
+        match self.table.iter_mut().find(|row| row.key == *key) {
+            Some(row) if row.is_there() => {}
+            Some(row) => {
+                row.was.push((now, Some(false)));
+                (row.id, row.port, row.times) = (id, port, Times::made(now));
+            }
+            None => {
+                let (key, was, times) = (key.clone(), vec![(now, Some(false))], Times::made(now));
+                self.table.push(TableRow { id, key, port, was, times });
+            }
         }
         self.heard(key);
+    }
+
+    /// Whether a row was there once, and is not.
+    pub(super) fn was_deleted(&self, key: &SchedulerKey) -> bool {
+        self.table.iter().any(|row| row.key == *key && !row.is_there())
+    }
+
+    /// Somebody deletes a row.
+    pub(super) fn delete(&mut self, key: &SchedulerKey) {
+        let now = self.history.now();
+        let Some(row) = self.table.iter_mut().find(|row| row.key == *key && row.is_there()) else { return };
+        row.was.push((now, None));
+        self.history.tell(Event::Row {
+            key: key.clone(),
+            active: false,
+            by: "somebody who deletes it".to_owned(),
+        });
     }
 
     /// The manager hears of a scheduler, by its registration or by a message that is not its stream's first.
     fn heard(&mut self, key: &SchedulerKey) {
         let now = self.history.now();
-        if let Some(row) = self.table.iter_mut().find(|row| row.key == *key) {
+        if let Some(row) = self.table.iter_mut().find(|row| row.key == *key && row.is_there()) {
             row.times.heard(now);
         }
     }
@@ -406,7 +434,7 @@ impl World {
 
     /// Whether a row is active; nothing where there is none.
     pub(super) fn row(&self, key: &SchedulerKey) -> Option<bool> {
-        self.table.iter().find(|row| row.key == *key)?.was.last().map(|(_, active)| *active)
+        self.table.iter().find(|row| row.key == *key)?.was.last()?.1
     }
 
     /// All rows of a manager's, as they were so long ago, with such times.
@@ -417,13 +445,14 @@ impl World {
     }
 
     pub(super) fn keys(&self) -> Vec<SchedulerKey> {
-        self.table.iter().map(|row| row.key.clone()).collect()
+        self.table.iter().filter(|row| row.is_there()).map(|row| row.key.clone()).collect()
     }
 
     /// When the row last became active, having been something else.
     pub(super) fn became_active(&self, key: &SchedulerKey) -> Option<Duration> {
         let row = self.table.iter().find(|row| row.key == *key)?;
-        let at = row.was.windows(2).rev().find(|pair| pair[1].1 && !pair[0].1)?;
+        let is = |active: Option<bool>| active == Some(true);
+        let at = row.was.windows(2).rev().find(|pair| is(pair[1].1) && !is(pair[0].1))?;
         Some(at[1].0)
     }
 

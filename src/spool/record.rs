@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::whose::Managers;
-use crate::key::SchedulerKey;
+use crate::{key::SchedulerKey, manager::Registered};
 
 /// Milliseconds since the Unix epoch, of the wall clock: for people, and for the end of a drain. Never for ordering.
 pub type WallMillis = u64;
@@ -95,6 +95,10 @@ pub struct Record {
     /// was written since may have been signed off for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_updated: Option<String>,
+    /// What the scheduler registered, as its row said it last: in a `seen` mark, so that a row that is gone can be put back by the
+    /// agent after this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered: Option<Registered>,
     /// When it was written, by the wall clock.
     pub at: WallMillis,
     /// The pod that wrote it (POD_NAME), for people.
@@ -122,6 +126,7 @@ impl Record {
             address,
             listed: true,
             row_updated: None,
+            registered: None,
             at,
             pod,
             managers: Managers::default(),

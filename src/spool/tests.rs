@@ -37,6 +37,7 @@ fn record(key: SchedulerKey, id: u64, what: What) -> Record {
         what,
         listed: true,
         row_updated: None,
+        registered: None,
         at: 1_700_000_000_000 + id,
         pod: Some("dragonfly-scheduler-0".to_owned()),
         managers: Default::default(),

@@ -22,6 +22,7 @@ mod life;
 mod linger;
 mod many;
 mod outage;
+mod put_back;
 mod queue;
 mod reconcile;
 #[path = "../record/mod.rs"]

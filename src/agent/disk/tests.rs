@@ -22,6 +22,7 @@ fn ask(id: u64) -> Record {
         address: None,
         listed: true,
         row_updated: None,
+        registered: None,
         at: id,
         pod: None,
         managers: Default::default(),

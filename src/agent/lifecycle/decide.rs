@@ -63,6 +63,12 @@ impl Lifecycle {
 
     pub(super) fn make_inactive(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.restoring = false;
+        self.put_back.at = None;
+        if self.put_back.under_way.take().is_some() {
+            // Applied all the same, the row is there for the scheduler's own stream to set active.
+            self.attempts.linger(now.at);
+            out.push(Effect::DropRegistration);
+        }
         if matches!(self.hold, Hold::Opening { .. }) {
             self.hold = Hold::None;
             self.attempts.linger(now.at);
@@ -227,6 +233,7 @@ impl Lifecycle {
             id: RecordId(format!("{:08x}{:08x}", self.config.run, self.last_record)),
             key: self.config.key.clone(),
             address: if what == What::Seen { self.served_at.last().copied() } else { self.config.advertised },
+            registered: if what == What::Seen { self.registered.clone() } else { None },
             what,
             listed: self.listed,
             row_updated: None,
@@ -242,7 +249,8 @@ impl Lifecycle {
             Scheduler::Serving(since) | Scheduler::Down(since) => since,
             Scheduler::Unseen | Scheduler::Unknown => Moment::default(),
         };
-        scheduler.max(self.attempts.closed_at().unwrap_or_default())
+        let put_back = self.put_back.at.unwrap_or_default();
+        scheduler.max(self.attempts.closed_at().unwrap_or_default()).max(put_back)
     }
 
     /// When a read proves what the row is, though it changed at `changed`.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     exit::Exit,
-    manager::{Freshness, RowState},
+    manager::{Freshness, Registered, RowState},
     spool::record::{Cause, Record, RecordId, What},
 };
 
@@ -94,6 +94,13 @@ pub enum Notice {
     WouldRestore,
     /// The row was seen active again after a restore.
     Restored,
+    /// The row was there and is gone, though the scheduler serves.
+    RowGone {
+        /// It is registered again; else `--repair` forbids that, or it is not known what the scheduler registered.
+        is_put_back: bool,
+    },
+    /// The row was registered again.
+    PutBack,
     /// The key isn't listed in the manager, long after its scheduler began to serve, or the manager has no such row.
     IdentityUnknown,
     /// The row is `active` though the scheduler is gone or draining: it is signed off again.
@@ -139,6 +146,11 @@ pub enum Effect {
     },
     /// Drop the hold that is being opened.
     DropHold,
+    /// Register the row again with that, if the scheduler's configuration still names this key and this port; answer with
+    /// [`Event::Registered`](super::Event::Registered).
+    Register(Registered),
+    /// Give up a registration that is under way: it may be applied all the same.
+    DropRegistration,
     /// Read the row; answer with [`Event::RowRead`].
     ReadRow,
     /// Look for the key among all rows of its hostname and cluster; answer with [`Event::Identity`].
@@ -215,6 +227,8 @@ pub enum HoldReason {
     OwnSignOff,
     /// Somebody else made the row inactive, and the scheduler did not set it active within two keep-alive intervals.
     OthersSignOff,
+    /// Somebody deleted the row, this agent registered it again, and the scheduler did not set it active.
+    Deleted,
 }
 
 impl HoldReason {
@@ -226,6 +240,9 @@ impl HoldReason {
             }
             HoldReason::OthersSignOff => {
                 "somebody else made this row inactive while its scheduler served, and the scheduler's own stream sets it active only when it reopens"
+            }
+            HoldReason::Deleted => {
+                "somebody deleted this row while its scheduler served; the agent registered it again, and the scheduler's own stream sets it active only when it reopens"
             }
         }
     }

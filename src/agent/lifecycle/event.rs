@@ -51,6 +51,17 @@ pub enum Sight {
     Unclear,
 }
 
+/// What came of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// The manager has the row.
+    Done,
+    /// It was not asked: the scheduler's configuration names another key or port, or can't be read.
+    Refused,
+    /// It may have been applied.
+    Unknown,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -102,6 +113,8 @@ pub enum Event {
     },
     /// The hold's stream ended without our asking.
     HoldLost,
+    /// What [`super::Effect::Register`] asked for.
+    Registered(Registration),
     /// The key was looked for among all rows of its hostname and cluster.
     Identity {
         /// It was found.

@@ -12,10 +12,12 @@ use super::{
     decide::{PERSIST_AGAIN, READ_EVERY},
 };
 use crate::{
-    manager::{Freshness, Outcome, RowRead, RowState},
+    manager::{Freshness, Outcome, Registered, RowRead, RowState},
     spool::record::{Cause, Kind, Record, RecordId, What},
 };
 
+/// A longer `config` is not kept: a mark has to stay small.
+const LONGEST_CONFIG: usize = 4096;
 /// So many addresses of one scheduler are remembered, the latest ones.
 const SERVED_AT: usize = 4;
 
@@ -61,7 +63,9 @@ impl Lifecycle {
                     self.hold_failures += 1;
                     let delay = if absent { self.config.interval } else { self.hold_delay() };
                     self.hold_not_before = now.at + delay;
-                    if !absent {
+                    if absent {
+                        self.learn_not_found(now);
+                    } else {
                         // Its first message may have been sent.
                         self.hold_may_still_end(now.at);
                     }
@@ -76,12 +80,13 @@ impl Lifecycle {
                     self.hold_may_still_end(now.at);
                 }
             }
+            Event::Registered(came) => self.learn_registered(came, now, out),
             Event::Identity { listed } => self.learn_identity(listed, now, out),
             Event::Identified { in_question } => self.in_question = in_question,
             Event::ManagerLost => {
                 if matches!(self.scheduler, Scheduler::Serving(_)) {
                     // The scheduler's own stream may be gone with it: it reconnects one interval later, and is active again.
-                    let settled = now.at + self.config.interval.mul_f32(1.2) + Duration::from_secs(1);
+                    let settled = now.at + self.reconnects_within();
                     self.inactive_proven = false;
                     self.read_by(self.provable_from(settled));
                     if self.drain.is_some() && self.freshness == Freshness::Within30s {
@@ -100,6 +105,11 @@ impl Lifecycle {
             }
             Event::Tick => {}
         }
+    }
+
+    /// Within this time a stream of the scheduler's that broke is open again.
+    pub(super) fn reconnects_within(&self) -> Duration {
+        self.config.interval.mul_f32(1.2) + Duration::from_secs(1)
     }
 
     /// A hold broke: its end may still be applied, and would make the row inactive by our doing.
@@ -134,6 +144,13 @@ impl Lifecycle {
         // An agent that signed off or held may have left attempts that are still applied.
         if left.iter().any(|(_, record)| record.what != What::Seen) {
             self.attempts.linger(now.at);
+        }
+        // What this agent has read is later.
+        if self.registered.is_none() {
+            let marks = left.iter().filter(|(_, record)| !record.managers.is_empty());
+            let told =
+                marks.filter(|(_, record)| record.registered.is_some()).max_by_key(|(_, record)| record.at);
+            self.registered = told.and_then(|(_, record)| record.registered.clone());
         }
         let mut asks = 0;
         let mut served_at = Vec::new();
@@ -206,12 +223,14 @@ impl Lifecycle {
                 if self.served_at.len() > SERVED_AT {
                     self.served_at.remove(0);
                 }
-                if !known {
+                if std::mem::take(&mut self.mark_owed) || !known {
                     out.push(Effect::Mark(self.record(What::Seen, now)));
                 }
                 if !matches!(before, Scheduler::Serving(_)) {
                     self.scheduler = Scheduler::Serving(now.at);
                     if was_refused {
+                        // It registers its row itself.
+                        self.put_back.at = None;
                         self.reappeared = Some(now.at);
                         let marked = std::mem::take(&mut self.was_down) && before == Scheduler::Unseen;
                         if self.config.follows && !marked {
@@ -305,7 +324,7 @@ impl Lifecycle {
             Ended::Settled { covers, absent } => {
                 self.inactive_proven = self.target(now.at) == Target::Inactive;
                 if !absent {
-                    self.is_listed(now, out);
+                    self.is_listed(false, now, out);
                 }
                 self.settle_acknowledged(covers, absent, now, out);
             }
@@ -371,19 +390,26 @@ impl Lifecycle {
     pub(super) fn learn_row(&mut self, asked: Moment, read: &RowRead, now: Now, out: &mut Vec<Effect>) {
         self.freshness = read.freshness;
         self.row = Some(SeenRow { state: read.state, asked, freshness: read.freshness });
+        let told_anew = read.registered.as_ref().is_some_and(|told| self.was_told(told));
         self.listed_active |= read.state == RowState::Active && read.freshness == Freshness::Within30s;
         if matches!(read.state, RowState::Active | RowState::Inactive) {
-            self.is_listed(now, out);
+            self.is_listed(told_anew, now, out);
         }
         self.read_by(now.at + self.read_period(now));
         if let Scheduler::Serving(since) = self.scheduler {
             // The read that shows whether the scheduler set its row active itself is still to come.
-            let proves_from = self.provable_from(since + self.config.interval * 2);
+            let itself = (since + self.config.interval * 2).max(self.put_back_settled());
+            let proves_from = self.provable_from(itself);
             if asked < proves_from {
                 self.read_by(now.at.max(proves_from));
             }
         }
         let active = read.state == RowState::Active;
+        let is_there = active || read.state == RowState::Inactive;
+        if is_there && self.put_back.unsaid && self.put_back.at.is_some_and(|at| asked >= at) {
+            self.put_back.unsaid = false;
+            out.push(Effect::Notice(Notice::PutBack));
+        }
         if active && let Hold::Open { since, seen_active, .. } = &mut self.hold {
             *seen_active |= asked >= *since + read.freshness.age();
         }
@@ -417,7 +443,7 @@ impl Lifecycle {
             return;
         };
         if listed {
-            return self.is_listed(now, out);
+            return self.is_listed(false, now, out);
         }
         if self.listed {
             // The look began before the key was seen.
@@ -433,15 +459,29 @@ impl Lifecycle {
         self.identity_due = Some(now.at + again);
     }
 
-    /// The key was seen in the manager; a mark of that outlives this process.
-    pub(super) fn is_listed(&mut self, now: Now, out: &mut Vec<Effect>) {
+    /// The key was seen in the manager; a mark of that outlives this process, with what the scheduler registered.
+    pub(super) fn is_listed(&mut self, told_anew: bool, now: Now, out: &mut Vec<Effect>) {
         self.identity_due = None;
         self.key_unknown = false;
-        if !self.listed {
-            self.listed = true;
-            if self.seen_serving() {
-                out.push(Effect::Mark(self.record(What::Seen, now)));
-            }
+        let is_news = !std::mem::replace(&mut self.listed, true) || told_anew;
+        if is_news && self.seen_serving() {
+            out.push(Effect::Mark(self.record(What::Seen, now)));
+        } else {
+            self.mark_owed |= is_news;
         }
+    }
+
+    /// What a row says that its scheduler registered. Answers whether that is news. A source that shows less doesn't unsay it.
+    fn was_told(&mut self, told: &Registered) -> bool {
+        let mut told = told.clone();
+        if told.config.len() > LONGEST_CONFIG {
+            told.config.clear();
+        }
+        if let (true, Some(known)) = (told.config.is_empty(), &self.registered) {
+            told.config.clone_from(&known.config);
+        }
+        let is_news = self.registered.as_ref() != Some(&told);
+        self.registered = Some(told);
+        is_news
     }
 }

@@ -19,15 +19,20 @@ use super::{
     attempts::{AttemptId, Attempts, Urgency},
     moment::{Moment, Now},
 };
-use crate::{key::SchedulerKey, manager::Freshness, spool::record::RecordId};
+use crate::{
+    key::SchedulerKey,
+    manager::{Freshness, Registered},
+    spool::record::RecordId,
+};
 
 pub use effect::{Answer, Effect, HoldReason, Notice, Pending, Scheduler, SeenRow, Target, Verdict};
-pub use event::{Config, Event, HookId, Sight};
+pub use event::{Config, Event, HookId, Registration, Sight};
 
 mod decide;
 mod effect;
 mod event;
 mod learn;
+mod put_back;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -73,6 +78,18 @@ enum Hold {
     Open { why: HoldReason, since: Moment, seen_active: bool },
 }
 
+/// A row that was gone, and is registered again.
+#[derive(Debug, Clone, Copy, Default)]
+struct PutBack {
+    /// A registration was begun then, and has not ended.
+    under_way: Option<Moment>,
+    not_before: Moment,
+    /// The manager has it since then, or may have: inactive until it is given back.
+    at: Option<Moment>,
+    /// Nobody was told yet that it is there again.
+    unsaid: bool,
+}
+
 /// The state machine. See the module.
 #[derive(Debug, Clone)]
 pub struct Lifecycle {
@@ -110,6 +127,13 @@ pub struct Lifecycle {
     releasing: Option<AttemptId>,
     hold_not_before: Moment,
     hold_failures: u32,
+    /// What the scheduler registered, as the row said it last: to this agent, or to one before it.
+    registered: Option<Registered>,
+    /// No mark says that yet: it came before the scheduler was seen to serve.
+    mark_owed: bool,
+    put_back: PutBack,
+    /// Nobody is told twice that the row is gone.
+    gone_said: bool,
     /// A hold was renewed though the row was never in gRPC's list: once is enough, until we may have ended the row again.
     renewed_unlisted: bool,
     /// A mark says, or would say, that this agent made the row inactive, or may have.
@@ -159,6 +183,10 @@ impl Lifecycle {
             releasing: None,
             hold_not_before: now,
             hold_failures: 0,
+            registered: None,
+            mark_owed: false,
+            put_back: PutBack::default(),
+            gone_said: false,
             renewed_unlisted: false,
             ours: false,
             restoring: false,
@@ -201,6 +229,7 @@ impl Lifecycle {
             self.resign_at,
             self.hooks.iter().map(|(hook, _)| hook.answer_by).min(),
             (self.hold == Hold::None && self.wants_hold(now).is_some()).then_some(self.hold_not_before),
+            self.wants_put_back(now).map(|_| self.put_back.not_before),
             ended.filter(|at| now < *at),
             exit,
         ]

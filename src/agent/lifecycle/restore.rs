@@ -33,6 +33,7 @@ impl Lifecycle {
             self.attempts.forget_watch();
             self.finish(&asks, Verdict::Superseded, now, out);
         }
+        self.put_back_what_is_gone(now, out);
         match self.hold {
             Hold::Opening { .. } => {}
             Hold::None => {
@@ -46,7 +47,8 @@ impl Lifecycle {
                 {
                     // One under way may say it; if it can't, the next follows its end.
                     if !self.reading {
-                        self.read_by(self.read_not_before.max(self.own_message_by()).max(now.at));
+                        let itself = self.own_message_by().max(self.put_back_settled());
+                        self.read_by(self.read_not_before.max(itself).max(now.at));
                     }
                 } else {
                     self.say_what_would_be_restored(out);
@@ -78,11 +80,12 @@ impl Lifecycle {
         if self.freshness == Freshness::Within30s && self.attempts.under_way() {
             return None;
         }
+        let why = |otherwise| if self.put_back.at.is_some() { HoldReason::Deleted } else { otherwise };
         if self.ours {
-            return self.is_inactive_by_us().then_some(HoldReason::OwnSignOff);
+            return self.is_inactive_by_us().then(|| why(HoldReason::OwnSignOff));
         }
         let repair = self.config.repair == Repair::On && self.row_wrong_for_others(since);
-        repair.then_some(HoldReason::OthersSignOff)
+        repair.then(|| why(HoldReason::OthersSignOff))
     }
 
     /// Whether the row, which we may have made inactive, is so still, and no message of the scheduler's own will change that.
@@ -91,7 +94,11 @@ impl Lifecycle {
             // A read tells at once: the row may be right already.
             (Freshness::Fresh, _) => {
                 let since = self.own_message_by().max(self.last_change());
-                self.row_since(since).is_some_and(|row| row != RowState::Active)
+                self.row_since(since).is_some_and(|row| !matches!(row, RowState::Active | RowState::Absent))
+            }
+            (Freshness::Within30s, _) if self.is_gone() => false,
+            (Freshness::Within30s, _) if self.put_back.at.is_some() => {
+                self.row_wrong_since(Moment::default())
             }
             (Freshness::Within30s, Some(_)) => self.row_wrong_since(self.own_message_by()),
             // It was never away: no message of its own will come, and a list would tell half a minute late.
@@ -117,7 +124,7 @@ impl Lifecycle {
 
     fn last_change(&self) -> Moment {
         let Scheduler::Serving(since) = self.scheduler else { return Moment::default() };
-        since.max(self.attempts.last_ended().unwrap_or_default())
+        since.max(self.attempts.last_ended().unwrap_or_default()).max(self.put_back_settled())
     }
 
     fn proves(&self, asked: Moment) -> bool {
@@ -175,6 +182,7 @@ impl Lifecycle {
 
     /// A read that proves it saw the row active, as it should be.
     pub(super) fn row_is_right(&mut self, out: &mut Vec<Effect>) {
+        self.put_back.at = None;
         if self.restoring {
             self.restoring = false;
             out.push(Effect::Notice(Notice::Restored));

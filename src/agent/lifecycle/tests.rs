@@ -4,7 +4,7 @@ use super::{super::attempts::AttemptId, *};
 use crate::{
     exit::Exit,
     identity::Repair,
-    manager::{Failure, Outcome, RowRead, RowState},
+    manager::{Failure, Outcome, Registered, RowRead, RowState},
     spool::{
         Managers,
         record::{Cause, Kind, Record, WallMillis, What},
@@ -122,7 +122,7 @@ impl Bench {
 
     fn read(&mut self, state: RowState) -> Vec<Effect> {
         let freshness = self.core.freshness;
-        let read = Ok(RowRead { state, freshness, port: None, updated: None });
+        let read = Ok(RowRead { state, freshness, registered: None, updated: None });
         self.step(Event::RowRead { asked: Moment(self.at), read })
     }
 
@@ -1294,4 +1294,200 @@ fn g2_a_hold_that_breaks_in_its_first_moment_may_still_end_the_row_a_minute_late
     bench.secs(61);
     let effects = bench.read(RowState::Inactive);
     assert!(effects.contains(&Effect::Hold), "what the agent may have caused is undone at once: {effects:?}");
+}
+
+/// What the scheduler registered, as its row shows it.
+fn told() -> Registered {
+    Registered {
+        port: 8002,
+        idc: "idc-1".to_owned(),
+        features: vec!["schedule".to_owned()],
+        config: r#"{"manager_keep_alive_interval":7000000000}"#.to_owned(),
+        ..Registered::default()
+    }
+}
+
+impl Bench {
+    /// A read that shows the row, with what its scheduler registered.
+    fn shows(&mut self, state: RowState) -> Vec<Effect> {
+        let freshness = self.core.freshness;
+        let read = Ok(RowRead { state, freshness, registered: Some(told()), updated: None });
+        self.step(Event::RowRead { asked: Moment(self.at), read })
+    }
+
+    /// One whose row was read a minute ago.
+    fn read_a_minute_ago(freshness: Freshness) -> Self {
+        let mut bench = Self::new(freshness, Vec::new());
+        bench.step(serving());
+        bench.shows(RowState::Active);
+        bench.secs(60);
+        bench
+    }
+}
+
+fn registers(effects: &[Effect]) -> Option<&Registered> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Register(registered) => Some(registered),
+        _ => None,
+    })
+}
+
+#[test]
+fn g2_a_row_that_is_gone_is_registered_again_as_it_was_and_given_back() {
+    let mut bench = Bench::read_a_minute_ago(Freshness::Fresh);
+    let effects = bench.read(RowState::Absent);
+    assert_eq!(registers(&effects), Some(&told()));
+    assert!(effects.contains(&Effect::Notice(Notice::RowGone { is_put_back: true })), "{effects:?}");
+    assert_eq!(registers(&bench.read(RowState::Absent)), None, "it is under way");
+    let effects = bench.step(Event::Registered(Registration::Done));
+    assert!(effects.contains(&Effect::Notice(Notice::PutBack)), "{effects:?}");
+    // A stream of its own that is open again sets it active within an interval.
+    bench.secs(2);
+    assert!(!bench.shows(RowState::Inactive).contains(&Effect::Hold));
+    bench.secs(5);
+    assert!(bench.shows(RowState::Inactive).contains(&Effect::Hold));
+    bench.step(Event::HoldOpened);
+    assert_eq!(bench.core.held().map(|(_, why)| why), Some(HoldReason::Deleted));
+    bench.secs(1);
+    assert!(bench.shows(RowState::Active).contains(&Effect::Notice(Notice::Restored)));
+}
+
+#[test]
+fn g2_over_grpc_alone_record_not_found_says_that_a_row_is_gone() {
+    let mut bench = Bench::read_a_minute_ago(Freshness::Within30s);
+    assert!(bench.read(RowState::NotActive).contains(&Effect::Hold), "it may be inactive");
+    let effects = bench.step(Event::HoldFailed { absent: true });
+    assert_eq!(registers(&effects), Some(&told()));
+    bench.step(Event::Registered(Registration::Done));
+    assert!(bench.core.read_due.is_some_and(|at| at.0 <= bench.at + Duration::from_secs(38)), "soon enough");
+    // A list may be half a minute old.
+    bench.secs(30);
+    assert!(!bench.read(RowState::NotActive).contains(&Effect::Hold));
+    bench.secs(8);
+    assert!(bench.read(RowState::NotActive).contains(&Effect::Hold));
+}
+
+#[test]
+fn g2_a_row_that_could_not_be_registered_is_registered_an_interval_later() {
+    let mut bench = Bench::read_a_minute_ago(Freshness::Fresh);
+    bench.read(RowState::Absent);
+    assert_eq!(registers(&bench.step(Event::Registered(Registration::Refused))), None);
+    assert_eq!(bench.core.wake_at(Moment(bench.at)), Some(Moment(bench.at + Duration::from_secs(5))));
+    assert_eq!(registers(&bench.secs(4)), None);
+    assert_eq!(registers(&bench.secs(1)), Some(&told()));
+}
+
+#[test]
+fn g2_the_agent_after_it_puts_back_what_a_mark_tells_of() {
+    let mut bench = Bench::fresh();
+    bench.step(serving());
+    let effects = bench.shows(RowState::Active);
+    let mark = effects.iter().find_map(|effect| match effect {
+        Effect::Mark(record) if record.what == What::Seen => Some(record.clone()),
+        _ => None,
+    });
+    let mark = (Kind::Mark, on_disk(mark.unwrap()));
+    let mut bench = Bench::new(Freshness::Fresh, vec![mark.clone()]);
+    bench.step(serving());
+    bench.secs(70);
+    assert_eq!(registers(&bench.read(RowState::Absent)), Some(&told()));
+    // What names no manager may tell of another one's table.
+    let nobodys = Record { managers: Managers::default(), ..mark.1 };
+    let mut bench = Bench::new(Freshness::Fresh, vec![(Kind::Mark, nobodys)]);
+    bench.step(serving());
+    bench.secs(70);
+    assert_eq!(registers(&bench.read(RowState::Absent)), None);
+}
+
+#[test]
+fn g2_no_row_is_put_back_that_may_not_be() {
+    let left_alone = |why: &str, prepare: fn(&mut Bench)| {
+        let mut bench = Bench::read_a_minute_ago(Freshness::Fresh);
+        prepare(&mut bench);
+        let effects = bench.read(RowState::Absent);
+        assert_eq!(registers(&effects), None, "{why}");
+        effects
+    };
+    left_alone("it drains", |bench| drop(bench.step(Event::PreStop { hook: 1, wait: None })));
+    left_alone("it is down", |bench| drop(bench.step(refused())));
+    left_alone("nobody knows whether it lives", |bench| drop(bench.step(Event::Scheduler(Sight::Unclear))));
+    left_alone("the agent ends", |bench| drop(bench.step(Event::Terminate)));
+    left_alone("it may register another key", |bench| bench.core.in_question = true);
+    left_alone("it was never listed", |bench| bench.core.listed = false);
+    left_alone("it registers itself as it starts", |bench| {
+        bench.step(refused());
+        bench.secs(60);
+        bench.step(serving());
+        bench.secs(9);
+    });
+    let effects = left_alone("--repair report", |bench| bench.core.config.repair = Repair::Report);
+    assert!(effects.contains(&Effect::Notice(Notice::RowGone { is_put_back: false })), "{effects:?}");
+}
+
+#[test]
+fn g2_what_grpc_does_not_show_of_a_row_is_built_from_the_schedulers_own_interval() {
+    let mut bench = Bench::new(Freshness::Within30s, Vec::new());
+    bench.step(serving());
+    let registered = Some(Registered { config: String::new(), ..told() });
+    let read =
+        RowRead { state: RowState::Active, freshness: Freshness::Within30s, registered, updated: None };
+    bench.step(Event::RowRead { asked: Moment(bench.at), read: Ok(read.clone()) });
+    bench.secs(60);
+    bench.read(RowState::NotActive);
+    let effects = bench.step(Event::HoldFailed { absent: true });
+    let config = r#"{"manager_keep_alive_interval":5000000000}"#.to_owned();
+    assert_eq!(registers(&effects), Some(&Registered { config, ..told() }));
+    // What REST showed once is not unsaid by a list that doesn't show it.
+    let mut bench = Bench::read_a_minute_ago(Freshness::Fresh);
+    let effects = bench.step(Event::RowRead { asked: Moment(bench.at), read: Ok(read) });
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Mark(_))), "no news: {effects:?}");
+    assert_eq!(bench.core.registered, Some(told()));
+}
+
+#[test]
+fn g2_a_registration_that_had_no_answer_is_looked_for() {
+    let mut bench = Bench::read_a_minute_ago(Freshness::Fresh);
+    bench.read(RowState::Absent);
+    let effects = bench.step(Event::Registered(Registration::Unknown));
+    assert!(!effects.contains(&Effect::Notice(Notice::PutBack)), "nobody knows: {effects:?}");
+    let effects = bench.secs(5);
+    assert!(effects.contains(&Effect::ReadRow), "{effects:?}");
+    let effects = bench.shows(RowState::Inactive);
+    assert_eq!(registers(&effects), None, "it was applied");
+    assert!(effects.contains(&Effect::Notice(Notice::PutBack)), "{effects:?}");
+    bench.secs(2);
+    assert!(bench.shows(RowState::Inactive).contains(&Effect::Hold));
+    // Or it was not.
+    let mut bench = Bench::read_a_minute_ago(Freshness::Fresh);
+    bench.read(RowState::Absent);
+    bench.step(Event::Registered(Registration::Unknown));
+    bench.secs(5);
+    assert_eq!(registers(&bench.read(RowState::Absent)), Some(&told()));
+}
+
+#[test]
+fn g2_a_registration_under_way_is_given_up_as_the_drain_begins_and_may_still_be_applied() {
+    let mut bench = Bench::read_a_minute_ago(Freshness::Fresh);
+    bench.read(RowState::Absent);
+    let effects = bench.step(Event::PreStop { hook: 1, wait: None });
+    assert!(effects.contains(&Effect::DropRegistration), "{effects:?}");
+    assert!(bench.core.attempts.any_open(Moment(bench.at)), "the row is read once more");
+    let effects = bench.step(Event::Registered(Registration::Done));
+    assert!(!effects.contains(&Effect::Notice(Notice::PutBack)), "it was on its way: {effects:?}");
+}
+
+#[test]
+fn g3_a_row_that_was_put_back_after_our_own_sign_off_is_not_read_in_a_tight_loop() {
+    let mut bench = Bench::new(Freshness::Fresh, vec![mark_of(What::Held)]);
+    bench.step(serving());
+    bench.shows(RowState::Inactive);
+    bench.secs(70);
+    bench.read(RowState::Absent);
+    assert!(bench.core.ours && bench.core.put_back.under_way.is_some());
+    bench.step(Event::Registered(Registration::Done));
+    bench.secs(1);
+    let before = bench.all.len();
+    bench.shows(RowState::Inactive);
+    let reads = bench.all[before..].iter().filter(|effect| **effect == Effect::ReadRow).count();
+    assert_eq!(reads, 0, "its own message is waited for");
 }

@@ -28,6 +28,9 @@ impl Manager for Lists {
         let rows = if lists.len() > 1 { lists.remove(0) } else { lists[0].clone() };
         Ok(Listed { rows, freshness: Freshness::Fresh })
     }
+    async fn register(&self, _: &SchedulerKey, _: &crate::manager::Registered) -> Result<(), Failure> {
+        unreachable!("a look writes nothing")
+    }
     async fn delete(&self, _: u64) -> Result<(), Failure> {
         unreachable!("a look writes nothing")
     }

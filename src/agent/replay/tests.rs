@@ -86,10 +86,13 @@ impl Manager for Scripted {
             (true, false) => RowState::NotActive,
         };
         let updated = self.written.filter(|_| self.rest).map(|written| written(attempts));
-        Ok(RowRead { state, freshness: self.freshness(), port: None, updated })
+        Ok(RowRead { state, freshness: self.freshness(), registered: None, updated })
     }
     async fn list(&self, _: &Filter) -> Result<Listed, Failure> {
         Ok(Listed { rows: Vec::new(), freshness: Freshness::Fresh })
+    }
+    async fn register(&self, _: &SchedulerKey, _: &crate::manager::Registered) -> Result<(), Failure> {
+        unreachable!("nobody registers here")
     }
     async fn delete(&self, _: u64) -> Result<(), Failure> {
         Ok(())
@@ -150,6 +153,7 @@ fn ask(id: u64, cause: Cause) -> Record {
         address: Some(([127, 0, 0, 1], 1).into()),
         listed: true,
         row_updated: None,
+        registered: None,
         at: 0,
         pod: None,
         managers: Default::default(),

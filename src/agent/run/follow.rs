@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -18,7 +19,7 @@ use super::{
         lifecycle::{Event, IDENTITY_GRACE},
         moment::Moment,
         registration::{Cause, Decision, Registration},
-        shell::{Question, READ_LIMIT, within},
+        shell::{Names, Question, READ_LIMIT, within},
     },
     Agent, Open, Resolve, Start, holder,
     others::{Named, Other},
@@ -90,6 +91,33 @@ impl Agent {
         tasks.spawn(follower.run(start.open.clone()));
         ask
     }
+}
+
+impl Agent {
+    /// Says what the scheduler's configuration names by now; the port only as its own file has it.
+    pub(super) fn names(&self) -> Names {
+        let resolve = Arc::clone(&self.resolve);
+        Arc::new(move || {
+            let resolve = Arc::clone(&resolve);
+            async move {
+                let settings = named(&resolve).await?;
+                let named = settings.key().zip(settings.registered_port);
+                named.ok_or_else(|| {
+                    "no scheduler.yaml was read, so that it is not known which port the scheduler registers".to_owned()
+                })
+            }
+            .boxed()
+        })
+    }
+}
+
+async fn named(resolve: &Resolve) -> Result<Settings, String> {
+    let resolved = resolve().await.map_err(|_| "the settings could not be found out".to_owned())?;
+    if resolved.settings.is_complete() || resolved.settings.without_manager {
+        return Ok(resolved.settings);
+    }
+    let problems: Vec<String> = resolved.problems.into_iter().map(|problem| problem.text).collect();
+    Err(problems.join("; "))
 }
 
 impl Follower {
@@ -246,13 +274,7 @@ impl Follower {
 
     /// The settings as the configuration gives them now, if they are complete, or there is no manager; else what is missing.
     async fn named(&self) -> Result<Settings, String> {
-        let resolved =
-            (self.resolve)().await.map_err(|_| "the settings could not be found out".to_owned())?;
-        if resolved.settings.is_complete() || resolved.settings.without_manager {
-            return Ok(resolved.settings);
-        }
-        let problems: Vec<String> = resolved.problems.into_iter().map(|problem| problem.text).collect();
-        Err(problems.join("; "))
+        named(&self.resolve).await
     }
 
     /// Whether the manager shows that the scheduler registers the old key, though nothing names any by now.

@@ -24,8 +24,8 @@ use crate::{
         succession::standing::Mode,
     },
     manager::{
-        AttemptOptions, Contact, Failure, Filter, Held, HoldStart, Listed, Outcome, Row, RowRead, RowState,
-        State,
+        AttemptOptions, Contact, Failure, Filter, Held, HoldStart, Listed, Outcome, Registered, Row, RowRead,
+        RowState, State,
     },
     net::{Probe, Prober, Reach},
     spool::{
@@ -77,12 +77,10 @@ impl Manager for Told {
         Ok(HoldStart::Open(Box::new(Unbroken)))
     }
     async fn read_row(&self, _: &SchedulerKey) -> Result<RowRead, Failure> {
-        Ok(RowRead {
-            state: *self.row.lock().unwrap(),
-            freshness: Freshness::Fresh,
-            port: None,
-            updated: None,
-        })
+        let state = *self.row.lock().unwrap();
+        let registered =
+            (state != RowState::Absent).then(|| Registered { port: 8002, ..Registered::default() });
+        Ok(RowRead { state, freshness: Freshness::Fresh, registered, updated: None })
     }
     async fn list(&self, filter: &Filter) -> Result<Listed, Failure> {
         let of_an_address = self.of_an_address.lock().unwrap().clone();
@@ -90,6 +88,10 @@ impl Manager for Told {
         let rows = if matches!(filter, Filter::Ip(_)) { of_an_address } else { self.rows.clone() };
         let is_old = self.is_old.load(Ordering::SeqCst);
         Ok(Listed { rows, freshness: if is_old { Freshness::Within30s } else { Freshness::Fresh } })
+    }
+    async fn register(&self, _: &SchedulerKey, _: &Registered) -> Result<(), Failure> {
+        *self.row.lock().unwrap() = RowState::Inactive;
+        Ok(())
     }
     async fn delete(&self, _: u64) -> Result<(), Failure> {
         Ok(())
@@ -152,6 +154,7 @@ fn ask(cause: Cause) -> Record {
         address: Some(address()),
         listed: true,
         row_updated: None,
+        registered: None,
         at: wall_millis(),
         pod: None,
         managers: Default::default(),
@@ -297,6 +300,7 @@ fn everything() -> Status {
         marks: vec![MarkStatus { id: text(), what: text(), at: 1 }],
         hold_since: Some(1),
         hold_reason: Some(text()),
+        put_back_at: Some(1),
         succession: Some(SuccessionStatus { mode: Mode::On, why: Some(text()), contested: vec![text()] }),
         degraded: vec![Degradation { reason: text(), why: text() }],
         manager: ManagerStatus {
@@ -364,7 +368,10 @@ async fn every_field_of_the_status_is_set_where_it_has_something_to_say() {
 
     // The first attempt is silent, the second is acknowledged: watched. Then it serves again, and is given its row back.
     let outcomes = vec![(SECOND * 20, cut), (Duration::ZERO, Outcome::Confirmed)];
-    let mut scene = Scene::begin(|settings| settings.pod_name = None, outcomes, |_| ());
+    let no_pod = |settings: &mut Settings| {
+        (settings.pod_name, settings.registered_port) = (None, Some(8002));
+    };
+    let mut scene = Scene::begin(no_pod, outcomes, |_| ());
     scene.sees(Observation::Serving(address())).await;
     scene.after(SECOND * 60).await;
     scene.sees(Observation::Refused(vec![address()])).await;
@@ -372,6 +379,10 @@ async fn every_field_of_the_status_is_set_where_it_has_something_to_say() {
     *scene.manager.row.lock().unwrap() = RowState::Inactive;
     scene.sees(Observation::Serving(address())).await;
     scene.after(SECOND * 120).await;
+    // Somebody deletes it.
+    *scene.manager.row.lock().unwrap() = RowState::Absent;
+    scene.after(SECOND * 120).await;
+    assert_eq!(*scene.manager.row.lock().unwrap(), RowState::Inactive, "registered again");
     set.append(&mut scene.set);
 
     let mut all = BTreeSet::new();

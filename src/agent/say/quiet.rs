@@ -40,6 +40,12 @@ pub enum Line {
     WouldRestore,
     /// The row was given back.
     Restored,
+    /// The row is gone.
+    RowGone,
+    /// The row was registered again.
+    PutBack,
+    /// The row could not be registered again.
+    NotPutBack,
     /// The row came back though it should not.
     Revived,
     /// An attempt was acknowledged.

@@ -49,17 +49,26 @@ pub(super) struct Best {
 pub struct Known {
     /// When a sign-off was last acknowledged, and what the row was then.
     signed_off: Option<(Moment, RowState)>,
+    /// When the row was last registered again.
+    put_back: Option<Moment>,
 }
 
 impl Known {
-    /// Takes notice of an acknowledgement.
+    /// Takes notice of an acknowledgement, and of a row that was registered again.
     pub fn learn(&mut self, notice: &Notice, now: Moment) {
+        if *notice == Notice::PutBack {
+            self.put_back = Some(now);
+        }
         let (Notice::Settled { verdict, .. } | Notice::Watched { verdict, .. }) = notice else { return };
         match verdict {
             Verdict::Confirmed => self.signed_off = Some((now, RowState::Inactive)),
             Verdict::Absent | Verdict::NeverRegistered => self.signed_off = Some((now, RowState::Absent)),
             Verdict::Superseded | Verdict::Dropped | Verdict::Contested | Verdict::Queued => {}
         }
+    }
+
+    pub(super) fn put_back_at(&self) -> Option<Moment> {
+        self.put_back
     }
 
     pub(super) fn best(&self, core: &Lifecycle) -> Option<Best> {

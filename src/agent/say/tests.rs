@@ -82,7 +82,7 @@ impl Bench {
     }
 
     fn read(&mut self, state: RowState) -> Vec<Effect> {
-        let read = Ok(RowRead { state, freshness: Freshness::Fresh, port: None, updated: None });
+        let read = Ok(RowRead { state, freshness: Freshness::Fresh, registered: None, updated: None });
         self.step(Event::RowRead { asked: Moment(self.at), read })
     }
 
@@ -208,7 +208,7 @@ fn the_row_is_what_is_known_best_of_it_not_what_an_older_list_says() {
         (known.state, known.by, (WALL + milliseconds(bench.at) - known.at) / 1000)
     };
     let read = |bench: &mut Bench, state, freshness| {
-        let read = Ok(RowRead { state, freshness, port: None, updated: None });
+        let read = Ok(RowRead { state, freshness, registered: None, updated: None });
         bench.step(Event::RowRead { asked: Moment(bench.at), read })
     };
     let (mut bench, mut known) = (Bench::serving(), Known::default());

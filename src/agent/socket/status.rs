@@ -47,6 +47,8 @@ pub struct Status {
     pub hold_since: Option<WallMillis>,
     /// Why that stream is needed, in words. The row becomes inactive when the stream ends, and the next agent gives it back.
     pub hold_reason: Option<String>,
+    /// When this agent last registered the row again, which somebody had deleted while the scheduler served.
+    pub put_back_at: Option<WallMillis>,
     /// Whether the agent looks for predecessors, and what it found; `None` from an agent that doesn't know yet, or how to.
     pub succession: Option<SuccessionStatus>,
     /// What it has to do without.

@@ -48,10 +48,13 @@ impl Manager for OneRow {
             (_, State::Active) => RowState::Active,
             (_, State::Inactive) => RowState::Inactive,
         };
-        Ok(RowRead { state, freshness: Freshness::Fresh, port: None, updated: None })
+        Ok(RowRead { state, freshness: Freshness::Fresh, registered: None, updated: None })
     }
     async fn list(&self, _: &Filter) -> Result<Listed, Failure> {
         Ok(Listed { rows: vec![self.row.lock().unwrap().clone()], freshness: Freshness::Fresh })
+    }
+    async fn register(&self, _: &SchedulerKey, _: &crate::manager::Registered) -> Result<(), Failure> {
+        unreachable!("nobody registers here")
     }
     async fn delete(&self, _: u64) -> Result<(), Failure> {
         Ok(())
@@ -93,6 +96,7 @@ fn ask(n: u64, manager: Option<&str>) -> Record {
         address: Some(([10, 0, 0, 1], 8002).into()),
         listed: true,
         row_updated: None,
+        registered: None,
         at: n,
         pod: None,
         managers: Managers::of(manager.map(|name| format!("grpc://{name}:65003"))),

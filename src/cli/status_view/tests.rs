@@ -88,6 +88,7 @@ fn what_is_pending_is_shown_with_its_age_and_last_error() {
         deadline: Some(NOON + 30_000),
         hold_since: Some(NOON - 1_000),
         hold_reason: Some("somebody made it inactive".to_owned()),
+        put_back_at: Some(NOON - 2_000),
         scheduler: SchedulerStatus {
             state: SchedulerState::Down,
             why: Some("connection refused".to_owned()),
@@ -105,6 +106,7 @@ fn what_is_pending_is_shown_with_its_age_and_last_error() {
         "   down at 10.0.0.7:8002 for 2m 0s: connection refused
 Row         active, read 12s ago over rest
 Held        active by a stream of the agent's own, for 1s: somebody made it inactive
+Put back    somebody deleted the row while the scheduler served; the agent registered it again 2s ago
 Drain       on, at most 35s more: the row is kept inactive
 Deadline    in 30s (2026-11-23T12:00:30Z)
 Manager     grpc://manager:65003 (has answered)

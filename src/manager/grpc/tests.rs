@@ -281,6 +281,9 @@ fn scheduler(id: u64, ip: &str, cluster: u64, state: &str) -> Scheduler {
     Scheduler {
         id,
         hostname: "sched-0.scheduler".into(),
+        idc: "idc-1".into(),
+        location: "here|there".into(),
+        features: br#"["schedule","preheat"]"#.to_vec(),
         ip: ip.into(),
         port: 8002,
         state: state.into(),
@@ -295,10 +298,18 @@ async fn g5_a_row_is_read_under_a_callers_name_that_nobody_used() {
     let others = [scheduler(1, "10.0.0.8", 1, "active"), scheduler(2, "10.0.0.7", 2, "active")];
     *server.script.rows.lock().unwrap() = others.to_vec();
     let read = grpc.read_row(&key()).await.unwrap();
-    assert_eq!((read.state, read.freshness, read.port), (RowState::NotActive, Freshness::Within30s, None));
+    assert_eq!((read.state, read.freshness), (RowState::NotActive, Freshness::Within30s));
+    assert_eq!(read.registered, None);
     server.script.rows.lock().unwrap().push(scheduler(3, "10.0.0.7", 1, "active"));
     let read = grpc.read_row(&key()).await.unwrap();
-    assert_eq!((read.state, read.port), (RowState::Active, Some(8002)));
+    let registered = Registered {
+        port: 8002,
+        idc: "idc-1".to_owned(),
+        location: "here|there".to_owned(),
+        features: vec!["schedule".to_owned(), "preheat".to_owned()],
+        config: String::new(),
+    };
+    assert_eq!((read.state, read.registered), (RowState::Active, Some(registered)));
     let callers = server.script.callers.lock().unwrap();
     assert_ne!(callers[0].hostname, callers[1].hostname);
     for caller in callers.iter() {

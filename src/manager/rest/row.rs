@@ -1,7 +1,7 @@
 //! Rows as the REST API writes them, read leniently: unknown keys and nulls don't matter, and only what is needed must be
 //! there. Each row is checked as soon as it is read, so that a page of rubbish takes no memory.
 
-use std::{fmt, time::Duration};
+use std::{fmt, marker::PhantomData, time::Duration};
 
 use serde::{
     Deserialize, Deserializer,
@@ -9,16 +9,16 @@ use serde::{
 };
 use serde_json::Value;
 
-use crate::manager::{Row, State};
+use crate::manager::{Registered, Row, State};
 
-/// A page of rows.
-pub(super) struct Rows(pub(super) Vec<Row>);
+/// A page of rows, of each what is asked for.
+pub(super) struct Rows<T = Row>(pub(super) Vec<T>);
 
 /// One row.
 pub(super) struct One(pub(super) Row);
 
 #[derive(Deserialize)]
-struct Raw {
+pub(super) struct Raw {
     id: Option<Value>,
     host_name: Option<Value>,
     ip: Option<Value>,
@@ -28,41 +28,22 @@ struct Raw {
     created_at: Option<Value>,
     last_keep_alive_at: Option<Value>,
     updated_at: Option<Value>,
-    config: Option<Config>,
+    idc: Option<Value>,
+    location: Option<Value>,
+    features: Option<Value>,
+    config: Option<Value>,
 }
 
-/// `config` is whatever JSON a scheduler reported; one key of it is of interest.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Config {
-    Known(Known),
-    Other(serde::de::IgnoredAny),
+/// The keep-alive interval in `config`, which is whatever JSON a scheduler reported: nanoseconds.
+fn interval(config: &Value) -> Option<Duration> {
+    let nanoseconds = config.get("manager_keep_alive_interval")?.as_u64();
+    nanoseconds.filter(|ns| *ns > 0).map(Duration::from_nanos)
 }
 
-#[derive(Deserialize)]
-struct Known {
-    manager_keep_alive_interval: i64,
-}
-
-impl Known {
-    fn interval(&self) -> Option<Duration> {
-        u64::try_from(self.manager_keep_alive_interval).ok().filter(|ns| *ns > 0).map(Duration::from_nanos)
-    }
-}
-
-impl Config {
-    fn interval(&self) -> Option<Duration> {
-        match self {
-            Config::Known(known) => known.interval(),
-            Config::Other(_) => None,
-        }
-    }
-}
-
-/// The keep-alive interval in `config` as the database has it: JSON, or whatever else stands there.
+/// The same, as the database has it: JSON, or whatever else stands there.
 #[cfg(feature = "database")]
 pub(crate) fn interval_in(config: &[u8]) -> Option<Duration> {
-    serde_json::from_slice::<Known>(config).ok()?.interval()
+    interval(&serde_json::from_slice(config).ok()?)
 }
 
 impl TryFrom<Raw> for Row {
@@ -75,10 +56,7 @@ impl TryFrom<Raw> for Row {
         let state = text("state", raw.state)?
             .ok_or("state: it is missing or null; a row has active or inactive there")?;
         let port = number("port", raw.port)?.unwrap_or_default();
-        let keep_alive_interval = match raw.config {
-            Some(config) => config.interval(),
-            None => None,
-        };
+        let keep_alive_interval = raw.config.as_ref().and_then(interval);
         Ok(Row {
             id,
             hostname: hostname.unwrap_or_default(),
@@ -121,27 +99,65 @@ impl<'de> Deserialize<'de> for One {
     }
 }
 
-impl<'de> Deserialize<'de> for Rows {
+/// What one row of a page is read as.
+pub(super) trait OfAPage: Sized {
+    /// Or what is wrong with it, by its field.
+    fn of(raw: Raw) -> Result<Self, String>;
+}
+
+impl OfAPage for Row {
+    fn of(raw: Raw) -> Result<Self, String> {
+        raw.try_into()
+    }
+}
+
+impl OfAPage for (Row, Registered) {
+    fn of(mut raw: Raw) -> Result<Self, String> {
+        let word = |value: Option<Value>| match value {
+            Some(Value::String(word)) => Some(word),
+            _ => None,
+        };
+        let mut registered = Registered {
+            port: 0,
+            idc: word(raw.idc.take()).unwrap_or_default(),
+            location: word(raw.location.take()).unwrap_or_default(),
+            // What is no list of words is the manager's to choose.
+            features: match raw.features.take() {
+                Some(Value::Array(words)) => words.into_iter().filter_map(|one| word(Some(one))).collect(),
+                _ => Vec::new(),
+            },
+            config: match &raw.config {
+                None | Some(Value::Null) => String::new(),
+                Some(config) => config.to_string(),
+            },
+        };
+        let row = Row::try_from(raw)?;
+        registered.port = row.port;
+        Ok((row, registered))
+    }
+}
+
+impl<'de, T: OfAPage> Deserialize<'de> for Rows<T> {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        struct Page;
-        impl<'de> Visitor<'de> for Page {
-            type Value = Rows;
+        struct Page<T>(PhantomData<T>);
+        impl<'de, T: OfAPage> Visitor<'de> for Page<T> {
+            type Value = Rows<T>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list of schedulers")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Rows, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Rows<T>, A::Error> {
                 let mut rows = Vec::new();
-                while let Some(One(row)) = seq.next_element()? {
-                    rows.push(row);
+                while let Some(raw) = seq.next_element::<Raw>()? {
+                    rows.push(T::of(raw).map_err(A::Error::custom)?);
                 }
                 Ok(Rows(rows))
             }
             // Go writes an empty slice that was never made as null.
-            fn visit_unit<E: Error>(self) -> Result<Rows, E> {
+            fn visit_unit<E: Error>(self) -> Result<Rows<T>, E> {
                 Ok(Rows(Vec::new()))
             }
         }
-        input.deserialize_any(Page)
+        input.deserialize_any(Page(PhantomData))
     }
 }
 
@@ -157,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_row_is_read_as_the_manager_writes_it() {
-        let Rows(rows) = serde_json::from_str(&format!("[{ROW}]")).unwrap();
+        let Rows::<Row>(rows) = serde_json::from_str(&format!("[{ROW}]")).unwrap();
         assert_eq!(
             rows,
             [Row {
@@ -176,10 +192,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_scheduler_registered_is_read_as_it_is() {
+        let Rows(rows) = serde_json::from_str::<Rows<(Row, Registered)>>(&format!("[{ROW}]")).unwrap();
+        let config = r#"{"manager_keep_alive_interval":5000000000}"#.to_owned();
+        let registered =
+            Registered { port: 8002, features: vec!["schedule".to_owned()], config, ..Registered::default() };
+        assert_eq!(rows[0].1, registered);
+        let odd = r#"[{"id":2,"state":"inactive","port":9,"idc":"a","location":"b|c","features":null,"config":null},
+            {"id":3,"state":"inactive","port":9,"idc":"a","location":"b|c","features":{"x":1}}]"#;
+        let Rows(rows) = serde_json::from_str::<Rows<(Row, Registered)>>(odd).unwrap();
+        let told =
+            Registered { port: 9, idc: "a".to_owned(), location: "b|c".to_owned(), ..Registered::default() };
+        assert!(rows.iter().all(|(_, registered)| *registered == told), "{rows:?}");
+    }
+
+    #[test]
     fn nulls_missing_keys_and_an_odd_config_do_not_matter() {
         let page = r#"[{"id":2,"state":"inactive","host_name":null,"ip":null,"config":null,"last_keep_alive_at":null},
             {"id":3,"state":"inactive","config":"x"},{"id":4,"state":"inactive","config":{"manager_keep_alive_interval":"5s"}}]"#;
-        let Rows(rows) = serde_json::from_str(page).unwrap();
+        let Rows::<Row>(rows) = serde_json::from_str(page).unwrap();
         assert_eq!(rows.iter().map(|r| r.id).collect::<Vec<_>>(), [2, 3, 4]);
         assert!(rows.iter().all(|r| r.keep_alive_interval.is_none() && r.state == State::Inactive));
         assert!(serde_json::from_str::<Rows>("null").unwrap().0.is_empty());

@@ -46,6 +46,9 @@ impl Manager for Scripted {
     async fn list(&self, _: &Filter) -> Result<Listed, Failure> {
         unreachable!("reconcile reads from its source")
     }
+    async fn register(&self, _: &SchedulerKey, _: &crate::manager::Registered) -> Result<(), Failure> {
+        unreachable!("reconcile registers nothing")
+    }
     async fn delete(&self, id: u64) -> Result<(), Failure> {
         self.deleted.lock().unwrap().push(id);
         if self.delete_fails {

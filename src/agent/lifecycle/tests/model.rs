@@ -27,6 +27,8 @@ enum Act {
     Terminate,
     Manager(Mood),
     RowBecomes(bool),
+    /// Somebody deletes the row.
+    RowIsDeleted,
     /// Another agent replays a sign-off of this key.
     Foreign,
     ManagerLost,
@@ -109,9 +111,20 @@ enum Due {
     Ends(AttemptId, Outcome),
     Applied(bool),
     Closed,
-    Read { asked: Duration, row: Option<bool> },
+    /// The row as it was read, if it could be: active, inactive, or gone.
+    Read {
+        asked: Duration,
+        row: Option<Option<bool>>,
+    },
+    /// A registration comes to the manager, and is answered or not.
+    Registered {
+        applied: bool,
+        came: Option<Registration>,
+    },
     Listed(bool),
-    Identified { in_question: bool },
+    Identified {
+        in_question: bool,
+    },
     HoldOpens(Opens),
 }
 
@@ -145,8 +158,8 @@ struct World {
     reappeared: Option<Duration>,
     mood: Mood,
     disk_works: bool,
-    /// Since when the row was what, the latest last.
-    row: Vec<(Duration, bool)>,
+    /// Since when the row was what, the latest last: active, inactive, or gone.
+    row: Vec<(Duration, Option<bool>)>,
     changes: usize,
     /// Attempts that the core waits for, and what was asked when each began.
     open: BTreeMap<AttemptId, BTreeSet<RecordId>>,
@@ -196,7 +209,7 @@ impl World {
             reappeared: None,
             mood: Mood::Well,
             disk_works: true,
-            row: vec![(Duration::ZERO, true)],
+            row: vec![(Duration::ZERO, Some(true))],
             changes: 0,
             open: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
@@ -272,11 +285,28 @@ impl World {
     }
 
     fn is_active(&self) -> bool {
-        self.row.last().unwrap().1
+        self.row.last().unwrap().1 == Some(true)
     }
 
+    fn is_gone(&self) -> bool {
+        self.row.last().unwrap().1.is_none()
+    }
+
+    /// A KeepAlive changes no row that is gone.
     fn becomes(&mut self, active: bool) {
-        if self.is_active() != active {
+        if !self.is_gone() {
+            self.row_is(Some(active));
+        }
+    }
+
+    fn is_registered(&mut self) {
+        if self.is_gone() {
+            self.row_is(Some(false));
+        }
+    }
+
+    fn row_is(&mut self, active: Option<bool>) {
+        if self.row.last().unwrap().1 != active {
             // No read is older than 30 s.
             let old = self.at.saturating_sub(Duration::from_secs(31));
             let keep = self.row.iter().rposition(|(since, _)| *since <= old).unwrap_or(0);
@@ -458,6 +488,31 @@ impl World {
                 let delay = 250 + self.roll(500);
                 self.later(delay, Due::HoldOpens(opens));
             }
+            Effect::Register(registered) => {
+                self.check_it_is_not_left_alone();
+                let ends = self.core.drain_until().is_some() || self.terminated;
+                let serves = self.fact == Fact::Serves && !ends;
+                self.must(G2, serves, "only the row of a scheduler that serves is put back");
+                self.must(G2, registered == told(), "a row is put back as it was");
+                let (applied, came) = match self.mood {
+                    Mood::Well | Mood::Slow => (true, Registration::Done),
+                    Mood::Away => (false, Registration::Unknown),
+                    Mood::Odd => match self.fate() {
+                        Fate::Acknowledged => (true, Registration::Done),
+                        Fate::Rejected => (false, Registration::Refused),
+                        Fate::Half | Fate::Lost | Fate::Late => (true, Registration::Unknown),
+                    },
+                };
+                let took = 1 + self.roll(if self.mood == Mood::Well { 20 } else { 5000 });
+                self.later(took, Due::Registered { applied, came: Some(came) });
+            }
+            Effect::DropRegistration => {
+                for (_, _, due) in &mut self.due {
+                    if let Due::Registered { came, .. } = due {
+                        *came = None;
+                    }
+                }
+            }
             Effect::DropHold => {
                 if self.hold.take().is_some() {
                     self.hold_ends_late();
@@ -476,7 +531,7 @@ impl World {
             }
             Effect::CheckIdentity => {
                 if self.mood != Mood::Away {
-                    self.later(5, Due::Listed(true));
+                    self.later(5, Due::Listed(!self.is_gone()));
                 }
             }
             Effect::Identify { was_away } => {
@@ -552,6 +607,10 @@ impl World {
     }
 
     fn acknowledged(&mut self, id: AttemptId, took: u64, limit: u64) {
+        if self.is_gone() {
+            let outcome = if took <= limit { Outcome::Absent } else { unknown() };
+            return self.later(took.min(limit), Due::Ends(id, outcome));
+        }
         self.not_applied += 1;
         self.later(1.min(took / 2), Due::Applied(true));
         self.later(took - 1, Due::Applied(false));
@@ -585,7 +644,7 @@ impl World {
     }
 
     /// The row, or what it was up to 30 s ago where the source may be so old.
-    fn read(&mut self) -> bool {
+    fn read(&mut self) -> Option<bool> {
         let age = match self.freshness {
             Freshness::Fresh => 0,
             Freshness::Within30s => self.roll(30_001),
@@ -598,7 +657,7 @@ impl World {
         match due {
             Due::Ends(id, outcome) => {
                 if let Some(covered) = self.open.remove(&id) {
-                    if outcome == Outcome::Confirmed {
+                    if matches!(outcome, Outcome::Confirmed | Outcome::Absent) {
                         self.acknowledged.extend(covered);
                     }
                     self.step(Event::Ended { attempt: id, outcome });
@@ -610,20 +669,25 @@ impl World {
                 self.amnesia &= self.not_applied > 0;
             }
             Due::Read { asked, row } => {
-                let state = |active| match (active, self.freshness) {
-                    (true, _) => RowState::Active,
-                    (false, Freshness::Fresh) => RowState::Inactive,
-                    (false, Freshness::Within30s) => RowState::NotActive,
+                let (state, shown) = match (row.unwrap_or_default(), self.freshness) {
+                    (Some(true), _) => (RowState::Active, true),
+                    (Some(false), Freshness::Fresh) => (RowState::Inactive, true),
+                    (None, Freshness::Fresh) => (RowState::Absent, false),
+                    (_, Freshness::Within30s) => (RowState::NotActive, false),
                 };
+                let (freshness, registered) = (self.freshness, shown.then(told));
                 let read = row
-                    .map(|row| RowRead {
-                        state: state(row),
-                        freshness: self.freshness,
-                        port: None,
-                        updated: None,
-                    })
+                    .map(|_| RowRead { state, freshness, registered, updated: None })
                     .ok_or_else(|| Failure::new("connection refused"));
                 self.step(Event::RowRead { asked: Moment(asked), read });
+            }
+            Due::Registered { applied, came } => {
+                if applied {
+                    self.is_registered();
+                }
+                if let Some(came) = came {
+                    self.step(Event::Registered(came));
+                }
             }
             Due::Listed(listed) => self.step(Event::Identity { listed }),
             // What names another key leaves it to the manager to show which one it is.
@@ -636,6 +700,12 @@ impl World {
                     self.shows_its_key_later();
                 }
                 self.step(Event::Identified { in_question });
+            }
+            Due::HoldOpens(opens)
+                if self.hold == Some(false) && self.is_gone() && opens != Opens::Refused =>
+            {
+                self.hold = None;
+                self.step(Event::HoldFailed { absent: true });
             }
             Due::HoldOpens(opens) if self.hold == Some(false) => {
                 let is_open = opens == Opens::Yes;
@@ -704,6 +774,9 @@ impl World {
                 }
                 if (self.fact, fact) == (Fact::Down, Fact::Serves) {
                     self.reappeared = Some(self.at);
+                    if self.mood != Mood::Away {
+                        self.is_registered();
+                    }
                 }
                 self.fact = fact;
                 self.look();
@@ -726,6 +799,7 @@ impl World {
                 }
             }
             Act::RowBecomes(active) => self.becomes(active),
+            Act::RowIsDeleted => self.row_is(None),
             Act::Foreign => {
                 self.becomes(true);
                 self.later(2000, Due::Applied(false));
@@ -846,16 +920,22 @@ impl World {
             Freshness::Fresh => (40 + 95 + 65, 120),
             Freshness::Within30s => (40 + 95 + 31 + 330, 700),
         };
+        // A row that is gone is registered again, and then given back.
+        let soon = soon + if self.is_gone() { 50 } else { 0 };
         // Until it is known which key the scheduler registers nothing is done.
         let soon = soon + if self.in_question { 75 } else { 0 };
         self.wait(Duration::from_secs(soon));
         let right = match self.fact {
+            // Nobody knows what was never read.
+            Fact::Serves if self.is_gone() && self.core.registered.is_none() => return,
             Fact::Serves => true,
             Fact::Down if self.served => false,
             Fact::Down | Fact::Unclear => return,
         };
         self.must(if right { G2 } else { G3 }, self.is_active() == right, "the row is right at last");
-        self.must(G3, self.asks.is_empty(), "all is settled at last");
+        // Of a key that was never shown to it the agent can't tell whose fault that is.
+        let never_shown = self.is_gone() && !self.core.listed;
+        self.must(G3, self.asks.is_empty() || never_shown, "all is settled at last");
         let changes = self.changes;
         self.wait(Duration::from_secs(while_));
         self.must(G3, self.changes == changes, "it rests at last");
@@ -876,6 +956,7 @@ fn acts() -> impl Strategy<Value = Act> {
         1 => Just(Act::Terminate),
         4 => mood.prop_map(Act::Manager),
         2 => any::<bool>().prop_map(Act::RowBecomes),
+        1 => Just(Act::RowIsDeleted),
         1 => Just(Act::Foreign),
         1 => prop_oneof![Just(Act::ManagerLost), Just(Act::Reconnects)],
         1 => Just(Act::HoldLost),

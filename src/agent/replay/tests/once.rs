@@ -215,7 +215,7 @@ impl Manager for Listing {
     }
     async fn read_row(&self, _: &SchedulerKey) -> Result<RowRead, Failure> {
         let (freshness, updated) = self.read;
-        Ok(RowRead { state: RowState::Active, freshness, port: None, updated })
+        Ok(RowRead { state: RowState::Active, freshness, registered: None, updated })
     }
     async fn list(&self, _: &Filter) -> Result<Listed, Failure> {
         let second = self.clock.now().at.0.as_secs();
@@ -239,6 +239,9 @@ impl Manager for Listing {
             row(2, "witness-0", "10.0.0.9", witness),
         ];
         Ok(Listed { rows, freshness: Freshness::Fresh })
+    }
+    async fn register(&self, _: &SchedulerKey, _: &crate::manager::Registered) -> Result<(), Failure> {
+        unreachable!("nobody registers here")
     }
     async fn delete(&self, _: u64) -> Result<(), Failure> {
         Ok(())

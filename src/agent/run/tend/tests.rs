@@ -31,10 +31,18 @@ impl Manager for Unwilling {
         Ok(HoldStart::Absent)
     }
     async fn read_row(&self, _: &SchedulerKey) -> Result<RowRead, Failure> {
-        Ok(RowRead { state: RowState::Inactive, freshness: Freshness::Fresh, port: None, updated: None })
+        Ok(RowRead {
+            state: RowState::Inactive,
+            freshness: Freshness::Fresh,
+            registered: None,
+            updated: None,
+        })
     }
     async fn list(&self, _: &Filter) -> Result<Listed, Failure> {
         Ok(Listed { rows: Vec::new(), freshness: Freshness::Fresh })
+    }
+    async fn register(&self, _: &SchedulerKey, _: &crate::manager::Registered) -> Result<(), Failure> {
+        unreachable!("nobody registers here")
     }
     async fn delete(&self, _: u64) -> Result<(), Failure> {
         Ok(())
@@ -70,6 +78,7 @@ fn record(n: u64, what: What) -> Record {
         address: None,
         listed: true,
         row_updated: None,
+        registered: None,
         at: n,
         pod: None,
         managers: Default::default(),

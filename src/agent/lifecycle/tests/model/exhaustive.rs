@@ -34,6 +34,7 @@ const STEPS: &[Step] = &[
     TERMINATE,
     Step::Act(Act::RowBecomes(true)),
     Step::Act(Act::RowBecomes(false)),
+    DELETED,
     Step::Act(Act::Foreign),
     Step::Act(Act::Reconnects),
     Step::Act(Act::HoldLost),
@@ -62,6 +63,7 @@ const SERVES: Step = Step::Act(Act::Sees(Fact::Serves));
 const DOWN: Step = Step::Act(Act::Sees(Fact::Down));
 const PRE_STOP: Step = Step::Act(Act::PreStop(0));
 const TERMINATE: Step = Step::Act(Act::Terminate);
+const DELETED: Step = Step::Act(Act::RowIsDeleted);
 const NAMES_ANOTHER: Step = Step::Act(Act::NamesAnother);
 const NO_DISK: Step = Step::Act(Act::Disk(false));
 const KILL: Step = Step::Act(Act::Kill);
@@ -80,6 +82,7 @@ const SITUATIONS: &[(&str, &[Step])] = &[
     ("queued", &[SERVES, LONG, AWAY, DOWN, LONG]),
     ("stopping", &[SERVES, LONG, TERMINATE, SHORT]),
     ("left behind", &[SERVES, LONG, AWAY, DOWN, SHORT, KILL, WELL]),
+    ("deleted", &[SERVES, LONG, LONG, LONG, LONG, DELETED, SHORT]),
     ("in flight", &[SERVES, LONG, LATE, DOWN, Step::Act(Act::Wait(200))]),
     ("without a disk", &[SERVES, LONG, NO_DISK, DOWN, SHORT]),
     ("left behind, unread", &[SERVES, LONG, LATE, DOWN, Step::Act(Act::Wait(200)), NO_DISK, KILL, WELL]),
@@ -111,7 +114,8 @@ impl State {
         let world = &self.world;
         match step {
             Step::Act(Act::Sees(fact)) => fact != world.fact,
-            Step::Act(Act::RowBecomes(active)) => active != world.is_active(),
+            Step::Act(Act::RowBecomes(active)) => active != world.is_active() && !world.is_gone(),
+            Step::Act(Act::RowIsDeleted) => !world.is_gone(),
             Step::Act(Act::HoldLost) => world.hold == Some(true),
             Step::Act(Act::Disk(works)) => works != world.disk_works,
             Step::Act(Act::DropByHand) => !world.asks.is_empty(),
