@@ -12,10 +12,7 @@ use super::{
     subject::{Subject, Tracing},
     world::{PATIENCE, World},
 };
-use crate::{
-    harness::{eventually, key},
-    record,
-};
+use crate::{harness::key, record};
 
 /// Whether it was said that this key's scheduler never registered.
 pub(super) fn said_never(output: &str, key: &SchedulerKey) -> bool {
@@ -50,20 +47,12 @@ impl World {
         subject.says(&["Found sign-offs of another scheduler in the spool."]).await;
         let strace = subject.attach(tracing).await;
         let began = std::time::Instant::now();
-        let what = format!("the end in {} with {tracing:?}", scene.dir.path().display());
-        let end = eventually(&what, async || {
-            let ended = subject.ended();
-            let output = subject.output();
-            let settled = said_never(&output, &scene.others[0]);
-            let done = tracing.strayed()
-                || began.elapsed() > PATIENCE
-                || (settled && scene.listing().asks.is_empty());
-            ended.or(done.then_some(End::Stopped))
-        })
-        .await;
-        if end == End::Stopped {
-            subject.stop().await;
-        }
+        let end = subject
+            .runs_until(tracing, |subject| {
+                let settled = said_never(&subject.output(), &scene.others[0]);
+                began.elapsed() > PATIENCE || (settled && scene.listing().asks.is_empty())
+            })
+            .await;
         drop(strace);
         (end, subject.output(), None)
     }

@@ -122,6 +122,21 @@ impl Subject {
         eventually(&what, async || self.ended()).await
     }
 
+    /// Until it ended, met its fault where that proves nothing, or `is_done`: then it is stopped.
+    pub(super) async fn runs_until(&mut self, tracing: &Tracing<'_>, is_done: impl Fn(&Self) -> bool) -> End {
+        let what = format!("the end of {} with {tracing:?}", self.output.display());
+        let end = eventually(&what, async || {
+            let ended = self.ended();
+            let done = tracing.strayed() || is_done(self);
+            ended.or(done.then_some(End::Stopped))
+        })
+        .await;
+        if end == End::Stopped {
+            self.stop().await;
+        }
+        end
+    }
+
     /// SIGKILL, by us.
     pub(super) async fn stop(&mut self) {
         self.signal(Signal::KILL);

@@ -26,9 +26,7 @@ impl Scene {
     pub(super) fn moved(&self) -> SchedulerKey {
         SchedulerKey { cluster_id: 2.try_into().unwrap(), ..self.own.clone() }
     }
-}
 
-impl Scene {
     /// A mark says that the scheduler was seen to serve under its new key, and its row.
     fn has_seen_its_row(&self) -> bool {
         let (marks, moved) = (self.listing().marks, self.moved());
@@ -107,23 +105,17 @@ impl World {
         let again = async || MockScheduler::start(config.clone()).await.ok();
         *scene.scheduler.borrow_mut() = Some(eventually("the port again", again).await);
         let began = Instant::now();
-        let what = format!("the end in {} with {tracing:?}", scene.dir.path().display());
-        let end = eventually(&what, async || {
-            let ended = subject.ended();
-            let output = subject.output();
-            // All is written then that this writes; what a disk refuses may be missing.
-            let is_written = || {
-                output.contains("Settled a sign-off of another key.") && scene.has_seen_its_row()
-                    || tracing.has_refused()
-            };
-            let is_taken_up = self.is_taken_up(scene, &output) && is_written();
-            let done = tracing.strayed() || began.elapsed() > PATIENCE || is_taken_up;
-            ended.or(done.then_some(End::Stopped))
-        })
-        .await;
-        if end == End::Stopped {
-            subject.stop().await;
-        }
+        let end = subject
+            .runs_until(tracing, |subject| {
+                let output = subject.output();
+                // All is written then that this writes; what a disk refuses may be missing.
+                let is_written = || {
+                    output.contains("Settled a sign-off of another key.") && scene.has_seen_its_row()
+                        || tracing.has_refused()
+                };
+                began.elapsed() > PATIENCE || self.is_taken_up(scene, &output) && is_written()
+            })
+            .await;
         drop(strace);
         (end, subject.output(), None)
     }

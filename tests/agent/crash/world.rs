@@ -235,23 +235,16 @@ impl World {
                     Since::Start | Since::Idle => None,
                 };
                 let began = std::time::Instant::now();
-                let what =
-                    format!("the end of {operation} in {} with {tracing:?}", scene.dir.path().display());
-                let end = eventually(&what, async || {
-                    let ended = subject.ended();
-                    // Said when all of it is done: the asks are gone a moment sooner than their marks.
-                    let said = || subject.output().matches("Settled a sign-off of another key.").count();
-                    let settled = || scene.listing().asks.is_empty() && said() == scene.others.len();
-                    let done = tracing.strayed()
-                        || began.elapsed() > PATIENCE
-                        || operation == Operation::Replay
-                            && (settled() || began.elapsed() > self.clock.real(BY_ITSELF));
-                    ended.or(done.then_some(End::Stopped))
-                })
-                .await;
-                if end == End::Stopped {
-                    subject.stop().await;
-                }
+                let end = subject
+                    .runs_until(tracing, |subject| {
+                        // Said when all of it is done: the asks are gone a moment sooner than their marks.
+                        let said = || subject.output().matches("Settled a sign-off of another key.").count();
+                        let settled = || scene.listing().asks.is_empty() && said() == scene.others.len();
+                        began.elapsed() > PATIENCE
+                            || operation == Operation::Replay
+                                && (settled() || began.elapsed() > self.clock.real(BY_ITSELF))
+                    })
+                    .await;
                 drop(held);
                 (end, subject.output(), None)
             }
@@ -275,15 +268,7 @@ impl World {
             }
         }
         subject.signal(rustix::process::Signal::TERM);
-        let what = format!("the end of {operation} in {} with {tracing:?}", scene.dir.path().display());
-        let end = eventually(&what, async || {
-            let ended = subject.ended();
-            ended.or_else(|| tracing.strayed().then_some(End::Stopped))
-        })
-        .await;
-        if end == End::Stopped {
-            subject.stop().await;
-        }
+        let end = subject.runs_until(tracing, |_| false).await;
         drop(strace);
         (end, subject.output(), answer)
     }
