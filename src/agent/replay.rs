@@ -232,8 +232,9 @@ impl Replay {
         self.settle_until(key, asks, origin, until, progress, (std::future::ready(()), no_end)).await
     }
 
-    /// Settles one key's asks that were found in the spool, so many that others may wait for their room. Nothing is done before `begins`. They give way to others that wait once they had [`TURN`]; an attempt
-    /// that is under way then is one of those that whoever takes them reckons with.
+    /// Settles one key's asks that were found in the spool, so many that others may wait for their room. Nothing is done before `begins`.
+    /// They give way to others that wait once they had [`TURN`]; an attempt that is under way then is one of those that whoever takes
+    /// them reckons with.
     pub async fn settle_in_turn(
         &self,
         key: SchedulerKey,

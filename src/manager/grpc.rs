@@ -7,6 +7,7 @@
 //! one. A request that surely was not seen is sent again at once on a new connection, within the same attempt.
 
 use std::{
+    mem::take,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -344,17 +345,24 @@ impl Grpc {
     /// Reads the row of `key` from a list of the active rows, at most 30 s old: the caller's hostname is made up, so
     /// that no older answer is kept for it.
     pub async fn read_row(&self, key: &SchedulerKey) -> Result<RowRead, Failure> {
-        let rows = self.schedulers(made_up_caller(key.ip.get())).await?;
-        let rows = rows.into_iter().map(|scheduler| {
-            let registered = registered(&scheduler);
-            (row(scheduler), registered)
+        let schedulers = self.schedulers(made_up_caller(key.ip.get())).await?;
+        let registered = schedulers.into_iter().find_map(|mut scheduler| {
+            let (idc, location) = (take(&mut scheduler.idc), take(&mut scheduler.location));
+            let features = take(&mut scheduler.features);
+            let row = row(scheduler);
+            (row.is(key) && row.state == State::Active).then(|| Registered {
+                port: row.port,
+                idc,
+                location,
+                // What is no list of words is the manager's to choose.
+                features: serde_json::from_slice(&features).unwrap_or_default(),
+                config: String::new(),
+            })
         });
-        let rows: Vec<(Row, Registered)> = rows.collect();
-        let row = rows.iter().find(|(row, _)| row.is(key) && row.state == State::Active);
         Ok(RowRead {
-            state: if row.is_some() { RowState::Active } else { RowState::NotActive },
+            state: if registered.is_some() { RowState::Active } else { RowState::NotActive },
             freshness: Freshness::Within30s,
-            registered: row.map(|(_, registered)| registered.clone()),
+            registered,
             updated: None,
         })
     }
@@ -481,17 +489,6 @@ fn made_up_caller(ip: IpAddr) -> ListSchedulersRequest {
         hostname: format!("signoff-{:016x}", fastrand::u64(..)),
         ip: ip.to_string(),
         ..Default::default()
-    }
-}
-
-fn registered(scheduler: &Scheduler) -> Registered {
-    Registered {
-        port: scheduler.port,
-        idc: scheduler.idc.clone(),
-        location: scheduler.location.clone(),
-        // What is no list of words is the manager's to choose.
-        features: serde_json::from_slice(&scheduler.features).unwrap_or_default(),
-        config: String::new(),
     }
 }
 

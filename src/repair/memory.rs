@@ -5,11 +5,7 @@
 //! since, which the table shows (`updated_at`). And what is remembered ends with a run that sees the row live: when its scheduler
 //! dies after that, it is another death.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use tokio::time::Instant;
 
@@ -31,31 +27,32 @@ pub struct Begun {
     pub open_until: Instant,
 }
 
-/// Whose row: its cluster's id, its hostname, its IP.
-type Key = (u64, Box<str>, Option<IpAddr>);
-
-fn key(row: &Sighting) -> Key {
-    (row.cluster_id, row.hostname.clone(), row.ip)
+/// What is remembered of a row, and since when it is gone.
+#[derive(Debug)]
+struct Remembered {
+    begun: Begun,
+    gone: Option<Instant>,
 }
 
-/// The sign-offs that were begun, by their rows' keys: a row that is deleted and comes back has another id. With each since when the
-/// row is gone.
+/// The sign-offs that were begun, by their rows' cluster and IP, and then hostname: a row that is deleted and comes back has another
+/// id. A table may have a million rows: none of their names is copied to look it up.
 #[derive(Debug, Default)]
-pub struct Memory(BTreeMap<Key, (Begun, Option<Instant>)>);
+pub struct Memory(BTreeMap<(u64, Option<IpAddr>), BTreeMap<Box<str>, Remembered>>);
 
 impl Memory {
     /// A sign-off of this row was begun.
     pub fn began(&mut self, row: &Sighting, begun: Begun) {
-        self.0.insert(key(row), (begun, None));
+        let names = self.0.entry((row.cluster_id, row.ip)).or_default();
+        names.insert(row.hostname.clone(), Remembered { begun, gone: None });
+    }
+
+    fn of(&self, row: &Sighting) -> Option<&Remembered> {
+        self.0.get(&(row.cluster_id, row.ip))?.get(&row.hostname)
     }
 
     /// Whether this process signed the row off, or may have, or may still: read at `now`.
     pub fn is_ours(&self, row: &Sighting, now: Instant) -> bool {
-        // A table may have a million rows.
-        if self.0.is_empty() {
-            return false;
-        }
-        self.0.get(&key(row)).is_some_and(|(begun, _)| {
+        self.of(row).is_some_and(|Remembered { begun, .. }| {
             let untouched = begun.written.zip(row.updated).is_some_and(|(then, now)| !now.moved_since(then));
             now < begun.open_until || !untouched
         })
@@ -63,25 +60,24 @@ impl Memory {
 
     /// Forgets the rows that are active and live; and a day later those that are gone, where `all` rows are shown, inactive ones too.
     pub fn forget(&mut self, rows: &[Seen], judged: &[Judgement], all: bool, now: Instant) {
-        if self.0.is_empty() {
-            return;
-        }
-        // Not each of a million rows' names is copied.
-        let addresses: BTreeSet<_> = self.0.keys().map(|(cluster, _, ip)| (*cluster, *ip)).collect();
-        let is_like = |row: &Sighting| addresses.contains(&(row.cluster_id, row.ip));
         let mut there = BTreeMap::new();
-        for (row, judged) in rows.iter().zip(judged).filter(|(row, _)| is_like(&row.now)) {
-            let lives = judged.alive && row.now.state == State::Active;
-            *there.entry(key(&row.now)).or_insert(false) |= lives;
-        }
-        self.0.retain(|key, (_, gone)| match there.get(key) {
-            Some(lives) => {
-                *gone = None;
-                !lives
+        for (Seen { now: row, .. }, judged) in rows.iter().zip(judged) {
+            if self.of(row).is_some() {
+                let lives = judged.alive && row.state == State::Active;
+                *there.entry((row.cluster_id, row.ip, &*row.hostname)).or_insert(false) |= lives;
             }
-            None if all => now < *gone.get_or_insert(now) + AFTER_IT_IS_GONE,
-            None => true,
-        });
+        }
+        for ((cluster, ip), names) in &mut self.0 {
+            names.retain(|name, remembered| match there.get(&(*cluster, *ip, &**name)) {
+                Some(lives) => {
+                    remembered.gone = None;
+                    !lives
+                }
+                None if all => now < *remembered.gone.get_or_insert(now) + AFTER_IT_IS_GONE,
+                None => true,
+            });
+        }
+        self.0.retain(|_, names| !names.is_empty());
     }
 }
 

@@ -324,7 +324,7 @@ impl Lifecycle {
             Ended::Settled { covers, absent } => {
                 self.inactive_proven = self.target(now.at) == Target::Inactive;
                 if !absent {
-                    self.is_listed(false, now, out);
+                    self.is_listed(now, out);
                 }
                 self.settle_acknowledged(covers, absent, now, out);
             }
@@ -390,10 +390,12 @@ impl Lifecycle {
     pub(super) fn learn_row(&mut self, asked: Moment, read: &RowRead, now: Now, out: &mut Vec<Effect>) {
         self.freshness = read.freshness;
         self.row = Some(SeenRow { state: read.state, asked, freshness: read.freshness });
-        let told_anew = read.registered.as_ref().is_some_and(|told| self.was_told(told));
+        if let Some(told) = &read.registered {
+            self.was_told(told);
+        }
         self.listed_active |= read.state == RowState::Active && read.freshness == Freshness::Within30s;
         if matches!(read.state, RowState::Active | RowState::Inactive) {
-            self.is_listed(told_anew, now, out);
+            self.is_listed(now, out);
         }
         self.read_by(now.at + self.read_period(now));
         if let Scheduler::Serving(since) = self.scheduler {
@@ -443,7 +445,7 @@ impl Lifecycle {
             return;
         };
         if listed {
-            return self.is_listed(false, now, out);
+            return self.is_listed(now, out);
         }
         if self.listed {
             // The look began before the key was seen.
@@ -460,19 +462,17 @@ impl Lifecycle {
     }
 
     /// The key was seen in the manager; a mark of that outlives this process, with what the scheduler registered.
-    pub(super) fn is_listed(&mut self, told_anew: bool, now: Now, out: &mut Vec<Effect>) {
+    pub(super) fn is_listed(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.identity_due = None;
         self.key_unknown = false;
-        let is_news = !std::mem::replace(&mut self.listed, true) || told_anew;
-        if is_news && self.seen_serving() {
+        self.mark_owed |= !std::mem::replace(&mut self.listed, true);
+        if self.seen_serving() && std::mem::take(&mut self.mark_owed) {
             out.push(Effect::Mark(self.record(What::Seen, now)));
-        } else {
-            self.mark_owed |= is_news;
         }
     }
 
-    /// What a row says that its scheduler registered. Answers whether that is news. A source that shows less doesn't unsay it.
-    fn was_told(&mut self, told: &Registered) -> bool {
+    /// What a row says that its scheduler registered. A source that shows less doesn't unsay it.
+    fn was_told(&mut self, told: &Registered) {
         let mut told = told.clone();
         if told.config.len() > LONGEST_CONFIG {
             told.config.clear();
@@ -480,8 +480,7 @@ impl Lifecycle {
         if let (true, Some(known)) = (told.config.is_empty(), &self.registered) {
             told.config.clone_from(&known.config);
         }
-        let is_news = self.registered.as_ref() != Some(&told);
+        self.mark_owed |= self.registered.as_ref() != Some(&told);
         self.registered = Some(told);
-        is_news
     }
 }

@@ -129,7 +129,7 @@ pub struct Lifecycle {
     hold_failures: u32,
     /// What the scheduler registered, as the row said it last: to this agent, or to one before it.
     registered: Option<Registered>,
-    /// No mark says that yet: it came before the scheduler was seen to serve.
+    /// No mark says yet that the key is listed, or what the scheduler registered.
     mark_owed: bool,
     put_back: PutBack,
     /// Nobody is told twice that the row is gone.

@@ -187,7 +187,7 @@ impl Agent {
         let replay = self.replay(disk, manager, backlog);
         let (disk, key, metrics, backlog) =
             (disk.clone(), key.clone(), self.metrics.clone(), backlog.clone());
-        let (commands, named) = (self.commands.clone(), self.named.clone());
+        let (commands, named, own_ip) = (self.commands.clone(), self.named.clone(), key.ip);
         tasks.spawn(async move {
             let mut state = disk.state();
             let mut replays = JoinSet::new();
@@ -234,12 +234,10 @@ impl Agent {
                     }
                 }
                 let some = !taken.records.is_empty();
-                for (other, Left { asks, served }) in by_key(taken.records) {
+                for (key, Left { asks, served }) in by_key(taken.records) {
                     // Its scheduler may be this one, while that is open.
-                    let is_known = named.is_known();
-                    let may_be_ours = other.ip == key.ip;
+                    let (is_known, may_be_ours) = (named.is_known(), key.ip == own_ip);
                     let known = async move { if may_be_ours { is_known.await } };
-                    let key = other;
                     let news = asks.iter().filter(|ask| found.insert(ask.id.clone())).count();
                     if news > 0 {
                         info!(scheduler.key = %key, signoff.pending = asks.len(), "Found sign-offs of another scheduler in the spool.");
