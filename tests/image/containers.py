@@ -75,6 +75,8 @@ class Network:
         run(["ip", "-n", name, "link", "set", "eth0", "up"])
         run(["ip", "-n", name, "route", "add", "default", "via", GATEWAY])
 
+    add_service = add
+
     def names(self, name, ip):
         """Lets the name server answer for a Service, and refuse all else of the cluster's."""
         self.dns = subprocess.Popen(

@@ -23,6 +23,8 @@ CAPABILITIES = {"CHOWN": 0, "FOWNER": 3}
 # What a runtime gives a container's root unless told otherwise (containerd's defaults).
 DEFAULT_CAPABILITIES = {0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31}
 CLUSTER_IP, NODE_IP = "10.96.0.1", "10.0.0.1"
+# The device that pods have their addresses on.
+PODS = b"eth0"
 # The outer bound of whatever a test waits for.
 BOUND = 40
 
@@ -85,20 +87,30 @@ def enter_a_world(work):
 
 
 class Network:
-    """The loopback device, and what has an address there."""
+    """Two devices, and what has an address there: pods on an ordinary one, as theirs are no loopback addresses, the rest on lo."""
 
     def __init__(self):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.names = {}
-        self.request(0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))
+        # SIOCBRADDBR: a bridge that leads nowhere.
+        self.request(0x89A0, PODS + b"\0")
+        for device in (b"lo", PODS):
+            self.request(0x8914, struct.pack("16sh14x", device, 0x1 | 0x40))
         for ip in (CLUSTER_IP, NODE_IP):
-            self.add(ip)
+            self.add_to(b"lo", ip)
 
     def request(self, code, argument):
         fcntl.ioctl(self.socket, code, argument)
 
     def add(self, ip):
-        name = self.names[ip] = b"lo:%d" % len(self.names)
+        """Gives a pod its address."""
+        self.add_to(PODS, ip)
+
+    def add_service(self, ip):
+        self.add_to(b"lo", ip)
+
+    def add_to(self, device, ip):
+        name = self.names[ip] = b"%s:%d" % (device, len(self.names))
         for code, value in ((0x8916, ip), (0x891C, "255.255.255.255")):
             self.request(code, struct.pack("16sHH4s8x", name, socket.AF_INET, 0, socket.inet_aton(value)))
 

@@ -2,9 +2,9 @@
 
 Each container gets a root file system like that of an image with nothing but the program in it, and its own mount, PID
 and UTS namespaces; its command, environment, mounts, user, capabilities and read-only root are the manifest's, letter for
-letter, and so are the probes' and hooks' commands, which are run inside it. All share one network namespace, where the
-pod, the Services and the node have addresses on the loopback device; the names of Services are in /etc/hosts, as there
-is no DNS. Needs root.
+letter, and so are the probes' and hooks' commands, which are run inside it. All share one network namespace, where each
+pod has its address on an ordinary device, the Services and the node on the loopback device; the names of Services are in
+/etc/hosts, as there is no DNS. Needs root.
 """
 
 import json
@@ -33,7 +33,7 @@ class Cluster:
         for number, service in enumerate(doc for doc in docs if doc["kind"] == "Service"):
             if service["spec"].get("clusterIP") != "None":
                 ip = f"10.96.0.{10 + number}"
-                self.network.add(ip)
+                self.network.add_service(ip)
                 self.services[service["metadata"]["name"]] = (ip, service)
 
     def find(self, kind, name):
