@@ -7,7 +7,7 @@ const LANGUAGES: [&str; 2] =
     ["\n\nEnglish | [简体中文](README.zh-CN.md)\n\n", "\n\n[English](README.md) | 简体中文\n\n"];
 
 /// Under these headings a table's first column is words; in all other tables it is names, and they stay as they are.
-const WORDS_FIRST: [&str; 3] = ["Why", "How it works", "What each kind of volume survives"];
+const WORDS_FIRST: [&str; 4] = ["signoff", "Why", "How it works", "What each kind of volume survives"];
 
 /// A month has a name in English, and a figure in Chinese.
 const MONTHS: &str = "January February March April May June July August September October November December";
