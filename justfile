@@ -43,6 +43,10 @@ simulate seeds="100000":
 simulate-deletions seeds="10000":
     SIGNOFF_SEEDS={{ seeds }} cargo test --profile proof --lib simulation::tests::g2_no_row -- --nocapture
 
+# The same, where reconcile takes rows out of the table, too, and whole fleets are cut off.
+simulate-withdrawals seeds="10000":
+    SIGNOFF_ALL=1 SIGNOFF_SEEDS={{ seeds }} cargo test --profile proof --lib simulation::tests::g7_no_row -- --nocapture
+
 # One pod whose scheduler registers one key after the other, so many seeds; SIGNOFF_ALL=1 goes on after the first that fails.
 simulate-identity seeds="10000":
     SIGNOFF_SEEDS={{ seeds }} cargo test --profile proof --lib simulation::identity::g2_g3 -- --nocapture

@@ -24,7 +24,7 @@ use crate::{
     },
     exit::Exit,
     identity::{Inputs, Settings, duration, settings::DEFAULT_LISTEN},
-    manager::{Failure, Manager, client::Client, rest::Rest},
+    manager::{Failure, Withdraw, client::Client, rest::Rest},
     net::{Prober, Tls, TlsFiles},
     repair::{
         guard::Limits,
@@ -32,6 +32,7 @@ use crate::{
         reconcile::{Policy, Reconciler, Report},
         sources::{Scope, Source, grpc::GrpcSource, rest::RestSource},
         survey::Options,
+        withdraw::Wanted,
     },
 };
 
@@ -47,6 +48,9 @@ impl Exposition for Metrics {
 
 /// A run ends within this: inside a CronJob's period of five minutes.
 const DEADLINE: Duration = Duration::from_secs(240);
+
+/// A row that was left is nobody's once it was for longer than partitions last: as long as a manager's own collection waits.
+const PURGE_FLOOR: Duration = Duration::from_secs(30 * 60);
 
 /// So long a run of many waits for standard output to take its report.
 const STDOUT_LIMIT: Duration = Duration::from_secs(1);
@@ -73,6 +77,15 @@ async fn reconcile(args: &ReconcileArgs) -> Exit {
             duration::format(deadline)
         ));
     }
+    let is_early = args.purge_after.is_some_and(|after| after < PURGE_FLOOR);
+    if is_early && !args.purge_early.unwrap_or(false) {
+        return usage(&format!(
+            "--purge-after {} is shorter than {}: a scheduler that is cut off for so long would lose its row; make it longer, or say \
+             --purge-early",
+            duration::format(args.purge_after.unwrap_or_default()),
+            duration::format(PURGE_FLOOR)
+        ));
+    }
     let (source, manager) = match ends(&args.look, apply, args.purge_after.is_some() && apply).await {
         Ok(ends) => ends,
         Err(exit) => return exit,
@@ -87,13 +100,17 @@ async fn reconcile(args: &ReconcileArgs) -> Exit {
         look: Options {
             scope,
             recheck_after: args.look.recheck_after,
-            purge_after: args.purge_after,
+            wanted: Wanted {
+                replaced: args.withdraw.unwrap_or(true) && source.shows_inactive(),
+                left: args.purge_after,
+            },
             only: None,
         },
         pattern: args.hostname_pattern.clone(),
         limits: Limits {
             max_share: args.max_share.unwrap_or_default(),
             without_times: args.apply_without_keep_alive_times.unwrap_or(false),
+            withdrew: 0,
         },
         apply,
         deadline,
@@ -266,7 +283,7 @@ fn scope(look: &LookArgs, apply: bool) -> Result<Scope, String> {
     }
 }
 
-type Ends = (Box<dyn Source>, Option<Arc<dyn Manager>>);
+type Ends = (Box<dyn Source>, Option<Arc<dyn Withdraw>>);
 
 /// Where the rows are read, and who writes them, if somebody is to.
 async fn ends(look: &LookArgs, apply: bool, deletes: bool) -> Result<Ends, Exit> {
@@ -281,7 +298,7 @@ async fn ends(look: &LookArgs, apply: bool, deletes: bool) -> Result<Ends, Exit>
     let user = settings.username.is_some() && settings.password_file.is_some();
     if deletes && (settings.rest.is_empty() || !user) {
         return wrong(
-            "--purge-after deletes through REST: give an http:// or https:// endpoint with --manager, and with --username and \
+            "--purge-after withdraws through REST: give an http:// or https:// endpoint with --manager, and with --username and \
              --password-file a user who may delete",
         );
     }
@@ -334,7 +351,7 @@ async fn ends(look: &LookArgs, apply: bool, deletes: bool) -> Result<Ends, Exit>
         }
         SourceName::Database => database(look)?,
     };
-    Ok((source, client.map(|client| client as Arc<dyn Manager>)))
+    Ok((source, client.map(|client| client as Arc<dyn Withdraw>)))
 }
 
 #[cfg(feature = "database")]
@@ -402,7 +419,7 @@ async fn explain(args: &ExplainArgs) -> Exit {
         look: Options {
             scope,
             recheck_after: args.look.recheck_after,
-            purge_after: None,
+            wanted: Wanted::default(),
             only: Some(args.id),
         },
         pattern: None,

@@ -18,14 +18,14 @@ use tokio::{sync::watch, task::AbortHandle, time::timeout};
 
 use super::{
     AttemptOptions, Contact, Failure, Filter, Freshness, HoldStart, Listed, Manager, Outcome, Registered,
-    Row, RowRead,
+    Row, RowRead, Withdraw,
     endpoints::{Api, Dialer, Endpoint},
     grpc::{Grpc, LIST_LIMIT},
-    rest::{Rest, RestCredentials},
+    rest::{Rest, RestCredentials, Right},
 };
 use crate::{
     files::Troubles,
-    key::SchedulerKey,
+    key::{ClusterId, SchedulerKey},
     net::{Tls, TlsFiles},
 };
 
@@ -237,15 +237,6 @@ impl Manager for Client {
         self.noted(self.grpc.register(key, registered).await)
     }
 
-    async fn delete(&self, id: u64) -> Result<(), Failure> {
-        match &self.rest {
-            Some(rest) => rest.delete(id).await,
-            None => Err(Failure::new(
-                "deleting a row needs REST: give an http:// or https:// endpoint with --manager, --username and --password-file",
-            )),
-        }
-    }
-
     fn freshness(&self) -> Freshness {
         match self.rest_state.load(Ordering::Relaxed) {
             WORKS => Freshness::Fresh,
@@ -260,6 +251,47 @@ impl Manager for Client {
             *signed_in = Some(tokio::spawn(async move { rest.keep_signed_in().await }).abort_handle());
         }
         self.grpc.watch()
+    }
+}
+
+impl Client {
+    fn deleting(&self) -> Result<&Rest, Failure> {
+        self.rest.as_deref().ok_or_else(|| {
+            Failure::new(
+                "deleting a row needs REST: give an http:// or https:// endpoint with --manager, --username and --password-file",
+            )
+        })
+    }
+}
+
+#[async_trait]
+impl Withdraw for Client {
+    async fn may_delete(&self) -> Result<bool, Failure> {
+        self.deleting()?.may(Right::Delete).await
+    }
+
+    async fn sign_off_everywhere(
+        &self,
+        key: &SchedulerKey,
+        limit: Duration,
+    ) -> Result<Vec<(String, Outcome)>, Failure> {
+        self.grpc.sign_off_everywhere(key, limit).await
+    }
+
+    async fn whole(
+        &self,
+        id: u64,
+        of: (u64, &str, Option<IpAddr>),
+    ) -> Result<Option<(Row, String)>, Failure> {
+        self.deleting()?.whole(id, of).await
+    }
+
+    async fn delete(&self, id: u64) -> Result<(), Failure> {
+        self.deleting()?.delete(id).await
+    }
+
+    async fn given(&self, cluster: ClusterId) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure> {
+        self.grpc.given(cluster, self.caller_ip).await
     }
 }
 

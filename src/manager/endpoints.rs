@@ -371,6 +371,11 @@ impl Dialer {
         self.connect_to(candidates).await.ok()
     }
 
+    /// A new connection to each address of every endpoint, or why there is none. An error, where no name has an address.
+    pub async fn connect_to_each(&self) -> Result<Vec<(SocketAddr, Result<Connection, String>)>, Failure> {
+        Ok(join_all(self.candidates(false).await?.into_iter().map(|candidate| self.dial(candidate))).await)
+    }
+
     /// Connects; an error says what it may take to reach that endpoint.
     async fn dial(&self, candidate: Candidate) -> (SocketAddr, Result<Connection, String>) {
         let Candidate { endpoint, addr } = candidate;

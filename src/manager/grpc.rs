@@ -8,7 +8,7 @@
 
 use std::{
     mem::take,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::stream;
+use futures_util::{future::join_all, stream};
 use tokio::{
     sync::{Notify, watch},
     task::AbortHandle,
@@ -337,6 +337,47 @@ impl Grpc {
         )))
     }
 
+    /// An attempt at a sign-off at each address of every endpoint; see [`super::Withdraw::sign_off_everywhere`].
+    pub async fn sign_off_everywhere(
+        &self,
+        key: &SchedulerKey,
+        limit: Duration,
+    ) -> Result<Vec<(String, Outcome)>, Failure> {
+        let one = async |connected: Result<Connection, String>| {
+            let connection = match connected {
+                Ok(connection) => connection,
+                Err(why) => return Outcome::Failed(Failure::new(why)),
+            };
+            match timeout(limit, drain(&connection, stream::iter([keep_alive(key)]))).await {
+                Ok(Ok(())) => Outcome::Confirmed,
+                Ok(Err(status)) => outcome::of_status(&at(&connection), &status),
+                Err(_) => Outcome::Unknown(Failure::new(format!("no acknowledgement within {limit:?}"))),
+            }
+        };
+        let connected = self.shared.dialer.connect_to_each().await?;
+        Ok(join_all(connected.into_iter().map(async |(addr, connected)| (named(addr), one(connected).await)))
+            .await)
+    }
+
+    /// What each address of every endpoint gives a peer that names this cluster; see [`super::Withdraw::given`].
+    pub async fn given(
+        &self,
+        cluster: ClusterId,
+        ip: IpAddr,
+    ) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure> {
+        let one = async |connected: Result<Connection, String>| {
+            let connection = connected.map_err(Failure::new)?;
+            let request = ListSchedulersRequest { scheduler_cluster_id: cluster.get(), ..made_up_caller(ip) };
+            let asked = timeout(LIST_LIMIT, client(&connection).list_schedulers(request)).await;
+            let answer = asked.map_err(|_| Failure::new(format!("no answer within {LIST_LIMIT:?}")))?;
+            let answer = answer.map_err(|status| failure_of(&at(&connection), &status))?;
+            Ok(answer.into_inner().schedulers.into_iter().map(row).collect())
+        };
+        let connected = self.shared.dialer.connect_to_each().await?;
+        Ok(join_all(connected.into_iter().map(async |(addr, connected)| (named(addr), one(connected).await)))
+            .await)
+    }
+
     /// Opens a hold; see [`super::Manager::hold`].
     pub async fn hold(&self, key: &SchedulerKey) -> Result<super::HoldStart, Failure> {
         hold::open(&self.shared, key).await
@@ -480,7 +521,11 @@ fn failure_of(at: &str, status: &Status) -> Failure {
 }
 
 fn at(connection: &Connection) -> String {
-    format!("manager {}", connection.peer())
+    named(connection.peer())
+}
+
+fn named(addr: SocketAddr) -> String {
+    format!("manager {addr}")
 }
 
 /// A caller nobody was before. Never a version: the manager keeps one metric label for each, for good.

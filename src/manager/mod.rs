@@ -259,13 +259,37 @@ pub trait Manager: Send + Sync {
     /// Registers `key`'s row as its scheduler does, with what is given: where there is none it is made, inactive. Needs no
     /// credentials. An error says nothing of whether it was applied.
     async fn register(&self, key: &SchedulerKey, registered: &Registered) -> Result<(), Failure>;
-    /// Deletes a row by its id (REST, with a user who may).
-    async fn delete(&self, id: u64) -> Result<(), Failure>;
     /// What [`Manager::read_row`] will prove: REST is configured and worked last, or not.
     fn freshness(&self) -> Freshness;
     /// Counts the losses of a warm connection to a manager and the manager's first answer: something may have changed a
     /// row. And says how the last call failed, until one succeeds. Runs for as long as it is polled, and keeps the warm connection.
     fn watch(&self) -> tokio::sync::watch::Receiver<Contact>;
+}
+
+/// What it takes to take a row out of the table, and out of what peers are given: REST, with a user who may delete.
+///
+/// A manager keeps the list of a cluster that it gives to peers: 5 min in Redis, then 3 min more in its memory. A KeepAlive's two moments
+/// empty both (from v2.3.4; the memory only of the manager that took the call), a deletion neither; and once the row is gone a
+/// KeepAlive fails before it empties anything. So: a sign-off at every manager, and the deletion right after that (ran: v2.5.1).
+#[async_trait]
+pub trait Withdraw: Manager {
+    /// Whether rows may be deleted. An error where that isn't known: there is no REST endpoint with a user, or it doesn't answer.
+    async fn may_delete(&self) -> Result<bool, Failure>;
+    /// One attempt to make `key`'s row inactive at each address of every endpoint, at most `limit` long: what each said. An error
+    /// where none was asked.
+    async fn sign_off_everywhere(
+        &self,
+        key: &SchedulerKey,
+        limit: Duration,
+    ) -> Result<Vec<(String, Outcome)>, Failure>;
+    /// The row with this id, of this cluster, hostname and ip (none: unknown), as it is in the database now; and whole, as the JSON
+    /// that the manager shows. `None` if it is gone.
+    async fn whole(&self, id: u64, of: (u64, &str, Option<IpAddr>))
+    -> Result<Option<(Row, String)>, Failure>;
+    /// Deletes a row by its id, and sees that it is gone.
+    async fn delete(&self, id: u64) -> Result<(), Failure>;
+    /// What each address of every endpoint gives a peer that names this cluster. Whoever asks has that list kept for minutes.
+    async fn given(&self, cluster: ClusterId) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure>;
 }
 
 /// What is known about the contact with the manager.

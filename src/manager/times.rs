@@ -133,6 +133,24 @@ impl From<&Row> for Times {
     }
 }
 
+/// Of the rows of one hostname, which were never there at one time with another: each was last heard of before the next was made. That
+/// is what predecessors were; of two fleets that share names, one that is cut off looks like a predecessor of the other's next, but
+/// was there beside the others. None where not all of their times are shown.
+pub fn were_alone(rows: &[Times]) -> Option<Vec<bool>> {
+    let span =
+        |(at, times): (usize, &Times)| Some((times.created?.moment()?, times.keep_alive?.moment()?, at));
+    let mut spans = rows.iter().enumerate().map(span).collect::<Option<Vec<_>>>()?;
+    spans.sort_unstable();
+    let mut alone = vec![false; rows.len()];
+    let mut until = i64::MIN;
+    for (which, (made, heard, at)) in spans.iter().enumerate() {
+        let next = spans.get(which + 1).map_or(i64::MAX, |(made, ..)| *made);
+        alone[*at] = until < *made && *heard < next;
+        until = until.max(*heard);
+    }
+    Some(alone)
+}
+
 /// Whether a time moved, where both looks show it.
 fn moved(before: Option<Stamp>, now: Option<Stamp>) -> Option<bool> {
     before.zip(now).map(|(before, now)| now.moved_since(before))
@@ -162,6 +180,12 @@ impl Times {
                 Some(updated.flatten().unwrap_or(true) && keep_alive.flatten().unwrap_or(true))
             }
         }
+    }
+
+    /// Whether the row was last heard of before that of `newer` was made, whoever wrote it since. False where that isn't shown.
+    pub fn ended_before(self, newer: Self) -> bool {
+        let ended = self.keep_alive.zip(newer.created).and_then(|(heard, made)| heard.is_before(made));
+        ended == Some(true)
     }
 
     /// Whether the row was written long after its scheduler was last heard of: something made it active again, a sign-off that

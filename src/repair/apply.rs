@@ -18,7 +18,8 @@ use super::{
     survey::{Progress, Survey, probe_again},
 };
 use crate::{
-    manager::{AttemptOptions, LIST_AGE, Manager, Outcome, State, backoff::Backoff},
+    key::SchedulerKey,
+    manager::{AttemptOptions, Failure, LIST_AGE, Outcome, Row, State, Withdraw, backoff::Backoff},
     net::{Found, Prober},
 };
 
@@ -48,10 +49,13 @@ pub enum Done {
     Failed(String),
     /// An attempt ended without an answer, and it is not known yet whether it was applied. In words.
     Unanswered(String),
-    /// It was deleted.
-    Deleted,
-    /// It could not be deleted. In words.
-    NotDeleted(String),
+    /// It was taken out of the table.
+    Withdrawn {
+        /// Which managers give it to peers all the same, until their lists are old; and why one could not be asked. In words.
+        still_given: Option<String>,
+    },
+    /// It could not be taken out. In words.
+    NotWithdrawn(String),
 }
 
 /// What became of a row's sign-off, and the one that was begun, if it may have been applied.
@@ -73,7 +77,7 @@ impl Became {
 
 /// Who writes.
 pub(super) struct Writer<'a> {
-    pub(super) manager: Arc<dyn Manager>,
+    pub(super) manager: Arc<dyn Withdraw>,
     pub(super) source: &'a dyn Source,
     pub(super) prober: &'a Prober,
     /// No write is begun after this.
@@ -176,7 +180,7 @@ impl Writer<'_> {
         if let Some(life) = sign_of_life(&row.now, &again) {
             return Err(Done::Lives(life.to_owned()));
         }
-        match self.probe_again(row).await {
+        match self.probe_again(&row.now, row.probe).await {
             None => Ok(again),
             Some(Against::Life(why)) => Err(Done::Lives(why)),
             Some(Against::Unclear(why)) => Err(Done::Failed(why)),
@@ -185,15 +189,15 @@ impl Writer<'_> {
 
     /// What a last probe says against a write; nothing where the address is another's, where a probe tells nothing, or where there
     /// is no address.
-    async fn probe_again(&self, row: &Seen) -> Option<Against> {
-        if row.probe == Probed::Answers {
+    async fn probe_again(&self, row: &Sighting, before: Probed) -> Option<Against> {
+        if before == Probed::Answers {
             return None;
         }
-        match probe_again(self.prober, &row.now).await? {
+        match probe_again(self.prober, row).await? {
             Found::Scheduler => Some(Against::Life("it answers at its address now".to_owned())),
             // It was judged without a word of a probe, or by another than this.
             Found::Proxy(why) | Found::Something { why, .. } | Found::CantLook(why)
-                if row.probe == Probed::Silent =>
+                if before == Probed::Silent =>
             {
                 Some(Against::Unclear(why))
             }
@@ -238,46 +242,146 @@ impl Writer<'_> {
         Became { done, begun: Some(begun) }
     }
 
-    /// Deletes these rows through REST, one after the other.
-    pub(super) async fn delete(&self, survey: &Survey, rows: &[usize], mut each: impl FnMut(usize, Done)) {
+    /// Takes these rows out of the table, one after the other. Hands over what became of each as soon as that is known.
+    pub(super) async fn withdraw(
+        &self,
+        survey: &Survey,
+        rows: &[usize],
+        mut each: impl FnMut(usize, Became),
+    ) {
         for (done, at) in rows.iter().enumerate() {
-            let became = self.delete_one(&survey.rows[*at]).await;
+            let became = self.withdraw_one(&survey.rows[*at].now, survey.rows[*at].probe).await;
             self.progress.written(done + 1, rows.len());
             each(*at, became);
         }
     }
 
-    async fn delete_one(&self, row: &Seen) -> Done {
-        let out_of_time = || Done::NotDeleted("out of time (--deadline)".to_owned());
-        if Instant::now() >= self.until {
-            return out_of_time();
+    async fn withdraw_one(&self, row: &Sighting, probe: Probed) -> Became {
+        let before = match self.may_go(row, probe).await {
+            Ok(before) => before,
+            Err(instead) => return Became::untouched(instead),
+        };
+        let (mut begun, mut missed) = (None, None);
+        // A row that no KeepAlive finds goes all the same, and is looked for afterwards.
+        if let Ok(key) = row.key() {
+            let said = self.sign_off_everywhere(&key).await;
+            let open = |outcome: &Outcome| matches!(outcome, Outcome::Unknown(_));
+            let is_open = said.as_ref().is_ok_and(|said| said.iter().any(|(_, outcome)| open(outcome)));
+            let open_until = Instant::now() + if is_open { LINGER } else { Duration::ZERO };
+            begun = Some(Begun { written: before.updated, open_until });
+            missed = match said.map_err(|failure| not_signed_off(&failure.why)).and_then(what_was_missed) {
+                Ok(missed) => missed,
+                Err(done) => return Became { done, begun },
+            };
         }
-        match self.source.again(&row.now).await {
-            Err(failure) => {
-                return Done::NotDeleted(format!("it could not be looked at once more: {failure}"));
-            }
-            Ok(None) => return Done::Gone,
-            Ok(Some(again)) if again.state == State::Active => {
-                return Done::Lives("it is active now".to_owned());
-            }
-            Ok(Some(again)) => {
-                if let Some(life) = sign_of_life(&row.now, &again) {
-                    return Done::Lives(life.to_owned());
+        let done = self.delete(row, missed).await.unwrap_or_else(|instead| instead);
+        Became { done, begun }
+    }
+
+    /// The row as it is right before it goes; or what this, or a probe, says against it.
+    async fn may_go(&self, row: &Sighting, probe: Probed) -> Result<Sighting, Done> {
+        self.in_time()?;
+        // The probe may take its time: what is read of the row is younger.
+        match self.probe_again(row, probe).await {
+            Some(Against::Life(why)) => return Err(Done::Lives(why)),
+            Some(Against::Unclear(why)) => return Err(Done::NotWithdrawn(why)),
+            None => {}
+        }
+        let (before, _) = self.is_as_judged(row).await?;
+        self.in_time()?;
+        Ok(before)
+    }
+
+    /// Right after its sign-off: a peer that asks in between has a list with the row made anew. Nothing here asks for one before
+    /// the end.
+    async fn delete(&self, row: &Sighting, missed: Option<String>) -> Result<Done, Done> {
+        let (_, whole) = self.is_as_judged(row).await?;
+        self.in_time()?;
+        tracing::info!(row.id = row.id, row.json = whole, "Deleting a row; this is all of it.");
+        if let Err(failure) = self.manager.delete(row.id).await {
+            // Its answer may have been lost.
+            match self.whole(row).await {
+                Ok(None) => {}
+                Ok(Some(_)) => return Err(Done::NotWithdrawn(failure.why)),
+                Err(unread) => {
+                    let why = format!("{failure}; and whether it is gone is not known: {unread}");
+                    return Ok(Done::Withdrawn { still_given: Some(why) });
                 }
             }
         }
-        match self.probe_again(row).await {
-            Some(Against::Life(why)) => return Done::Lives(why),
-            Some(Against::Unclear(why)) => return Done::NotDeleted(why),
-            None => {}
+        let given = self.still_given(row).await;
+        let still_given = [missed, given].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        Ok(Done::Withdrawn { still_given: Some(still_given).filter(|words| !words.is_empty()) })
+    }
+
+    fn in_time(&self) -> Result<(), Done> {
+        match Instant::now() < self.until {
+            true => Ok(()),
+            false => Err(Done::NotWithdrawn("out of time (--deadline)".to_owned())),
         }
-        if Instant::now() >= self.until {
-            return out_of_time();
+    }
+
+    async fn whole(&self, row: &Sighting) -> Result<Option<(Row, String)>, Failure> {
+        self.manager.whole(row.id, (row.cluster_id, &*row.hostname, row.ip)).await
+    }
+
+    /// The row as it is in the database now, and whole. An error, if it isn't as it was judged, or active.
+    async fn is_as_judged(&self, row: &Sighting) -> Result<(Sighting, String), Done> {
+        let unseen = |failure| Done::NotWithdrawn(format!("it could not be looked at once more: {failure}"));
+        let Some((now, whole)) = self.whole(row).await.map_err(unseen)? else {
+            return Err(Done::Gone);
+        };
+        let now = Sighting::from(&now);
+        if let Some(life) = sign_of_life(row, &now) {
+            return Err(Done::Lives(life.to_owned()));
         }
-        match self.manager.delete(row.now.id).await {
-            Ok(()) => Done::Deleted,
-            Err(failure) => Done::NotDeleted(failure.why),
+        if now.times().heard_since(row.times()) != Some(false) {
+            return Err(Done::NotWithdrawn("its keep-alive time is not shown any more".to_owned()));
         }
+        if now.state == State::Active {
+            return Err(Done::Lives("it is active now".to_owned()));
+        }
+        Ok((now, whole))
+    }
+
+    async fn sign_off_everywhere(&self, key: &SchedulerKey) -> Result<Vec<(String, Outcome)>, Failure> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        self.manager.sign_off_everywhere(key, ATTEMPT.min(left)).await
+    }
+
+    /// Which managers give the row to peers that name its cluster, though it is gone.
+    async fn still_given(&self, row: &Sighting) -> Option<String> {
+        let cluster = row.cluster_id.try_into().ok()?;
+        let asked = match self.manager.given(cluster).await {
+            Ok(asked) => asked,
+            Err(failure) => return Some(format!("what peers are given could not be looked at: {failure}")),
+        };
+        let words = asked.into_iter().filter_map(|(at, rows)| match rows {
+            Ok(rows) => rows.iter().any(|given| given.id == row.id).then(|| {
+                format!("{at} still gives it to peers: its list was made before, and is kept for up to 8 min")
+            }),
+            Err(failure) => Some(format!("what {at} gives to peers could not be looked at: {failure}")),
+        });
+        Some(words.collect::<Vec<_>>().join("; ")).filter(|words| !words.is_empty())
+    }
+}
+
+fn not_signed_off(why: &str) -> Done {
+    Done::NotWithdrawn(format!("it could not be signed off before: {why}"))
+}
+
+/// What to say of those managers that could not be told. An error, if none was.
+fn what_was_missed(said: Vec<(String, Outcome)>) -> Result<Option<String>, Done> {
+    let missed = |(at, outcome): &(String, Outcome)| {
+        outcome.failure().map(|failure| format!("{at} may serve an old list for 3 min: {failure}"))
+    };
+    let missed: Vec<String> = said.iter().filter_map(missed).collect();
+    if said.iter().any(|(_, outcome)| matches!(outcome, Outcome::Confirmed)) {
+        Ok(Some(missed.join("; ")).filter(|words| !words.is_empty()))
+    } else if missed.is_empty() {
+        Err(Done::Gone)
+    } else {
+        Err(not_signed_off(&missed.join("; ")))
     }
 }
 

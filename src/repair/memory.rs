@@ -1,4 +1,6 @@
-//! What a process that stays remembers of the rows that it signed off, or may have. Pure.
+//! What a process that stays remembers of the rows that it signed off, or may have, and of those that it took out of the table. Pure.
+//!
+//! A key that was withdrawn and is back was put back: by its agent, by its scheduler, or by another fleet's. For a day it is contested.
 //!
 //! A row that is active again after a sign-off of ours was begun lives, or may: it is contested, and not written again. **What
 //! counts is what was begun**, since an attempt that ended without an answer may have been applied; unless the row was not written
@@ -15,6 +17,9 @@ use super::{
 };
 use crate::manager::State;
 
+/// How long a withdrawal counts for the share: as long as a CronJob's period.
+const COUNTS_FOR: Duration = Duration::from_secs(300);
+
 /// What was begun on a row that is gone is remembered for so long: it may be put back, under another id.
 const AFTER_IT_IS_GONE: Duration = Duration::from_secs(24 * 3600);
 
@@ -27,6 +32,12 @@ pub struct Begun {
     pub open_until: Instant,
 }
 
+impl Withdrawn {
+    fn is(&self, row: &Sighting) -> bool {
+        (self.cluster_id, self.ip, &self.hostname) == (row.cluster_id, row.ip, &row.hostname)
+    }
+}
+
 /// What is remembered of a row, and since when it is gone.
 #[derive(Debug)]
 struct Remembered {
@@ -37,13 +48,50 @@ struct Remembered {
 /// The sign-offs that were begun, by their rows' cluster and IP, and then hostname: a row that is deleted and comes back has another
 /// id. A table may have a million rows: none of their names is copied to look it up.
 #[derive(Debug, Default)]
-pub struct Memory(BTreeMap<(u64, Option<IpAddr>), BTreeMap<Box<str>, Remembered>>);
+pub struct Memory(BTreeMap<(u64, Option<IpAddr>), BTreeMap<Box<str>, Remembered>>, Vec<Withdrawn>);
+
+/// A row that was taken out of the table.
+#[derive(Debug)]
+struct Withdrawn {
+    cluster_id: u64,
+    ip: Option<IpAddr>,
+    hostname: Box<str>,
+    /// When.
+    at: Instant,
+    /// It was replaced: it counts for the share.
+    counts: bool,
+    /// It is back, and that was said.
+    said: bool,
+}
 
 impl Memory {
     /// A sign-off of this row was begun.
     pub fn began(&mut self, row: &Sighting, begun: Begun) {
         let names = self.0.entry((row.cluster_id, row.ip)).or_default();
         names.insert(row.hostname.clone(), Remembered { begun, gone: None });
+    }
+
+    /// This row was withdrawn; for the share it `counts`, or not.
+    pub fn withdrew(&mut self, row: &Sighting, counts: bool, at: Instant) {
+        self.1.retain(|withdrawn| at < withdrawn.at + AFTER_IT_IS_GONE);
+        let hostname = row.hostname.clone();
+        self.1.push(Withdrawn { cluster_id: row.cluster_id, ip: row.ip, hostname, at, counts, said: false });
+    }
+
+    /// Whether this process withdrew the row's key in the day before `now`.
+    pub fn was_withdrawn(&self, row: &Sighting, now: Instant) -> bool {
+        self.1.iter().any(|withdrawn| withdrawn.is(row) && now < withdrawn.at + AFTER_IT_IS_GONE)
+    }
+
+    /// Whether it is to be said that a row that was withdrawn is back: once.
+    pub fn is_news(&mut self, row: &Sighting) -> bool {
+        let mut told = self.1.iter_mut().filter(|withdrawn| withdrawn.is(row));
+        told.any(|withdrawn| !std::mem::replace(&mut withdrawn.said, true))
+    }
+
+    /// How many rows were withdrawn of late, as the share counts them.
+    pub fn withdrawn_lately(&self, now: Instant) -> usize {
+        self.1.iter().filter(|withdrawn| withdrawn.counts && now < withdrawn.at + COUNTS_FOR).count()
     }
 
     fn of(&self, row: &Sighting) -> Option<&Remembered> {
@@ -93,6 +141,23 @@ mod tests {
         let mut row = row(1, "s-0", "10.0.0.1").silent();
         row.now.updated = Some(Stamp::of(at));
         row
+    }
+
+    #[test]
+    fn g7_what_was_withdrawn_is_remembered_by_its_key_for_a_day_and_counts_for_five_minutes() {
+        let (mut memory, now) = (Memory::default(), Instant::now());
+        let minutes = |minutes: u64| now + Duration::from_secs(60 * minutes);
+        let withdrawn = row(1, "s-0", "10.0.0.1").now;
+        memory.withdrew(&withdrawn, true, now);
+        memory.withdrew(&row(2, "s-1", "10.0.0.2").now, false, now);
+        let again = Sighting { id: 7, ..withdrawn.clone() };
+        assert!(memory.was_withdrawn(&again, minutes(24 * 60 - 1)), "whatever its id");
+        assert!(!memory.was_withdrawn(&again, minutes(24 * 60)));
+        assert!(!memory.was_withdrawn(&row(1, "s-0", "10.0.0.9").now, now));
+        assert_eq!([(); 2].map(|()| memory.is_news(&again)), [true, false]);
+        assert_eq!([0, 4, 5].map(|at| memory.withdrawn_lately(minutes(at))), [1, 1, 0]);
+        memory.withdrew(&again, true, minutes(24 * 60));
+        assert_eq!(memory.1.len(), 1, "the others are forgotten");
     }
 
     const BEFORE: &str = "2026-11-23 20:54:32.735";

@@ -56,7 +56,9 @@ pub struct Metrics {
     held_back: Family<Guard, Gauge>,
     rows: Family<Rows, Gauge>,
     signoffs: Family<Write, Counter>,
-    purged: Family<Write, Counter>,
+    withdrawals: Family<Write, Counter>,
+    given: Gauge,
+    given_for: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -70,7 +72,9 @@ impl Metrics {
             held_back: Family::default(),
             rows: Family::default(),
             signoffs: Family::default(),
-            purged: Family::default(),
+            withdrawals: Family::default(),
+            given: Gauge::default(),
+            given_for: Gauge::default(),
         };
         let mut registry = Registry::with_prefix("signoff");
         metrics.register(&mut registry);
@@ -88,8 +92,8 @@ impl Metrics {
         for outcome in ["signed-off", FAILED, "came-back"] {
             drop(metrics.signoffs.get_or_create(&Write { outcome }));
         }
-        for outcome in ["deleted", FAILED] {
-            drop(metrics.purged.get_or_create(&Write { outcome }));
+        for outcome in ["withdrawn", FAILED] {
+            drop(metrics.withdrawals.get_or_create(&Write { outcome }));
         }
         metrics
     }
@@ -127,9 +131,20 @@ impl Metrics {
             self.signoffs.clone(),
         );
         registry.register(
-            "reconcile_purged",
-            "Deletions of rows that were inactive for long, by outcome",
-            self.purged.clone(),
+            "reconcile_withdrawals",
+            "Rows that were to be taken out of the table, by outcome",
+            self.withdrawals.clone(),
+        );
+        registry.register(
+            "reconcile_given_rows",
+            "Rows that peers naming their cluster are given after the last run, though nobody is there",
+            self.given.clone(),
+        );
+        registry.register_with_unit(
+            "reconcile_given",
+            "How long ago the manager last heard of the oldest of those",
+            Unit::Seconds,
+            self.given_for.clone(),
         );
     }
 
@@ -150,15 +165,17 @@ impl Metrics {
             gauge(verdict.label(), counts.of(verdict));
         }
         gauge(WRONGLY_INACTIVE, counts.wrongly_inactive);
-        let Counts { signed_off, came_back, failed, deleted, not_deleted, .. } = counts;
+        self.given.set(i64::try_from(counts.given).unwrap_or(i64::MAX));
+        self.given_for.set(report.given_for().as_secs_f64());
+        let Counts { signed_off, came_back, failed, withdrawn, not_withdrawn, .. } = counts;
         let add = |family: &Family<Write, Counter>, outcome, count: usize| {
             family.get_or_create(&Write { outcome }).inc_by(count as u64);
         };
         add(&self.signoffs, "signed-off", signed_off);
         add(&self.signoffs, "came-back", came_back);
         add(&self.signoffs, FAILED, failed);
-        add(&self.purged, "deleted", deleted);
-        add(&self.purged, FAILED, not_deleted);
+        add(&self.withdrawals, "withdrawn", withdrawn);
+        add(&self.withdrawals, FAILED, not_withdrawn);
     }
 
     /// A run could not read the rows.
@@ -192,13 +209,15 @@ mod tests {
             names,
             [
                 "signoff_build_info",
+                "signoff_reconcile_given_rows",
+                "signoff_reconcile_given_seconds",
                 "signoff_reconcile_held_back",
                 "signoff_reconcile_interval_seconds",
                 "signoff_reconcile_last_run_timestamp_seconds",
-                "signoff_reconcile_purged_total",
                 "signoff_reconcile_rows",
                 "signoff_reconcile_runs_total",
                 "signoff_reconcile_signoffs_total",
+                "signoff_reconcile_withdrawals_total",
             ]
         );
         for line in [
@@ -209,7 +228,8 @@ mod tests {
             "signoff_reconcile_held_back{guard=\"last-live\"} 0",
             "signoff_reconcile_rows{verdict=\"wrongly-inactive\"} 0",
             "signoff_reconcile_signoffs_total{outcome=\"came-back\"} 0",
-            "signoff_reconcile_purged_total{outcome=\"deleted\"} 0",
+            "signoff_reconcile_withdrawals_total{outcome=\"withdrawn\"} 0",
+            "signoff_reconcile_given_rows 0",
         ] {
             assert!(text.lines().any(|there| there == line), "{line}\n{text}");
         }

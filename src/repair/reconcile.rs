@@ -9,13 +9,13 @@ use super::{
     guard::{self, Limits, Plan},
     judge::{Judgement, Seen, Verdict, judge},
     memory::Memory,
-    purge,
     sources::{Scope, Source},
     survey::{Options, Progress, Survey, survey},
+    withdraw::{self, Candidates},
 };
 use crate::{
     exit::Exit,
-    manager::{Failure, Manager, State},
+    manager::{Failure, State, Withdraw},
     net::Prober,
 };
 
@@ -94,8 +94,10 @@ pub struct Report {
     pub survey: Survey,
     /// What each is.
     pub judged: Vec<Judgement>,
-    /// What may be signed off and deleted.
+    /// What may be signed off and withdrawn.
     pub plan: Plan,
+    /// Why nothing of the plan is withdrawn, where it can't be.
+    pub no_withdrawal: Option<String>,
     /// What became of the rows that were to be written, by place. Empty in a dry run.
     pub done: BTreeMap<usize, Done>,
     /// It was a dry run.
@@ -153,10 +155,12 @@ pub struct Counts {
     pub came_back: usize,
     /// Not written.
     pub failed: usize,
-    /// Deleted.
-    pub deleted: usize,
-    /// Not deleted.
-    pub not_deleted: usize,
+    /// Rows that peers naming their cluster are given after this run, though nobody is there: inactive, or dead.
+    pub given: usize,
+    /// Taken out of the table.
+    pub withdrawn: usize,
+    /// Not taken out.
+    pub not_withdrawn: usize,
 }
 
 impl Counts {
@@ -194,18 +198,36 @@ impl Report {
                 counts.wrongly_inactive += usize::from(judgement.wrongly_inactive());
             }
         }
+        counts.given = self.given().count();
         for done in self.done.values() {
             match done {
                 Done::SignedOff => counts.signed_off += 1,
                 Done::Lives(_) => counts.lives += 1,
                 Done::CameBack(_) => counts.came_back += 1,
                 Done::Failed(_) | Done::Unanswered(_) => counts.failed += 1,
-                Done::Deleted => counts.deleted += 1,
-                Done::NotDeleted(_) => counts.not_deleted += 1,
+                Done::Withdrawn { .. } => counts.withdrawn += 1,
+                Done::NotWithdrawn(_) => counts.not_withdrawn += 1,
                 Done::Gone => {}
             }
         }
         counts
+    }
+
+    /// Where the rows are that peers are given after this run, though nobody is there.
+    pub fn given(&self) -> impl Iterator<Item = usize> {
+        (0..self.judged.len()).filter(|at| {
+            let is_dead = matches!(self.judged[*at].verdict, Verdict::Dead | Verdict::Replaced);
+            is_dead && !matches!(self.done.get(at), Some(Done::Withdrawn { .. } | Done::Gone))
+        })
+    }
+
+    /// How long ago, by the table's own clock, the manager last heard of the one that peers are given for the longest.
+    pub fn given_for(&self) -> Duration {
+        let heard = |at: usize| self.survey.rows[at].now.keep_alive;
+        let newest = (0..self.judged.len()).filter(|at| self.judged[*at].alive).filter_map(heard);
+        let newest = newest.reduce(|one, other| if other.is_after(one) { other } else { one });
+        let ages = self.given().filter_map(|at| newest?.after(heard(at)?));
+        ages.max().unwrap_or_default()
     }
 
     /// Clusters that were asked for, and that the manager doesn't have.
@@ -227,20 +249,20 @@ impl Report {
                 .held
                 .iter()
                 .any(|held| matches!(held, guard::Held::Blind { .. } | guard::Held::Probes { .. }));
-            let wrong = counts.dead + counts.replaced + left + self.plan.purge.len();
+            let wrong = counts.dead + counts.replaced + left + self.plan.withdraw.len();
             return match (blind, wrong) {
                 (true, _) => Outcome::HeldBack,
                 (false, 0) => Outcome::Consistent,
                 (false, _) => Outcome::Inconsistent,
             };
         }
-        if counts.failed + counts.not_deleted > 0 {
+        if counts.failed + counts.not_withdrawn > 0 {
             Outcome::Incomplete
         } else if !self.plan.held.is_empty() {
             Outcome::HeldBack
-        } else if left + counts.lives + counts.came_back > 0 {
+        } else if left + counts.lives + counts.came_back > 0 || self.no_withdrawal.is_some() {
             Outcome::Inconsistent
-        } else if counts.signed_off + counts.deleted > 0 {
+        } else if counts.signed_off + counts.withdrawn > 0 {
             Outcome::Repaired
         } else {
             Outcome::Consistent
@@ -267,24 +289,33 @@ pub struct Reconciler {
     /// Where the rows are read.
     pub source: Box<dyn Source>,
     /// Who writes; a dry run needs nobody.
-    pub manager: Option<Arc<dyn Manager>>,
+    pub manager: Option<Arc<dyn Withdraw>>,
     /// Who looks at addresses.
     pub prober: Prober,
     /// What may be done.
     pub policy: Policy,
     memory: Memory,
     said_timeless: bool,
+    said_no_withdrawal: bool,
 }
 
 impl Reconciler {
     /// Nothing was signed off yet.
     pub fn new(
         source: Box<dyn Source>,
-        manager: Option<Arc<dyn Manager>>,
+        manager: Option<Arc<dyn Withdraw>>,
         prober: Prober,
         policy: Policy,
     ) -> Self {
-        Self { source, manager, prober, policy, memory: Memory::default(), said_timeless: false }
+        Self {
+            source,
+            manager,
+            prober,
+            policy,
+            memory: Memory::default(),
+            said_timeless: false,
+            said_no_withdrawal: false,
+        }
     }
 
     /// One run. Fails where the rows can't be read.
@@ -313,16 +344,18 @@ impl Reconciler {
         }
         let wanted =
             |row: &Seen| policy.pattern.as_ref().is_none_or(|pattern| pattern.0.matches(&row.now.hostname));
-        let purge = match policy.look.purge_after {
-            Some(after) => purge::plan(&survey.rows, &judged, &survey.given, after, wanted),
-            None => Vec::new(),
-        };
-        let plan = guard::plan(&survey.rows, &judged, &survey.given, policy.limits, wanted, &purge);
+        let now = Instant::now();
+        let before = |row: &Seen| self.memory.was_withdrawn(&row.now, now);
+        let found = withdraw::plan(&survey.rows, &judged, &survey.given, policy.look.wanted, before, wanted);
+        let limits = Limits { withdrew: self.memory.withdrawn_lately(now), ..policy.limits };
+        let plan = guard::plan(&survey.rows, &judged, &survey.given, limits, wanted, &found);
+        let Candidates { replaced, came_back, .. } = found;
         let mut report = Report {
             source: self.source.name(),
             survey,
             judged,
             plan,
+            no_withdrawal: None,
             done: BTreeMap::new(),
             dry: !policy.apply,
             empty,
@@ -330,8 +363,16 @@ impl Reconciler {
         let mistaken = report.no_such_clusters().next().is_some();
         if let (true, false, Some(manager)) = (policy.apply, mistaken, &self.manager) {
             let (manager, source, prober) = (Arc::clone(manager), self.source.as_ref(), &self.prober);
+            if !report.plan.withdraw.is_empty() {
+                report.no_withdrawal = no_withdrawal(manager.as_ref(), report.plan.withdraw.len()).await;
+                let is_new = report.no_withdrawal.is_some() && !self.said_no_withdrawal;
+                self.said_no_withdrawal = report.no_withdrawal.is_some();
+                if let (true, Some(why)) = (is_new, &report.no_withdrawal) {
+                    tracing::warn!(reason = %why, "Rows that are nobody's stay in the table, and peers are given them.");
+                }
+            }
             let writer = Writer { manager, source, prober, until, progress };
-            let Report { survey, plan, done, .. } = &mut report;
+            let Report { survey, plan, done, no_withdrawal, .. } = &mut report;
             let memory = &mut self.memory;
             writer
                 .sign_off(survey, &plan.sign_off, |at, Became { done: became, begun }| {
@@ -343,15 +384,44 @@ impl Reconciler {
                     done.insert(at, became);
                 })
                 .await;
-            writer
-                .delete(survey, &plan.purge, |at, became| {
-                    say(&survey.rows[at].now, &became);
-                    done.insert(at, became);
-                })
-                .await;
+            // What was to be signed off, and wasn't, is no row that may go.
+            let may_go = |at: &usize| {
+                survey.rows[*at].now.state == State::Inactive || matches!(done.get(at), Some(Done::SignedOff))
+            };
+            let go: Vec<usize> = plan.withdraw.iter().copied().filter(may_go).collect();
+            if no_withdrawal.is_none() {
+                writer
+                    .withdraw(survey, &go, |at, Became { done: became, begun }| {
+                        let row = &survey.rows[at].now;
+                        say(row, &became);
+                        if let Some(begun) = begun {
+                            memory.began(row, begun);
+                        }
+                        if matches!(became, Done::Withdrawn { .. }) {
+                            memory.withdrew(row, replaced.contains(&at), Instant::now());
+                        }
+                        done.insert(at, became);
+                    })
+                    .await;
+            }
+            for at in came_back.into_iter().filter(|at| memory.is_news(&survey.rows[*at].now)) {
+                let why = "this process withdrew it before, and it is back in the table".to_owned();
+                say(&survey.rows[at].now, &Done::CameBack(why.clone()));
+                done.insert(at, Done::CameBack(why));
+            }
         }
         Ok(report)
     }
+}
+
+/// Why nothing can be taken out of the table, if so: what is to be done.
+async fn no_withdrawal(manager: &dyn Withdraw, rows: usize) -> Option<String> {
+    let why = match manager.may_delete().await {
+        Ok(true) => return None,
+        Ok(false) => "the user may not delete schedulers".to_owned(),
+        Err(failure) => failure.why,
+    };
+    Some(format!("{rows} row(s) can't be withdrawn: {why}; `signoff grant` makes a user who may"))
 }
 
 /// Whether there are active rows, and none shows when it was last heard of.
@@ -407,9 +477,22 @@ fn say(row: &super::sighting::Sighting, became: &Done) {
         Done::Unanswered(why) => {
             say!(warn, why.as_str(), "A dead scheduler's row may have been signed off: there was no answer.")
         }
-        Done::Deleted => say!(info, None::<&str>, "Deleted a row that was inactive for long."),
-        Done::NotDeleted(why) => {
-            say!(warn, why.as_str(), "A row that was inactive for long could not be deleted.")
+        Done::Withdrawn { still_given: None } => {
+            say!(
+                info,
+                None::<&str>,
+                "Took a row that was nobody's out of the table: peers are not given it any more."
+            )
+        }
+        Done::Withdrawn { still_given: Some(why) } => {
+            say!(
+                warn,
+                why.as_str(),
+                "Took a row that was nobody's out of the table; peers may be given it for some minutes more."
+            )
+        }
+        Done::NotWithdrawn(why) => {
+            say!(warn, why.as_str(), "A row that is nobody's could not be taken out of the table.")
         }
     }
 }

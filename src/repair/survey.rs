@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep};
 use super::{
     judge::{Before, Circumstances, Heard, Probed, Seen, Unproven, hear},
     memory::Memory,
-    purge,
     sighting::{Sighting, USUAL_INTERVAL},
     sources::{Scope, Source},
+    withdraw::{self, Wanted},
 };
 use crate::{
     manager::{Failure, State, times::INTERVALS_APART},
@@ -43,8 +43,8 @@ pub struct Options {
     pub scope: Scope,
     /// `--recheck-after`: between the two looks; three of the longest keep-alive interval if none.
     pub recheck_after: Option<Duration>,
-    /// `--purge-after`: rows that are inactive for longer are probed too.
-    pub purge_after: Option<Duration>,
+    /// What may be taken out of the table: such rows are probed too.
+    pub wanted: Wanted,
     /// Only what is needed to judge this row is probed.
     pub only: Option<u64>,
 }
@@ -182,9 +182,10 @@ impl Survey {
     }
 
     /// The rows that the looks leave open: active ones nothing was heard of; where there are no times inactive ones too, since
-    /// their schedulers may live; and those that a purge would delete.
+    /// their schedulers may live; and those that may be taken out of the table.
     fn open(&self, options: &Options, heard: &[Heard]) -> Vec<usize> {
-        let newest = purge::newest(&self.rows, heard);
+        let newest = withdraw::newest(&self.rows, heard);
+        let replaced = options.wanted.replaced.then(|| withdraw::replaced(&self.rows, heard, &self.given));
         let asked = options.only.and_then(|id| self.rows.iter().find(|row| row.now.id == id));
         if self.partial && asked.is_none() {
             return Vec::new();
@@ -197,8 +198,9 @@ impl Survey {
                     (State::Active, _) | (State::Inactive, Heard::Unproven(Unproven::NoTimes)) => true,
                     (State::Inactive, Heard::Unproven(_) | Heard::New) => false,
                     (State::Inactive, Heard::Silent) => {
-                        let age = purge::age(row, newest);
-                        options.purge_after.zip(age).is_some_and(|(after, age)| age >= after)
+                        let age = withdraw::age(row, newest);
+                        let is_left = options.wanted.left.zip(age).is_some_and(|(after, age)| age >= after);
+                        is_left || replaced.as_ref().is_some_and(|replaced| replaced[*at])
                     }
                 };
                 open && address(&row.now).is_some()

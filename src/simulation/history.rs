@@ -145,6 +145,13 @@ pub(super) enum Event {
         pid: Pid,
     },
     /// One of its runs ended, and saw these live.
+    /// Reconcile deleted this row; whether its scheduler lives, and how long ago the manager heard of it.
+    Withdrew {
+        pid: Pid,
+        key: SchedulerKey,
+        lives: bool,
+        unheard_for: Duration,
+    },
     Reconciled {
         pid: Pid,
         live: Vec<SchedulerKey>,

@@ -40,6 +40,8 @@ use world::Shared;
 struct Sabotage {
     /// Somebody deletes rows, too: no sabotage, but what the agents have to undo.
     rows_vanish: bool,
+    /// `reconcile` takes rows out of the table, too, and in each run there is one: no sabotage either.
+    withdraws: bool,
     lie: Lie,
     /// fsync does nothing.
     fsync_lies: bool,
@@ -56,12 +58,13 @@ fn run(seed: u64, sabotage: Sabotage) -> Vec<(Duration, Event)> {
         let (history, dice) = (History::new(), Dice::new(seed));
         let disks =
             (0..3).map(|_| Disk::new(history.clone(), dice.clone(), sabotage.fsync_lies)).collect::<Vec<_>>();
-        let rest = dice.one_in(2);
+        let rest = dice.one_in(2) || sabotage.withdraws;
         let world = Shared::new(history.clone(), dice.clone(), rest, disks);
         world.lock().draw_surroundings(&dice);
-        let mut story = Story::new(Fleet::new(world, sabotage.lie, sabotage.deaf), sabotage.rows_vanish);
+        let fleet = Fleet::new(world, sabotage.lie, sabotage.deaf);
+        let mut story = Story::new(fleet, sabotage.rows_vanish, sabotage.withdraws);
         story.begin().await;
-        let reconciling = story.fleet.clone().reconcile();
+        let reconciling = story.fleet.clone().reconcile(sabotage.withdraws);
         let goes_on = async {
             story.faults(1 + dice.below(14)).await;
             story.quiet().await;

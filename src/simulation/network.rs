@@ -1,7 +1,7 @@
 //! The manager, and the other pods, as an agent reaches them.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -16,10 +16,10 @@ use super::{
     world::{Fact, Link, Mood, Script, Shared, failure},
 };
 use crate::{
-    key::SchedulerKey,
+    key::{ClusterId, SchedulerKey},
     manager::{
         AttemptOptions, Contact, Failure, Filter, Freshness, Held, HoldStart, Listed, Manager, Outcome,
-        Registered, Row, RowRead, RowState, State, times::Stamp,
+        Registered, Row, RowRead, RowState, State, Withdraw, times::Stamp,
     },
     net::{Probe, Reach},
 };
@@ -335,16 +335,64 @@ impl Manager for Network {
         if is_lost { Err(failure("reset")) } else { Ok(()) }
     }
 
-    async fn delete(&self, _: u64) -> Result<(), Failure> {
-        Err(failure("no agent deletes"))
-    }
-
     fn freshness(&self) -> Freshness {
         if self.rest_worked.load(Ordering::Relaxed) { Freshness::Fresh } else { Freshness::Within30s }
     }
 
     fn watch(&self) -> tokio::sync::watch::Receiver<Contact> {
         self.world.lock().watch(self.pid, self.pod, self.manager)
+    }
+}
+
+#[async_trait]
+impl Withdraw for Network {
+    async fn may_delete(&self) -> Result<bool, Failure> {
+        self.connect(Duration::from_secs(1)).await.map(|_| self.world.lock().rest)
+    }
+
+    async fn sign_off_everywhere(
+        &self,
+        key: &SchedulerKey,
+        limit: Duration,
+    ) -> Result<Vec<(String, Outcome)>, Failure> {
+        let options = AttemptOptions { hedge: false, limit };
+        Ok(vec![("the manager".to_owned(), self.sign_off(key, options).await)])
+    }
+
+    async fn whole(&self, id: u64, _: (u64, &str, Option<IpAddr>)) -> Result<Option<(Row, String)>, Failure> {
+        let (rows, freshness) = self.rows(None).await?;
+        if freshness != Freshness::Fresh {
+            return Err(failure("REST does not answer"));
+        }
+        Ok(rows.into_iter().find(|row| row.id == id).map(|row| (row, "{}".to_owned())))
+    }
+
+    async fn delete(&self, id: u64) -> Result<(), Failure> {
+        self.connect(Duration::from_secs(1)).await?;
+        let (latency, is_lost) = {
+            let world = self.world.lock();
+            if !world.rest_works || matches!(world.mood, Mood::NoDatabase | Mood::Proxied) {
+                return Err(failure("REST does not answer"));
+            }
+            let is_lost = matches!(world.mood, Mood::Lossy | Mood::Odd) && world.dice.one_in(2);
+            (world.dice.millis(1, 30), is_lost)
+        };
+        sleep(latency).await;
+        self.alive().await;
+        {
+            let mut world = self.world.lock();
+            if let Some(key) = world.key_of(id) {
+                let lives = world.pods.iter().any(|pod| pod.key == key && *pod.fact.borrow() == Fact::Serves);
+                let unheard_for = world.target(&key).unheard_for;
+                world.delete(&key);
+                world.history.tell(Event::Withdrew { pid: self.pid, key, lives, unheard_for });
+            }
+        }
+        if is_lost { Err(failure("reset")) } else { Ok(()) }
+    }
+
+    async fn given(&self, _: ClusterId) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure> {
+        Ok(Vec::new())
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     key::SchedulerKey,
-    manager::{Failure, Freshness, Manager, State},
+    manager::{Failure, Freshness, State, Withdraw},
     net::Prober,
     repair::{
         guard::{Limits, MaxShare},
@@ -22,11 +22,16 @@ use crate::{
         sighting::Sighting,
         sources::{Names, Scope, Source},
         survey::{Options, Progress},
+        withdraw::Wanted,
     },
 };
 
-/// Between the beginnings of two runs.
+/// Rows that are inactive for longer are withdrawn: shorter than a scheduler may be cut off here.
+const LEFT_FOR: Duration = Duration::from_secs(60);
+/// Between two runs.
 const EVERY: Duration = Duration::from_secs(60);
+/// The same, where rows are withdrawn.
+const OFTEN: Duration = Duration::from_secs(5);
 
 /// The manager's table, over REST where the world has it, else over gRPC.
 struct Table {
@@ -84,12 +89,12 @@ fn live(report: &Report) -> Vec<SchedulerKey> {
 }
 
 impl Fleet {
-    /// Reconciles for as long as it is polled, in the first fleet's network, if this world has that.
-    pub(super) async fn reconcile(self) {
+    /// Reconciles for as long as it is polled, in the first fleet's network, if this world has that; where it `withdraws`, it has.
+    pub(super) async fn reconcile(self, withdraws: bool) {
         let world = &self.world;
         let begins = {
             let world = world.lock();
-            let begins = world.dice.below(3) == 0;
+            let begins = world.dice.below(3) == 0 || withdraws;
             begins.then(|| (world.dice.below(HOME_NODES) as usize, world.rest, world.dice.one_in(2)))
         };
         let Some((node, rest, without_times)) = begins else { return std::future::pending().await };
@@ -102,15 +107,23 @@ impl Fleet {
             world.history.tell(Event::Reconciles { pid });
         }
         let network = Network::new(world.clone(), pid, pod, 0, self.lie());
-        reconcile(world.clone(), pid, network, rest, without_times).await
+        reconcile(world.clone(), pid, network, (rest, withdraws), without_times).await
     }
 }
 
-async fn reconcile(world: Shared, pid: Pid, network: Network, rest: bool, without_times: bool) {
+async fn reconcile(
+    world: Shared,
+    pid: Pid,
+    network: Network,
+    (rest, withdraws): (bool, bool),
+    without_times: bool,
+) {
     let source = Box::new(Table { network: network.clone(), rest });
-    let manager: Arc<dyn Manager> = Arc::new(network.clone());
-    let look = Options { scope: Scope::All, recheck_after: None, purge_after: None, only: None };
-    let limits = Limits { max_share: MaxShare::percent(100), without_times };
+    let manager: Arc<dyn Withdraw> = Arc::new(network.clone());
+    let left = withdraws.then_some(LEFT_FOR);
+    let wanted = Wanted { replaced: withdraws && rest, left: left.filter(|_| rest) };
+    let look = Options { scope: Scope::All, recheck_after: None, wanted, only: None };
+    let limits = Limits { max_share: MaxShare::percent(100), without_times, withdrew: 0 };
     let deadline = Duration::from_secs(240);
     let policy = Policy { look, pattern: None, limits, apply: true, deadline };
     let mut reconciler = Reconciler::new(source, Some(manager), Prober::new(network), policy);
@@ -119,6 +132,6 @@ async fn reconcile(world: Shared, pid: Pid, network: Network, rest: bool, withou
             let live = live(&report);
             world.lock().history.tell(Event::Reconciled { pid, live });
         }
-        sleep(EVERY).await;
+        sleep(if withdraws { OFTEN } else { EVERY }).await;
     }
 }

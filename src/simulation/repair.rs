@@ -6,10 +6,11 @@ use jiff::Timestamp;
 
 use super::{
     dice::Dice,
+    dragonflies::manager_of,
     history::{Call, CallId, End, Event, Pid},
     world::{Fact, Pod, World},
 };
-use crate::manager::RowState;
+use crate::{key::SchedulerKey, manager::RowState};
 
 /// The nodes of the first fleet.
 pub(super) const HOME_NODES: u64 = 2;
@@ -102,10 +103,12 @@ impl World {
         };
     }
 
-    /// Nothing tells the dead from the living: neither a probe, nor a keep-alive time beside one that moves.
-    pub(super) fn is_in_the_dark(&self) -> bool {
+    /// Nothing tells the dead from the living in the Dragonfly of `key`: neither a probe, nor a keep-alive time beside one that moves.
+    pub(super) fn is_in_the_dark(&self, key: &SchedulerKey) -> bool {
         let times = self.rest && self.shows == Shows::All;
-        let witness = self.pods.iter().any(|pod| pod.exists && *pod.fact.borrow() == Fact::Serves);
+        let witness = self.pods.iter().any(|pod| {
+            pod.exists && manager_of(&pod.key) == manager_of(key) && *pod.fact.borrow() == Fact::Serves
+        });
         self.mesh != Mesh::None && !(times && witness)
     }
 
@@ -122,7 +125,23 @@ impl World {
             (Some(gone), Some(successor)) if self.rest => gone.updated >= successor.created,
             _ => false,
         };
-        !has_twins && !self.is_in_the_dark() && !written_since && !was_given_up(gone, events)
+        // Or it was there beside another of its name.
+        let times = |pod: &&Pod| self.times(&pod.key).map(|times| (times.created, times.keep_alive));
+        let beside = self
+            .pods
+            .iter()
+            .filter(|pod| pod.is_namesake(gone) && pod.key != gone.key)
+            .filter(|pod| pod.key != successor.key);
+        let was_beside = times(&gone).is_some_and(|(made, heard)| {
+            beside
+                .filter_map(|pod| times(&pod))
+                .any(|(other_made, other_heard)| other_made <= heard && made <= other_heard)
+        });
+        !has_twins
+            && !was_beside
+            && !self.is_in_the_dark(&gone.key)
+            && !written_since
+            && !was_given_up(gone, events)
     }
 }
 

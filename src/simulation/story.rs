@@ -33,19 +33,30 @@ pub(super) struct Story {
     another: bool,
     /// Somebody deletes rows.
     rows_vanish: bool,
+    /// `reconcile` takes rows out of the table: pods come and go, and fleets are cut off, more often.
+    withdraws: bool,
 }
 
 const WALL: u64 = 1_790_000_000_000;
 
 impl Story {
-    pub(super) fn new(fleet: Fleet, rows_vanish: bool) -> Self {
+    pub(super) fn new(fleet: Fleet, rows_vanish: bool, withdraws: bool) -> Self {
         let (nodes, shared, another) = {
             let world = fleet.world.lock();
             let another = world.dice.one_in(3);
             (world.disks.len(), another || world.dice.one_in(2), another)
         };
         set_wall(Some(WALL));
-        Self { fleet, busy: JoinSet::new(), taken: Vec::new(), nodes, shared, another, rows_vanish }
+        Self {
+            fleet,
+            busy: JoinSet::new(),
+            taken: Vec::new(),
+            nodes,
+            shared,
+            another,
+            rows_vanish,
+            withdraws,
+        }
     }
 
     pub(super) fn spool(&self, pod: usize) -> String {
@@ -122,7 +133,11 @@ impl Story {
     }
 
     fn fault_now(&mut self) {
-        let what = self.below(if self.rows_vanish { 30 } else { 26 });
+        let what = self.below(match (self.rows_vanish, self.withdraws) {
+            (true, _) => 30,
+            (false, true) => 34,
+            (false, false) => 26,
+        });
         match what {
             0 | 1 => self.scheduler_restarts(),
             2 => self.scheduler_hangs(),
@@ -169,6 +184,8 @@ impl Story {
             22 => self.a_volume_is_restored(),
             23 if self.another => self.a_manager_is_renamed(),
             24 => self.a_release_before_was_here(),
+            26..=29 if self.withdraws => self.a_fleet_is_cut_off(),
+            26.. if self.withdraws => self.pod_is_deleted(),
             26.. => {
                 let mut world = self.fleet.world.lock();
                 let keys = world.keys();
@@ -264,6 +281,34 @@ impl Story {
 
     fn pod_is_deleted(&mut self) {
         let Some(pod) = self.free_pod() else { return };
+        self.is_deleted(pod);
+    }
+
+    /// All pods of one network are cut off, and those of the other, if there is one, are rolled meanwhile.
+    fn a_fleet_is_cut_off(&mut self) {
+        let twins = self.below(2) == 0;
+        let (cut, rolled): (Vec<usize>, Vec<usize>) = {
+            let world = self.fleet.world.lock();
+            let there = (0..world.pods.len()).filter(|pod| world.pods[*pod].exists);
+            there.partition(|pod| world.pods[*pod].network() == twins)
+        };
+        let (world, time) = (self.fleet.world.clone(), self.millis(1_000, 150_000));
+        self.fault(format!("the pods {cut:?} are cut off"));
+        self.take(usize::MAX, async move {
+            cut.iter().for_each(|pod| world.set_link(*pod, Link::Silent));
+            sleep(time).await;
+            cut.iter().for_each(|pod| world.set_link(*pod, Link::Up));
+        });
+        if self.below(2) == 0 {
+            for pod in rolled {
+                if !self.taken.contains(&pod) {
+                    self.is_deleted(pod);
+                }
+            }
+        }
+    }
+
+    fn is_deleted(&mut self, pod: usize) {
         let hook = (self.below(2) == 0).then(|| (self.below(2) == 0).then_some(Duration::from_secs(5)));
         let (native, drains) = (self.below(2) == 0, self.millis(0, 4_000));
         let (fleet, gone) = (self.fleet.clone(), self.millis(500, 30_000));
@@ -580,7 +625,7 @@ impl Story {
             // One that names no manager, or another name of this one, stays until its row is shown beside a silent address.
             let its_own = Managers::of([pod.endpoint.clone()]);
             let asks = asks.filter(|ask| ask.managers == its_own);
-            let asks = asks.filter(|ask| ask.key == pod.key || !world.is_in_the_dark());
+            let asks = asks.filter(|ask| ask.key == pod.key || !world.is_in_the_dark(&ask.key));
             left.extend(asks.map(|ask| ask.id).filter(|ask| !settled_by_the_dead(ask)));
         }
         for id in left {

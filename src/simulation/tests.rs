@@ -48,6 +48,28 @@ fn g2_no_row_that_somebody_deletes_is_missing_for_long() {
     no_seed_breaks_one("g2_no_row", Sabotage { rows_vanish: true, ..Sabotage::default() });
 }
 
+#[test]
+fn g7_no_row_of_a_living_scheduler_is_withdrawn_or_it_is_put_back() {
+    no_seed_breaks_one("g7_no_row", Sabotage { withdraws: true, ..Sabotage::default() });
+}
+
+/// Or the search above would find nothing, whatever it looks at.
+#[test]
+fn g7_rows_are_withdrawn_there_and_those_of_schedulers_that_are_cut_off_too() {
+    let withdraws = Sabotage { withdraws: true, ..Sabotage::default() };
+    let (mut rows, mut of_living) = (0, 0);
+    for seed in 0..300 {
+        for (_, event) in run(seed, withdraws) {
+            if let Event::Withdrew { lives, .. } = event {
+                rows += 1;
+                of_living += usize::from(lives);
+            }
+        }
+    }
+    println!("{rows} rows withdrawn, {of_living} of living schedulers");
+    assert!(rows > 100 && of_living > 0, "{rows} rows, {of_living} of living schedulers");
+}
+
 fn no_seed_breaks_one(name: &str, world: Sabotage) {
     if let Some(seed) = number("SIGNOFF_SEED") {
         let events = run(seed, world);

@@ -407,6 +407,11 @@ impl World {
         self.table.iter().any(|row| row.key == *key && !row.is_there())
     }
 
+    /// Whose row has that id.
+    pub(super) fn key_of(&self, id: u64) -> Option<SchedulerKey> {
+        self.table.iter().find(|row| row.id == id && row.is_there()).map(|row| row.key.clone())
+    }
+
     /// Somebody deletes a row.
     pub(super) fn delete(&mut self, key: &SchedulerKey) {
         let now = self.history.now();

@@ -31,9 +31,6 @@ impl Manager for Lists {
     async fn register(&self, _: &SchedulerKey, _: &crate::manager::Registered) -> Result<(), Failure> {
         unreachable!("a look writes nothing")
     }
-    async fn delete(&self, _: u64) -> Result<(), Failure> {
-        unreachable!("a look writes nothing")
-    }
     fn freshness(&self) -> Freshness {
         Freshness::Fresh
     }

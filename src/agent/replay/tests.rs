@@ -94,9 +94,6 @@ impl Manager for Scripted {
     async fn register(&self, _: &SchedulerKey, _: &crate::manager::Registered) -> Result<(), Failure> {
         unreachable!("nobody registers here")
     }
-    async fn delete(&self, _: u64) -> Result<(), Failure> {
-        Ok(())
-    }
     fn freshness(&self) -> Freshness {
         if self.rest { Freshness::Fresh } else { Freshness::Within30s }
     }

@@ -93,9 +93,6 @@ impl Manager for Told {
         *self.row.lock().unwrap() = RowState::Inactive;
         Ok(())
     }
-    async fn delete(&self, _: u64) -> Result<(), Failure> {
-        Ok(())
-    }
     fn freshness(&self) -> Freshness {
         Freshness::Fresh
     }

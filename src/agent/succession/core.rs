@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     key::{SchedulerIp, SchedulerKey},
-    manager::{Freshness, Listed, Row, State},
+    manager::{
+        Freshness, Listed, Row, State,
+        times::{Times, were_alone},
+    },
 };
 
 #[cfg(test)]
@@ -76,6 +79,8 @@ pub enum Contested {
     Twin,
     /// It was heard of, or written, after our own row was made: no predecessor's was.
     Beside,
+    /// It was there at one time with another row of this hostname, as no predecessor is.
+    Fleets,
     /// It lives, though it was to be signed off: nothing more is written.
     Lives,
     /// It was signed off, and is active again: nothing more is written.
@@ -94,6 +99,9 @@ impl std::fmt::Display for Contested {
             Contested::Twin => "the manager hears of both: two that live under one name",
             Contested::Beside => {
                 "it was heard of, or written, after this scheduler's row was made, as no predecessor's is"
+            }
+            Contested::Fleets => {
+                "another row of this hostname was there while the manager heard of it: two fleets share the name, and it may be cut off"
             }
             Contested::CameBack => "it was signed off as a predecessor, and is active again",
             Contested::Tried => "its sign-off was tried, and may have been made, and it is active",
@@ -267,6 +275,7 @@ impl Succession {
             return (Vec::new(), Vec::new());
         }
         let (mut suspects, mut contested) = (Vec::new(), Vec::new());
+        let beside = self.beside_each_other(&listed.rows);
         for (key, (address, row)) in others {
             let younger = match self.phase {
                 Phase::Second { fresh, .. } => fresh || row.id > own.id,
@@ -277,6 +286,7 @@ impl Succession {
                 continue;
             }
             let against = self.evidence.get(&key).and_then(Evidence::speaks_against);
+            let against = against.or(beside.contains(&row.id).then_some(Contested::Fleets));
             let against = if fate.is_none() && younger { Some(Contested::Younger) } else { against };
             match against {
                 Some(why) => {
@@ -290,6 +300,17 @@ impl Succession {
             }
         }
         (suspects, contested)
+    }
+
+    /// The rows of this hostname and cluster, but the own one, that were there at one time with another of them, by their ids.
+    fn beside_each_other(&self, rows: &[Row]) -> Vec<u64> {
+        let of_the_name = |row: &&Row| {
+            row.hostname == self.key.hostname.as_str() && row.cluster_id == self.key.cluster_id.get()
+        };
+        let others: Vec<&Row> = rows.iter().filter(of_the_name).filter(|row| !row.is(&self.key)).collect();
+        let times: Vec<Times> = others.iter().map(|row| Times::from(*row)).collect();
+        let alone = were_alone(&times).unwrap_or_default();
+        others.iter().zip(alone).filter(|(_, alone)| !alone).map(|(row, _)| row.id).collect()
     }
 
     /// Another row of this hostname and cluster that a KeepAlive can reach and that can be looked at.

@@ -10,7 +10,7 @@ use super::{LogArgs, TlsArgs};
 use crate::identity::address::manager_endpoint;
 
 /// Below the help.
-const AFTER: &str = "The role may do all with schedulers, and nothing else. A user in it can do what reconcile's --purge-after needs; an\n\
+const AFTER: &str = "The role may do all with schedulers, and nothing else. A user in it can do what reconcile needs to withdraw rows; an\n\
     agent needs no more than a guest. Without --password-file the password is drawn, and printed as a Secret, once: nobody\n\
     can read it out of a manager again. Run again with the same --password-file it changes nothing, and checks.\n\
     A manager reads its roles at its start only: the others know a new one when they were restarted. So name each manager\n\

@@ -20,6 +20,8 @@ const AFTER: &str = "Without --apply nothing is changed: exit code 0 if all is w
     A run alone (a CronJob's) remembers no other: what keeps it from writing a living scheduler's row again and again\n\
     are the row's own times. So it writes only where keep-alive times are shown, and no row that was written long after\n\
     its last keep-alive. With --every, a row that comes back is not written again until a run has seen it live.\n\
+    To withdraw a row is to take it out of the table, and out of what peers are given: through REST, with a user who may\n\
+    delete (`signoff grant` makes one). Without one, or without keep-alive times, no row is withdrawn.\n\
     What is not given of the manager is taken from the settings of the agent in --run-dir, if there is one.";
 
 /// Longer than anything here makes sense for, and far from what a clock can't count.
@@ -34,7 +36,7 @@ pub struct ReconcileArgs {
     pub command: Option<ReconcileCommand>,
     #[command(flatten)]
     pub look: LookArgs,
-    /// Repair: sign the dead schedulers' rows off; needs --cluster-id or --all-clusters
+    /// Repair: sign the dead schedulers' rows off, and withdraw rows; needs --cluster-id or --all-clusters
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_parser = clap::builder::BoolishValueParser::new(), hide_possible_values = true, help_heading = "Repair")]
     pub apply: Option<bool>,
@@ -48,9 +50,17 @@ pub struct ReconcileArgs {
     /// How much one run may sign off: a share of the scope's active rows (at least one), or a count [default: 15%]
     #[arg(long, value_name = "SHARE%|COUNT", help_heading = "Repair")]
     pub max_share: Option<MaxShare>,
-    /// Delete rows that are nobody's and inactive for longer, through REST; lists them without --apply
+    /// Withdraw replaced rows too: those whose hostname lives under a newer row [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = clap::builder::BoolishValueParser::new(), hide_possible_values = true, help_heading = "Repair")]
+    pub withdraw: Option<bool>,
+    /// Withdraw rows that are nobody's and inactive for longer, at least 30m; lists them without --apply
     #[arg(long, value_name = "DURATION", value_parser = positive, help_heading = "Repair")]
     pub purge_after: Option<Duration>,
+    /// Let --purge-after be shorter than 30m: a scheduler that is cut off for so long loses its row
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = clap::builder::BoolishValueParser::new(), hide_possible_values = true, help_heading = "Repair")]
+    pub purge_early: Option<bool>,
     /// Stay, and begin a run this often [default: one run]
     #[arg(long, value_name = "DURATION", value_parser = positive, help_heading = "Repair")]
     pub every: Option<Duration>,

@@ -69,22 +69,25 @@ fn action(report: &Report, at: usize) -> String {
             Done::CameBack(why) => format!("contested: {why}"),
             Done::Failed(why) => format!("not signed off: {why}"),
             Done::Unanswered(why) => format!("perhaps signed off: {why}"),
-            Done::Deleted => "deleted".to_owned(),
-            Done::NotDeleted(why) => format!("not deleted: {why}"),
+            Done::Withdrawn { still_given: None } => "withdrawn".to_owned(),
+            Done::Withdrawn { still_given: Some(why) } => format!("withdrawn; {why}"),
+            Done::NotWithdrawn(why) => format!("not withdrawn: {why}"),
         };
     }
     let judgement = &report.judged[at];
     let active = report.survey.rows[at].now.state == State::Active;
     let dead = active && matches!(judgement.verdict, Verdict::Dead | Verdict::Replaced);
-    if report.plan.sign_off.binary_search(&at).is_ok() {
-        if report.survey.partial {
-            "would be signed off, if the guards let it"
-        } else {
-            "would be signed off"
-        }
-        .to_owned()
-    } else if report.plan.purge.binary_search(&at).is_ok() {
-        "would be deleted".to_owned()
+    let [signed_off, withdrawn] =
+        [&report.plan.sign_off, &report.plan.withdraw].map(|plan| plan.binary_search(&at).is_ok());
+    let planned = match (signed_off, withdrawn) {
+        (true, true) => Some("would be signed off and withdrawn"),
+        (true, false) => Some("would be signed off"),
+        (false, true) if report.dry => Some("would be withdrawn"),
+        (false, true) => Some("not withdrawn"),
+        (false, false) => None,
+    };
+    if let Some(planned) = planned {
+        format!("{planned}{}", if report.survey.partial { ", if the guards let it" } else { "" })
     } else if dead && !report.plan.held.is_empty() {
         "held back".to_owned()
     } else if dead {
@@ -114,7 +117,7 @@ impl<'a> View<'a> {
                 State::Active => judgement.verdict != Verdict::Live,
                 State::Inactive => judgement.wrongly_inactive(),
             };
-            odd || report.done.contains_key(at) || report.plan.purge.binary_search(at).is_ok()
+            odd || report.done.contains_key(at) || report.plan.withdraw.binary_search(at).is_ok()
         })
     }
 
@@ -134,22 +137,32 @@ impl<'a> View<'a> {
             self.report.source
         );
         let wanted = self.report.plan.sign_off.len();
-        let purge = self.report.plan.purge.len();
+        let withdraw = self.report.plan.withdraw.len();
         // Writing to a String doesn't fail.
         if self.report.dry {
             let _ = write!(text, "; dry run, {wanted} to be signed off");
-            if purge > 0 {
-                let _ = write!(text, ", {purge} to be deleted");
+            if withdraw > 0 {
+                let _ = write!(text, ", {withdraw} to be withdrawn");
             }
         } else {
-            let Counts { signed_off, lives, came_back, failed, deleted, not_deleted, .. } = self.counts;
+            let Counts { signed_off, lives, came_back, failed, withdrawn, not_withdrawn, .. } = self.counts;
             let _ = write!(
                 text,
                 "; {signed_off} signed off, {failed} failed, {lives} left since they show life, {came_back} came back"
             );
-            if purge > 0 {
-                let _ = write!(text, ", {deleted} deleted, {not_deleted} not deleted");
+            if withdraw > 0 {
+                let _ = write!(text, ", {withdrawn} withdrawn, {not_withdrawn} not withdrawn");
             }
+        }
+        if self.counts.given > 0 {
+            let _ = write!(
+                text,
+                "; peers that name their cluster are given {} where nobody is",
+                self.counts.given
+            );
+        }
+        if let Some(why) = &self.report.no_withdrawal {
+            let _ = write!(text, "; {why}");
         }
         if self.report.survey.not_probed > 0 {
             let _ = write!(text, "; {} not looked at, there are too many", self.report.survey.not_probed);

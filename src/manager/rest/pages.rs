@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::Rest;
+use super::{Rest, row::Whole};
 use crate::{
     key::ClusterId,
     manager::{Failure, Row},
@@ -122,16 +122,33 @@ impl Rest {
         if hostname.is_empty() {
             return self.by_id(id).await;
         }
-        let mut query = vec![
-            ("host_name", hostname.to_owned()),
-            ("scheduler_cluster_id", cluster_id.to_string()),
-            ("page", "1".to_owned()),
-            // One that no cache holds, and all rows of a hostname fit.
-            ("per_page", fastrand::u32(10_000..10_000_000).to_string()),
-        ];
-        query.extend(ip.map(|ip| ("ip", ip.to_string())));
+        let query = of_one(cluster_id, hostname, ip);
         Ok(self.page(&query).await?.into_iter().find(|row| row.id == id))
     }
+
+    /// The same, and the whole row as the JSON that the manager shows.
+    pub async fn whole(
+        &self,
+        id: u64,
+        (cluster_id, hostname, ip): (u64, &str, Option<std::net::IpAddr>),
+    ) -> Result<Option<(Row, String)>, Failure> {
+        // Without a hostname all rows of the cluster are asked for.
+        let (at, answer) = self.get_page(&of_one(cluster_id, hostname, ip)).await?;
+        let rows: Vec<Whole> = answer.page(&at)?;
+        Ok(rows.into_iter().find(|Whole(row, _)| row.id == id).map(|Whole(row, whole)| (row, whole)))
+    }
+}
+
+/// Asks for the rows of a hostname in a way that no cache holds, and so that all of them fit.
+fn of_one(cluster_id: u64, hostname: &str, ip: Option<std::net::IpAddr>) -> Vec<(&'static str, String)> {
+    let mut query = vec![
+        ("scheduler_cluster_id", cluster_id.to_string()),
+        ("page", "1".to_owned()),
+        ("per_page", fastrand::u32(10_000..10_000_000).to_string()),
+    ];
+    query.extend((!hostname.is_empty()).then(|| ("host_name", hostname.to_owned())));
+    query.extend(ip.map(|ip| ("ip", ip.to_string())));
+    query
 }
 
 #[cfg(test)]

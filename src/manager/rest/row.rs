@@ -4,7 +4,7 @@
 use std::{fmt, marker::PhantomData, time::Duration};
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{Error, SeqAccess, Visitor},
 };
 use serde_json::Value;
@@ -17,7 +17,10 @@ pub(super) struct Rows<T = Row>(pub(super) Vec<T>);
 /// One row.
 pub(super) struct One(pub(super) Row);
 
-#[derive(Deserialize)]
+/// One row, and all that is shown of it as JSON.
+pub(super) struct Whole(pub(super) Row, pub(super) String);
+
+#[derive(Deserialize, Serialize)]
 pub(super) struct Raw {
     id: Option<Value>,
     host_name: Option<Value>,
@@ -108,6 +111,13 @@ pub(super) trait OfAPage: Sized {
 impl OfAPage for Row {
     fn of(raw: Raw) -> Result<Self, String> {
         raw.try_into()
+    }
+}
+
+impl OfAPage for Whole {
+    fn of(raw: Raw) -> Result<Self, String> {
+        let whole = serde_json::to_string(&raw).map_err(|error| error.to_string())?;
+        raw.try_into().map(|row| Whole(row, whole))
     }
 }
 

@@ -10,8 +10,14 @@
 //! - **probes**: where something takes connections for the dead, nothing follows from a probe; rows that can't be decided
 //!   without are said, and left alone.
 //!
-//! Deletions obey the same guards, and one run deletes no more than that share of all rows: the oldest first, the rest in later
-//! runs. What is held back is said, and the run ends with exit code 3.
+//! Withdrawals obey the same guards. Of the rows that were left for long one run takes no more than that share of all rows: the oldest
+//! first, the rest in later runs. Of the replaced ones:
+//!
+//! - **withdrawals**: more than that share of the active rows, with those that this process withdrew in the five minutes before, is no
+//!   accident of some pods: then none of them is taken. Where two fleets share names, and one is cut off while the other is rolled,
+//!   every row of the living one looks replaced.
+//!
+//! What is held back is said, and the run ends with exit code 3.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +25,10 @@ use std::{
     str::FromStr,
 };
 
-use super::judge::{Circumstances, Judgement, Probed, Reason, Seen, Unproven, Verdict};
+use super::{
+    judge::{Circumstances, Judgement, Probed, Reason, Seen, Unproven, Verdict},
+    withdraw::Candidates,
+};
 use crate::manager::State;
 
 #[cfg(test)]
@@ -146,11 +155,21 @@ pub enum Held {
         /// Of how many active ones.
         active: usize,
     },
+    /// Too many were replaced at once.
+    Withdrawals {
+        /// How many rows would be withdrawn.
+        wanted: usize,
+        /// How many this process withdrew in the five minutes before.
+        before: usize,
+        /// How many may be, together.
+        allowed: usize,
+    },
 }
 
 impl Held {
     /// The labels of `signoff_reconcile_held_back{guard}`.
-    pub const GUARDS: [&'static str; 5] = ["blind", "last-live", "share", "no-times", "probes"];
+    pub const GUARDS: [&'static str; 6] =
+        ["blind", "last-live", "share", "no-times", "probes", "withdrawals"];
 
     /// Which guard.
     pub fn guard(&self) -> &'static str {
@@ -160,6 +179,7 @@ impl Held {
             Self::Share { .. } => Self::GUARDS[2],
             Self::NoTimes { .. } => Self::GUARDS[3],
             Self::Probes { .. } => Self::GUARDS[4],
+            Self::Withdrawals { .. } => Self::GUARDS[5],
         }
     }
 }
@@ -203,6 +223,11 @@ impl fmt::Display for Held {
                     false => "some rows have no keep-alive time (a manager before v2.3.1 made them)",
                 }
             ),
+            Self::Withdrawals { wanted, before, allowed } => write!(
+                f,
+                "{wanted} replaced row(s) would be withdrawn, and {before} were in the five minutes before; --max-share allows {allowed}: \
+                 none is; look whether that many are gone (two fleets that share names look so), then raise it"
+            ),
             Self::Share { wanted, allowed, active } => write!(
                 f,
                 "{wanted} of {active} active rows would be signed off, or may be dead and were not looked at, and --max-share allows {allowed}: nothing is done; look whether \
@@ -217,8 +242,8 @@ impl fmt::Display for Held {
 pub struct Plan {
     /// Which rows are to be signed off, by their place in the list.
     pub sign_off: Vec<usize>,
-    /// Which are to be deleted, by their place in the list.
-    pub purge: Vec<usize>,
+    /// Which are to be taken out of the table, by their place in the list.
+    pub withdraw: Vec<usize>,
     /// What was held back, and why.
     pub held: Vec<Held>,
 }
@@ -244,8 +269,8 @@ struct Cluster {
     /// Undecided rows where something answers that is no scheduler.
     masked: usize,
     dead: Vec<usize>,
-    /// How many rows are to be deleted.
-    purge: usize,
+    /// How many rows are to be withdrawn.
+    withdraw: usize,
 }
 
 /// What may be done at all.
@@ -255,6 +280,8 @@ pub struct Limits {
     pub max_share: MaxShare,
     /// `--apply-without-keep-alive-times`.
     pub without_times: bool,
+    /// How many replaced rows this process withdrew in the five minutes before.
+    pub withdrew: usize,
 }
 
 /// Whether a row is dead by a silence of its keep-alive time.
@@ -268,15 +295,15 @@ fn could_be_dead(judgement: &Judgement) -> bool {
     matches!(judgement.reason, Reason::Evidence { silent, unproven, .. } if silent || unproven == no_times)
 }
 
-/// Which rows may be signed off: the active ones that are dead or replaced and `wanted`, as far as the guards let. `purge` are
-/// rows to be deleted, oldest first: as many stay in the plan as the share allows of all rows, and none of a cluster that is held back.
+/// Which rows may be signed off: the active ones that are dead or replaced and `wanted`, as far as the guards let. `found` are
+/// rows that may be taken out of the table: what the guards let stays in the plan, and none of a cluster that is held back.
 pub fn plan(
     rows: &[Seen],
     judged: &[Judgement],
     given: &Circumstances,
     limits: Limits,
     wanted: impl Fn(&Seen) -> bool,
-    purge: &[usize],
+    found: &Candidates,
 ) -> Plan {
     let mut clusters: BTreeMap<u64, Cluster> = BTreeMap::new();
     let (mut active, mut timed, mut unlooked) = (0, 0, 0);
@@ -311,14 +338,14 @@ pub fn plan(
             _ => {}
         }
     }
-    for at in purge {
-        clusters.entry(rows[*at].now.cluster_id).or_default().purge += 1;
+    for at in found.left.iter().chain(&found.replaced) {
+        clusters.entry(rows[*at].now.cluster_id).or_default().withdraw += 1;
     }
     let mut plan = Plan::default();
     let mut left_alone = BTreeSet::new();
     for (cluster_id, cluster) in clusters {
         let mute_or_dead = cluster.dead.len() + cluster.mute;
-        let asks = cluster.unheard + cluster.purge > 0;
+        let asks = cluster.unheard + cluster.withdraw > 0;
         if asks && cluster.probes > 0 && !sees(&cluster) {
             let Cluster { probes, answers, .. } = cluster;
             plan.held.push(Held::Blind { cluster_id, probes, answers });
@@ -350,8 +377,15 @@ pub fn plan(
         plan.held.push(Held::Share { wanted, allowed, active });
         return plan;
     }
-    let free = purge.iter().copied().filter(|at| !left_alone.contains(&rows[*at].now.cluster_id));
-    plan.purge = free.take(max_share.of(rows.len())).collect();
-    plan.purge.sort_unstable();
+    let free = |at: &usize| !left_alone.contains(&rows[*at].now.cluster_id);
+    let replaced: Vec<usize> = found.replaced.iter().copied().filter(free).collect();
+    if replaced.is_empty() || replaced.len() + limits.withdrew <= allowed {
+        plan.withdraw = replaced;
+    } else {
+        let (wanted, before) = (replaced.len(), limits.withdrew);
+        plan.held.push(Held::Withdrawals { wanted, before, allowed });
+    }
+    plan.withdraw.extend(found.left.iter().copied().filter(free).take(max_share.of(rows.len())));
+    plan.withdraw.sort_unstable();
     plan
 }

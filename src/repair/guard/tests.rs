@@ -8,11 +8,11 @@ use crate::repair::judge::{
 
 /// What may be done, whatever shows that a row is dead.
 fn limits(max_share: MaxShare) -> Limits {
-    Limits { max_share, without_times: true }
+    Limits { max_share, without_times: true, withdrew: 0 }
 }
 
 fn planned(rows: &[Seen], max_share: MaxShare) -> Plan {
-    plan(rows, &judge(rows, &GIVEN), &GIVEN, limits(max_share), |_| true, &[])
+    plan(rows, &judge(rows, &GIVEN), &GIVEN, limits(max_share), |_| true, &Candidates::default())
 }
 
 fn dead(id: u64, ip: &str) -> Seen {
@@ -28,7 +28,7 @@ const ALL: MaxShare = MaxShare::percent(100);
 #[test]
 fn the_dead_are_signed_off_and_the_living_are_not() {
     let rows = [dead(1, "10.0.0.1"), live(2, "10.0.0.2"), dead(3, "10.0.0.3")];
-    assert_eq!(planned(&rows, ALL), Plan { sign_off: vec![0, 2], purge: vec![], held: vec![] });
+    assert_eq!(planned(&rows, ALL), Plan { sign_off: vec![0, 2], withdraw: vec![], held: vec![] });
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn g7_past_the_share_nothing_at_all_is_done() {
         held,
         Plan {
             sign_off: vec![],
-            purge: vec![],
+            withdraw: vec![],
             held: vec![Held::Share { wanted: 2, allowed: 1, active: 3 }]
         }
     );
@@ -79,7 +79,7 @@ fn g7_a_cluster_without_anybody_known_to_live_keeps_its_rows() {
     let rows = [dead(1, "10.0.0.1"), mute, unclear, live(3, "10.0.0.3").in_cluster(2)];
     assert_eq!(
         planned(&rows, ALL),
-        Plan { sign_off: vec![], purge: vec![], held: vec![Held::LastLive { cluster_id: 1, wanted: 2 }] }
+        Plan { sign_off: vec![], withdraw: vec![], held: vec![Held::LastLive { cluster_id: 1, wanted: 2 }] }
     );
     // A living scheduler whose row is inactive is no help to a peer.
     let rows = [
@@ -102,7 +102,7 @@ fn g7_where_most_of_the_living_do_not_answer_the_prober_is_not_believed() {
         planned(&rows, ALL)
     };
     assert_eq!(some(1).held, [Held::Blind { cluster_id: 1, probes: 5, answers: 1 }]);
-    assert_eq!(some(2), Plan { sign_off: vec![0], purge: vec![], held: vec![] });
+    assert_eq!(some(2), Plan { sign_off: vec![0], withdraw: vec![], held: vec![] });
 }
 
 #[test]
@@ -117,13 +117,15 @@ fn g7_rows_that_nobody_had_room_to_look_at_count_for_the_share() {
 #[test]
 fn g7_a_row_that_is_dead_by_no_keep_alive_time_is_written_only_by_an_explicit_word() {
     let timeless = |id: u64, hostname: &str, probe| row(id, hostname, &format!("10.0.0.{id}")).probed(probe);
-    let strict = Limits { max_share: ALL, without_times: false };
-    let planned = |rows: &[Seen], limits| plan(rows, &judge(rows, &GIVEN), &GIVEN, limits, |_| true, &[]);
+    let strict = Limits { max_share: ALL, without_times: false, withdrew: 0 };
+    let planned = |rows: &[Seen], limits| {
+        plan(rows, &judge(rows, &GIVEN), &GIVEN, limits, |_| true, &Candidates::default())
+    };
     // gRPC, or a manager before v2.3.1.
     let rows = [timeless(1, "s-0", Probed::Silent), timeless(2, "s-0", Probed::Answers)];
     let refused = Held::NoTimes { rows: 1, all: true };
-    assert_eq!(planned(&rows, strict), Plan { sign_off: vec![], purge: vec![], held: vec![refused] });
-    assert_eq!(planned(&rows, limits(ALL)), Plan { sign_off: vec![0], purge: vec![], held: vec![] });
+    assert_eq!(planned(&rows, strict), Plan { sign_off: vec![], withdraw: vec![], held: vec![refused] });
+    assert_eq!(planned(&rows, limits(ALL)), Plan { sign_off: vec![0], withdraw: vec![], held: vec![] });
     let said = refused.to_string();
     assert!(said.contains("--apply-without-keep-alive-times") && said.contains("v2.3.1"), "{said}");
     // It is refused whatever there is to be written.
@@ -132,7 +134,7 @@ fn g7_a_row_that_is_dead_by_no_keep_alive_time_is_written_only_by_an_explicit_wo
     // Beside rows with times: those are written.
     let rows = [rows[0].clone(), rows[1].clone(), dead(3, "10.0.0.3"), live(4, "10.0.0.4")];
     let held = vec![Held::NoTimes { rows: 1, all: false }];
-    assert_eq!(planned(&rows, strict), Plan { sign_off: vec![2], purge: vec![], held });
+    assert_eq!(planned(&rows, strict), Plan { sign_off: vec![2], withdraw: vec![], held });
 }
 
 #[test]
@@ -143,7 +145,9 @@ fn g7_rows_that_only_a_probe_could_decide_are_said_where_something_answers_for_t
     let rows = [foreign(1), live(2, "10.0.0.2"), foreign(3), replaced];
     for masked in [true, false] {
         let given = Circumstances { masked, ..GIVEN };
-        let planned = |rows: &[Seen]| plan(rows, &judge(rows, &given), &given, limits(ALL), |_| true, &[]);
+        let planned = |rows: &[Seen]| {
+            plan(rows, &judge(rows, &given), &given, limits(ALL), |_| true, &Candidates::default())
+        };
         let plan = planned(&rows);
         assert_eq!(plan.sign_off, [3], "what the times decide is done");
         assert_eq!(plan.held, [Held::Probes { cluster_id: 1, rows: 2, everywhere: masked }]);
@@ -163,38 +167,65 @@ fn g7_rows_that_only_a_probe_could_decide_are_said_where_something_answers_for_t
     }
 }
 
+fn old(id: u64) -> Seen {
+    row(id, &format!("old-{id}"), &format!("10.0.2.{id}")).silent().inactive().probed(Probed::Silent)
+}
+
 #[test]
-fn a_purge_obeys_the_guards_and_deletes_a_share_at_most_the_oldest_first() {
-    let old = |id: u64| {
-        row(id, &format!("old-{id}"), &format!("10.0.2.{id}")).silent().inactive().probed(Probed::Silent)
-    };
-    let purged = |rows: &[Seen], max_share| {
-        plan(rows, &judge(rows, &GIVEN), &GIVEN, limits(max_share), |_| true, &[2, 0, 1])
+fn g7_a_withdrawal_obeys_the_guards_and_of_those_left_takes_a_share_at_most_the_oldest_first() {
+    let planned = |rows: &[Seen], max_share| {
+        let found = Candidates { left: vec![2, 0, 1], ..Candidates::default() };
+        plan(rows, &judge(rows, &GIVEN), &GIVEN, limits(max_share), |_| true, &found)
     };
     let rows = [old(1), old(2), old(3), live(4, "10.0.0.4"), dead(5, "10.0.0.5"), dead(6, "10.0.0.6")];
-    assert_eq!(purged(&rows, ALL).purge, [0, 1, 2]);
-    assert_eq!(purged(&rows, MaxShare::Count(2)).purge, [0, 2], "the oldest are named first");
-    let held = purged(&rows, MaxShare::Count(1));
+    assert_eq!(planned(&rows, ALL).withdraw, [0, 1, 2]);
+    assert_eq!(planned(&rows, MaxShare::Count(2)).withdraw, [0, 2], "the oldest are named first");
+    let held = planned(&rows, MaxShare::Count(1));
     assert_eq!(
-        (held.purge.len(), held.held.len()),
+        (held.withdraw.len(), held.held.len()),
         (0, 1),
         "past the share of sign-offs nothing is done at all"
     );
     // Every probe failed in their cluster, though another one answers.
     let rows = [old(1).in_cluster(2), old(2).in_cluster(2), old(3).in_cluster(2), live(4, "10.0.0.4")];
-    let held = purged(&rows, ALL);
+    let held = planned(&rows, ALL);
     assert_eq!(
-        (held.purge.len(), held.held),
+        (held.withdraw.len(), held.held),
         (0, vec![Held::Blind { cluster_id: 2, probes: 3, answers: 0 }])
     );
+}
+
+#[test]
+fn g7_past_the_share_no_replaced_row_is_withdrawn_and_what_was_in_the_minutes_before_counts() {
+    let rows = [old(1), old(2), live(3, "10.0.0.3"), live(4, "10.0.0.4"), live(5, "10.0.0.5")];
+    let planned = |replaced: &[usize], withdrew, allowed| {
+        let found = Candidates { replaced: replaced.to_vec(), ..Candidates::default() };
+        let limits = Limits { withdrew, ..limits(MaxShare::Count(allowed)) };
+        plan(&rows, &judge(&rows, &GIVEN), &GIVEN, limits, |_| true, &found)
+    };
+    assert_eq!(planned(&[0, 1], 0, 2).withdraw, [0, 1]);
+    assert_eq!(planned(&[0], 1, 2).withdraw, [0]);
+    for (replaced, withdrew, allowed) in [(&[0, 1][..], 0, 1), (&[0], 1, 1), (&[0, 1], 1, 2)] {
+        let Plan { withdraw, held, .. } = planned(replaced, withdrew, allowed);
+        assert_eq!(withdraw, Vec::<usize>::new());
+        assert_eq!(held, [Held::Withdrawals { wanted: replaced.len(), before: withdrew, allowed }]);
+    }
+    assert_eq!(planned(&[], 5, 1).held, []);
 }
 
 #[test]
 fn only_wanted_rows_are_written_and_counted() {
     let rows = [dead(1, "10.0.0.1"), live(2, "10.0.0.2"), dead(3, "10.0.0.3"), live(4, "10.0.0.4")];
     let judged = judge(&rows, &GIVEN);
-    let of_one = plan(&rows, &judged, &GIVEN, limits(MaxShare::percent(15)), |row| row.now.id == 3, &[]);
-    assert_eq!(of_one, Plan { sign_off: vec![2], purge: vec![], held: vec![] });
+    let of_one = plan(
+        &rows,
+        &judged,
+        &GIVEN,
+        limits(MaxShare::percent(15)),
+        |row| row.now.id == 3,
+        &Candidates::default(),
+    );
+    assert_eq!(of_one, Plan { sign_off: vec![2], withdraw: vec![], held: vec![] });
 }
 
 #[test]
@@ -249,7 +280,7 @@ proptest! {
         without_times in any::<bool>(),
     ) {
         let judged = judge(&rows, &given);
-        let plan = plan(&rows, &judged, &given, Limits { max_share, without_times }, |_| true, &[]);
+        let plan = plan(&rows, &judged, &given, Limits { max_share, without_times, withdrew: 0 }, |_| true, &Candidates::default());
         let active = rows.iter().filter(|row| row.now.state == State::Active).count();
         prop_assert!(plan.sign_off.len() <= max_share.of(active));
         for at in &plan.sign_off {

@@ -348,7 +348,7 @@ impl Facts<'_> {
 }
 
 /// What makes two rows alike.
-trait Likeness {
+pub(super) trait Likeness {
     fn compare(&self, a: &Sighting, b: &Sighting) -> Ordering;
     /// The same of rows that are alike.
     fn hash(&self, row: &Sighting) -> u32;
@@ -405,7 +405,7 @@ impl Likeness for Names {
 }
 
 /// Rows that are alike, in groups.
-struct Groups {
+pub(super) struct Groups {
     /// A hash of what they are alike in, and where each is.
     order: Vec<(u32, u32)>,
     /// Where in `order` each group ends.
@@ -414,7 +414,7 @@ struct Groups {
 }
 
 impl Groups {
-    fn of(rows: &[Seen], likeness: &dyn Likeness, counts: impl Fn(&Seen) -> bool) -> Self {
+    pub(super) fn of(rows: &[Seen], likeness: &dyn Likeness, counts: impl Fn(&Seen) -> bool) -> Self {
         let compare = |a: &(u32, u32), b: &(u32, u32)| {
             likeness.compare(&rows[a.1 as usize].now, &rows[b.1 as usize].now)
         };
@@ -435,6 +435,18 @@ impl Groups {
             .collect();
         ends.extend(u32::try_from(order.len()).ok().filter(|end| *end > 0));
         Self { order, ends, rows: rows.len() }
+    }
+
+    /// Hands over the places of each group that has more than one.
+    pub(super) fn each(&self, mut with: impl FnMut(&[u32])) {
+        let mut start = 0;
+        for end in &self.ends {
+            let group = &self.order[start..*end as usize];
+            start = *end as usize;
+            if group.len() > 1 {
+                with(&group.iter().map(|(_, at)| *at).collect::<Vec<u32>>());
+            }
+        }
     }
 
     /// For each row the last other one of its group that is `wanted`, in the order of `rank`.

@@ -6,13 +6,17 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::{
-    key::SchedulerKey,
-    manager::{AttemptOptions, Contact, Filter, Freshness, HoldStart, Listed, Outcome as Attempted, RowRead},
+    key::{ClusterId, SchedulerKey},
+    manager::{
+        AttemptOptions, Contact, Filter, Freshness, HoldStart, Listed, Manager, Outcome as Attempted, Row,
+        RowRead,
+    },
     net::{Probe, Reach},
     repair::{
         guard::MaxShare,
         sighting::{Sighting, Stamp},
-        survey::tests::{List, Nobody, options, sighting},
+        survey::tests::{List, Nobody, options, sighting, take_turn},
+        withdraw::Wanted,
     },
 };
 
@@ -28,6 +32,18 @@ struct Scripted {
     signed_off: Mutex<Vec<SchedulerKey>>,
     deleted: Mutex<Vec<u64>>,
     delete_fails: bool,
+    /// Whether the user may not delete.
+    refused: bool,
+    /// The whole rows, as each look before a deletion sees them; the last one stays.
+    whole: Mutex<Vec<Option<Row>>>,
+    /// What each manager says to a sign-off at every one, and what it gives to peers.
+    everywhere: Mutex<Vec<Attempted>>,
+    signed_off_everywhere: Mutex<usize>,
+    /// How long such a look takes.
+    takes: Duration,
+    /// Done once what may be withdrawn is known.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    given: Vec<Row>,
 }
 
 #[async_trait]
@@ -49,6 +65,41 @@ impl Manager for Scripted {
     async fn register(&self, _: &SchedulerKey, _: &crate::manager::Registered) -> Result<(), Failure> {
         unreachable!("reconcile registers nothing")
     }
+    fn freshness(&self) -> Freshness {
+        Freshness::Fresh
+    }
+    fn watch(&self) -> tokio::sync::watch::Receiver<Contact> {
+        tokio::sync::watch::channel(Contact::default()).1
+    }
+}
+
+#[async_trait]
+impl Withdraw for Scripted {
+    async fn may_delete(&self) -> Result<bool, Failure> {
+        if let Some(act) = self.meanwhile.lock().unwrap().take() {
+            act();
+        }
+        Ok(!self.refused)
+    }
+    async fn sign_off_everywhere(
+        &self,
+        _: &SchedulerKey,
+        _: Duration,
+    ) -> Result<Vec<(String, Attempted)>, Failure> {
+        *self.signed_off_everywhere.lock().unwrap() += 1;
+        let said = self.everywhere.lock().unwrap();
+        let said = if said.is_empty() { vec![Attempted::Confirmed] } else { said.clone() };
+        Ok((1..).map(|n| format!("manager {n}")).zip(said).collect())
+    }
+    async fn whole(
+        &self,
+        id: u64,
+        _: (u64, &str, Option<std::net::IpAddr>),
+    ) -> Result<Option<(Row, String)>, Failure> {
+        tokio::time::sleep(self.takes).await;
+        let row = take_turn(&mut self.whole.lock().unwrap()).unwrap_or_else(|| Some(whole(id, T0)));
+        Ok(row.map(|row| (row, "{}".to_owned())))
+    }
     async fn delete(&self, id: u64) -> Result<(), Failure> {
         self.deleted.lock().unwrap().push(id);
         if self.delete_fails {
@@ -57,11 +108,24 @@ impl Manager for Scripted {
             Ok(())
         }
     }
-    fn freshness(&self) -> Freshness {
-        Freshness::Fresh
+    async fn given(&self, _: ClusterId) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure> {
+        Ok(vec![("manager 1".to_owned(), Ok(self.given.clone()))])
     }
-    fn watch(&self) -> tokio::sync::watch::Receiver<Contact> {
-        tokio::sync::watch::channel(Contact::default()).1
+}
+
+/// An inactive row at the address of row 1, as the manager shows it.
+fn whole(id: u64, heard: &str) -> Row {
+    Row {
+        id,
+        hostname: format!("s-{id}"),
+        ip: "127.0.0.1".to_owned(),
+        port: 1,
+        state: State::Inactive,
+        cluster_id: 1,
+        created_at: None,
+        last_keep_alive_at: Some(heard.to_owned()),
+        keep_alive_interval: None,
+        updated_at: None,
     }
 }
 
@@ -103,7 +167,7 @@ fn policy(look: Options) -> Policy {
     Policy {
         look,
         pattern: None,
-        limits: Limits { max_share: MaxShare::percent(100), without_times: false },
+        limits: Limits { max_share: MaxShare::percent(100), without_times: false, withdrew: 0 },
         apply: true,
         deadline: Duration::from_secs(240),
     }
@@ -133,18 +197,26 @@ async fn applied(source: impl FnOnce(&mut List, &Ports), manager: Scripted) -> (
 }
 
 async fn run(
-    mut list: List,
+    list: List,
     source: impl FnOnce(&mut List, &Ports),
     manager: Scripted,
     look: Options,
 ) -> (Report, Arc<Scripted>) {
     let manager = Arc::new(manager);
-    let (_, ports) = reconciler(List::of(vec![]), &manager, quick());
+    (run_by(list, source, &manager, look).await, manager)
+}
+
+async fn run_by(
+    mut list: List,
+    source: impl FnOnce(&mut List, &Ports),
+    manager: &Arc<Scripted>,
+    look: Options,
+) -> Report {
+    let (_, ports) = reconciler(List::of(vec![]), manager, quick());
     source(&mut list, &ports);
     let mut reconciler =
         Reconciler::new(Box::new(list), Some(manager.clone()), Prober::new(ports), policy(look));
-    let report = reconciler.run(&Nobody).await.unwrap();
-    (report, manager)
+    reconciler.run(&Nobody).await.unwrap()
 }
 
 fn signed_off(manager: &Scripted) -> usize {
@@ -334,9 +406,10 @@ async fn g7_no_write_begins_after_the_deadline_however_long_the_last_look_took()
         report.done
     );
     assert_eq!(signed_off(&manager), 0);
-    let (report, manager) = purged(slow, Scripted::default()).await;
+    let slow = Scripted { takes: Duration::from_secs(240), ..Scripted::default() };
+    let (report, manager) = left(|_, _| (), slow).await;
     assert!(
-        matches!(&report.done[&0], Done::NotDeleted(why) if why.contains("out of time")),
+        matches!(&report.done[&0], Done::NotWithdrawn(why) if why.contains("out of time")),
         "{:?}",
         report.done
     );
@@ -388,41 +461,139 @@ async fn a_row_that_no_keep_alive_finds_is_named_and_not_written() {
     assert_eq!(signed_off(&manager), 0);
 }
 
-/// A long inactive row 1 beside a witness, purged.
-async fn purged(source: impl FnOnce(&mut List, &Ports), manager: Scripted) -> (Report, Arc<Scripted>) {
+const WITHDRAWN: Done = Done::Withdrawn { still_given: None };
+
+/// A long inactive row 1 beside a witness, withdrawn.
+async fn left(source: impl FnOnce(&mut List, &Ports), manager: Scripted) -> (Report, Arc<Scripted>) {
+    let manager = Arc::new(manager);
+    (left_by(source, &manager).await, manager)
+}
+
+async fn left_by(source: impl FnOnce(&mut List, &Ports), manager: &Arc<Scripted>) -> Report {
     let old = Sighting {
         state: State::Inactive,
         updated: Some(Stamp::of("2026-11-20 00:00:00")),
         ..short(sighting(1, T0))
     };
     let list = List::of(vec![vec![old.clone(), witness(T0)], vec![old, witness(T1)]]);
-    run(list, source, manager, Options { purge_after: Some(Duration::from_secs(3600)), ..quick() }).await
+    let wanted = Wanted { replaced: false, left: Some(Duration::from_secs(3600)) };
+    run_by(list, source, manager, Options { wanted, ..quick() }).await
 }
 
 #[tokio::test]
 async fn g5_a_deletion_that_answers_200_and_leaves_the_row_is_a_failure() {
-    let (report, manager) = purged(|_, _| (), Scripted { delete_fails: true, ..Scripted::default() }).await;
+    let (report, manager) = left(|_, _| (), Scripted { delete_fails: true, ..Scripted::default() }).await;
     assert!(
-        matches!(&report.done[&0], Done::NotDeleted(why) if why.contains("but it is there")),
+        matches!(&report.done[&0], Done::NotWithdrawn(why) if why.contains("but it is there")),
         "{:?}",
         report.done
     );
     assert_eq!((report.outcome(), signed_off(&manager)), (Outcome::Incomplete, 0));
-    let (report, manager) = purged(|_, _| (), Scripted::default()).await;
-    assert_eq!((&report.done[&0], manager.deleted.lock().unwrap().as_slice()), (&Done::Deleted, &[1][..]));
+    let (report, manager) = left(|_, _| (), Scripted::default()).await;
+    assert_eq!((&report.done[&0], manager.deleted.lock().unwrap().as_slice()), (&WITHDRAWN, &[1][..]));
     assert_eq!(report.outcome(), Outcome::Repaired);
 }
 
 #[tokio::test]
-async fn a_row_that_shows_life_right_before_its_deletion_is_not_deleted() {
-    let active = short(sighting(1, T0));
-    let heard = Sighting { state: State::Inactive, ..short(sighting(1, T1)) };
-    for life in [active, heard] {
-        let (report, manager) =
-            purged(|list, _| list.again = Mutex::new(vec![Some(life)]), Scripted::default()).await;
-        assert!(matches!(&report.done[&0], Done::Lives(_)), "{:?}", report.done);
-        assert!(manager.deleted.lock().unwrap().is_empty());
+async fn g7_a_row_that_is_not_as_it_was_judged_right_before_its_deletion_is_not_deleted() {
+    let as_judged = || whole(1, T0);
+    let active = Row { state: State::Active, ..as_judged() };
+    let elsewhere = Row { port: 2, ..as_judged() };
+    for life in [active, whole(1, T1), elsewhere] {
+        // Before the sign-off, and after it.
+        for (looks, signed_off) in [(vec![Some(life.clone())], 0), (vec![Some(as_judged()), Some(life)], 1)] {
+            let manager = Scripted { whole: Mutex::new(looks), ..Scripted::default() };
+            let (report, manager) = left(|_, _| (), manager).await;
+            assert!(matches!(&report.done[&0], Done::Lives(_)), "{:?}", report.done);
+            assert_eq!(*manager.signed_off_everywhere.lock().unwrap(), signed_off);
+            assert!(manager.deleted.lock().unwrap().is_empty());
+        }
     }
+    let timeless = Row { last_keep_alive_at: None, ..as_judged() };
+    let manager = Scripted { whole: Mutex::new(vec![Some(timeless)]), ..Scripted::default() };
+    let (report, _) = left(|_, _| (), manager).await;
+    assert!(matches!(&report.done[&0], Done::NotWithdrawn(_)), "{:?}", report.done);
+}
+
+#[tokio::test]
+async fn a_row_is_signed_off_at_every_manager_before_it_is_deleted_and_looked_for_afterwards() {
+    let failed = || Attempted::Failed(Failure::new("connection refused"));
+    let unknown = || Attempted::Unknown(Failure::new("no acknowledgement"));
+    let of = |everywhere: Vec<Attempted>, given: Vec<Row>| async {
+        let manager = Scripted { everywhere: Mutex::new(everywhere), given, ..Scripted::default() };
+        let (report, manager) = left(|_, _| (), manager).await;
+        let deleted = manager.deleted.lock().unwrap().len();
+        (report.done[&0].clone(), deleted)
+    };
+    assert_eq!(of(vec![Attempted::Confirmed; 3], vec![whole(2, T0)]).await, (WITHDRAWN, 1));
+    for (said, given, words) in [
+        (
+            vec![Attempted::Confirmed, failed()],
+            vec![],
+            "manager 2 may serve an old list for 3 min: connection refused",
+        ),
+        (vec![Attempted::Confirmed], vec![whole(1, T0)], "manager 1 still gives it to peers"),
+    ] {
+        let (done, deleted) = of(said, given).await;
+        assert!(
+            matches!(&done, Done::Withdrawn { still_given: Some(why) } if why.contains(words)),
+            "{done:?}"
+        );
+        assert_eq!(deleted, 1);
+    }
+    let (done, deleted) = of(vec![failed(), unknown()], vec![]).await;
+    assert!(matches!(&done, Done::NotWithdrawn(why) if why.contains("no acknowledgement")), "{done:?}");
+    assert_eq!(deleted, 0);
+    assert_eq!(of(vec![Attempted::Absent], vec![]).await, (Done::Gone, 0));
+}
+
+#[tokio::test]
+async fn a_deletion_whose_answer_was_lost_is_seen_by_a_look() {
+    let fails = |last: Option<Row>| {
+        let whole = Mutex::new(vec![Some(whole(1, T0)), Some(whole(1, T0)), last]);
+        left(|_, _| (), Scripted { delete_fails: true, whole, ..Scripted::default() })
+    };
+    let (report, _) = fails(None).await;
+    assert_eq!((&report.done[&0], report.outcome()), (&WITHDRAWN, Outcome::Repaired));
+    let (report, _) = fails(Some(whole(1, T0))).await;
+    assert!(matches!(report.done[&0], Done::NotWithdrawn(_)), "{:?}", report.done);
+}
+
+/// Row 1 of a hostname that lives in row 99 by now, and how the run ended.
+async fn replaced(now: Sighting, manager: Scripted) -> (Report, Arc<Scripted>) {
+    let successor = |time| Sighting {
+        hostname: "s-1".into(),
+        created: Some(Stamp::of("2026-11-23 20:00:01")),
+        ..short(witness(time))
+    };
+    let made = Some(Stamp::of("2026-11-20 00:00:00"));
+    let now = Sighting { created: made, ..now };
+    let list = List::of(vec![vec![now.clone(), successor(T1)], vec![now, successor(T2)]]);
+    run(list, |_, _| (), manager, Options { wanted: REPLACED, ..quick() }).await
+}
+
+const REPLACED: Wanted = Wanted { replaced: true, left: None };
+
+#[tokio::test]
+async fn a_replaced_row_is_signed_off_and_withdrawn_in_the_run_that_sees_it() {
+    let inactive = Sighting { state: State::Inactive, ..dead() };
+    let (report, manager) = replaced(inactive, Scripted::default()).await;
+    assert_eq!((&report.done[&0], signed_off(&manager)), (&WITHDRAWN, 0));
+    assert_eq!((report.outcome(), report.counts().given), (Outcome::Repaired, 0));
+    let (report, manager) = replaced(dead(), Scripted::default()).await;
+    // The list shows it active after its sign-off.
+    assert!(matches!(report.done[&0], Done::CameBack(_)), "{:?}", report.done);
+    assert!(manager.deleted.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn without_a_user_who_may_delete_a_row_stays_and_grant_is_named() {
+    let inactive = Sighting { state: State::Inactive, ..dead() };
+    let (report, manager) = replaced(inactive, Scripted { refused: true, ..Scripted::default() }).await;
+    assert!(report.done.is_empty() && manager.deleted.lock().unwrap().is_empty());
+    assert!(report.no_withdrawal.as_deref().is_some_and(|why| why.contains("signoff grant")));
+    assert_eq!((report.outcome(), report.exit()), (Outcome::Inconsistent, Exit::Done));
+    assert_eq!(report.counts().given, 1);
 }
 
 /// At the address of row 1, where nobody was when it was probed, a scheduler answers from the next look at it on.
@@ -436,7 +607,12 @@ async fn g7_one_that_answers_right_before_its_write_or_deletion_is_left_alone() 
     let (report, manager) = applied(comes_back, Scripted::default()).await;
     assert_eq!(report.done[&0], Done::Lives("it answers at its address now".to_owned()));
     assert_eq!(signed_off(&manager), 0);
-    let (report, manager) = purged(comes_back, Scripted::default()).await;
+    let manager = Arc::new(Scripted::default());
+    let answers = |_: &mut List, ports: &Ports| {
+        let ports = ports.clone();
+        *manager.meanwhile.lock().unwrap() = Some(Box::new(move || ports.set(DEAD, Probe::Scheduler)));
+    };
+    let report = left_by(answers, &manager).await;
     assert_eq!(report.done[&0], Done::Lives("it answers at its address now".to_owned()));
     assert!(manager.deleted.lock().unwrap().is_empty());
 }

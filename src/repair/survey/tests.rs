@@ -43,7 +43,7 @@ impl List {
     }
 }
 
-fn take_turn<T: Clone>(turns: &mut Vec<T>) -> Option<T> {
+pub(in crate::repair) fn take_turn<T: Clone>(turns: &mut Vec<T>) -> Option<T> {
     if turns.len() > 1 { Some(turns.remove(0)) } else { turns.first().cloned() }
 }
 
@@ -97,7 +97,12 @@ impl Progress for Nobody {
 }
 
 pub(in crate::repair) fn options() -> Options {
-    Options { scope: Scope::All, recheck_after: None, purge_after: None, only: None }
+    Options {
+        scope: Scope::All,
+        recheck_after: None,
+        wanted: withdraw::Wanted { replaced: false, left: None },
+        only: None,
+    }
 }
 
 /// An active row at an address where nobody listens, its time as given.

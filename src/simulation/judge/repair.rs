@@ -19,6 +19,8 @@ use crate::{
 /// What comes between a look and the attempt that it led to is no fault of the look: a read and a probe that begin together, and
 /// take as long as a slow manager and a silent address do.
 const A_MOMENT: Duration = Duration::from_secs(2);
+/// A read, and the beginning of the attempt that it led to.
+const A_READ: Duration = Duration::from_millis(50);
 /// A look is believed for so long.
 const LOOK_AGE: Duration = Duration::from_secs(70);
 
@@ -83,13 +85,42 @@ impl Case<'_> {
             if let Err(looked) = self.was_seen_to_be_gone(made) {
                 found.push((*at, format!("reconcile {pid} signs {key} off, and its last look was {looked}")));
             }
-            if let Some(earlier) = self.was_reconciled_before(*call, made) {
+            // One that is inactive is signed off once more before it is withdrawn.
+            if target.active
+                && !self.became_active_just_before(made)
+                && let Some(earlier) = self.was_reconciled_before(*call, made)
+            {
                 found.push((*at, format!("reconcile {pid} signs {key} off again, after call {earlier}")));
+            }
+        }
+        // A row that it takes out of the table: of a living scheduler only where that is cut off, and then it is put back (G2); and
+        // that of a key only once.
+        let mut withdrawn = BTreeSet::new();
+        for (at, event) in self.events {
+            if let Event::Withdrew { pid, key, lives, unheard_for } = event {
+                // What comes between the last read and the deletion is undone by its agent.
+                if *lives && *unheard_for < 3 * INTERVAL && *unheard_for > A_READ {
+                    found.push((
+                        *at,
+                        format!("reconcile {pid} withdraws {key}, which lives and was heard of {unheard_for:?} ago"),
+                    ));
+                }
+                if !withdrawn.insert((pid, key)) {
+                    found.push((*at, format!("reconcile {pid} withdraws {key} again")));
+                }
             }
         }
         for (at, how) in found {
             self.breaks("G7", at, how);
         }
+    }
+
+    fn became_active_just_before(&self, made: &Made) -> bool {
+        let last = self.events[..made.began.0].iter().rev().find_map(|(at, event)| match event {
+            Event::Row { key, active, .. } if *key == made.key => Some((*at, *active)),
+            _ => None,
+        });
+        last.is_some_and(|(at, active)| active && made.began.1 - at <= A_READ)
     }
 
     /// An earlier attempt of the same process at that row that made it inactive, or may have, with no run since that saw it live.

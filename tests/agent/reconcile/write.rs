@@ -1,6 +1,12 @@
 //! With `--apply`.
 
-use signoff::mock::fault::{Fault, Kind, Scope};
+use signoff::{
+    manager::{
+        Withdraw,
+        client::{Client, ManagerSettings},
+    },
+    mock::fault::{Fault, Kind, Scope},
+};
 
 use super::*;
 use crate::trust::ends_tls;
@@ -349,25 +355,26 @@ async fn a_manager_without_keep_alive_times_is_judged_by_probes_and_names_over_r
 }
 
 #[tokio::test]
-async fn rows_that_are_long_inactive_and_nobodys_are_deleted_and_no_others() {
+async fn rows_that_were_left_for_long_are_withdrawn_and_no_others() {
     let mut fleet = Fleet::of(4).await;
     fleet.lose(&[0]).await;
     let (code, said) = ended(fleet.reconcile(&ALL)).await;
     assert_eq!((code, fleet.state(&nth(0))), (0, Some(State::Inactive)), "{said}");
-    // It lives, and its row is wrongly inactive: never deleted.
+    // It lives, and its row is wrongly inactive: never withdrawn.
     fleet.manager.table().set_by_hand(&nth(1), State::Inactive).unwrap();
     // Not long enough.
     let (code, said) = ended(fleet.reconcile_as_root(&[&ALL[..], &["--purge-after=1h"]].concat())).await;
     assert_eq!((code, fleet.manager.table().rows().unwrap().len()), (0, 4), "{said}");
     // A dry run lists.
-    let (code, said) = ended(fleet.reconcile_as_root(&["--purge-after=1s"])).await;
+    let soon = ["--purge-after=1s", "--purge-early"];
+    let (code, said) = ended(fleet.reconcile_as_root(&soon)).await;
     assert_eq!((code, fleet.manager.table().rows().unwrap().len()), (2, 4), "{said}");
-    assert!(said.contains("would be deleted"), "{said}");
+    assert!(said.contains("would be withdrawn"), "{said}");
     // A guest may not.
-    let (code, said) = ended(fleet.reconcile(&[&ALL[..], &["--purge-after=1s"]].concat())).await;
-    assert_eq!((code, fleet.manager.table().rows().unwrap().len()), (1, 4), "{said}");
-    assert!(said.contains("not deleted: ") && said.contains("permission deny"), "{said}");
-    let (code, said) = ended(fleet.reconcile_as_root(&[&ALL[..], &["--purge-after=1s"]].concat())).await;
+    let (code, said) = ended(fleet.reconcile(&[&ALL[..], &soon].concat())).await;
+    assert_eq!((code, fleet.manager.table().rows().unwrap().len()), (0, 4), "{said}");
+    assert!(said.contains("may not delete") && said.contains("signoff grant"), "{said}");
+    let (code, said) = ended(fleet.reconcile_as_root(&[&ALL[..], &soon].concat())).await;
     let left: Vec<String> =
         fleet.manager.table().rows().unwrap().into_iter().map(|row| row.host_name).collect();
     assert_eq!(
@@ -375,7 +382,78 @@ async fn rows_that_are_long_inactive_and_nobodys_are_deleted_and_no_others() {
         (0, ["scheduler-1", "scheduler-2", "scheduler-3"].map(str::to_owned).to_vec()),
         "{said}"
     );
-    assert!(said.contains("1 deleted"), "{said}");
+    assert!(said.contains("1 withdrawn"), "{said}");
+}
+
+/// The addresses that a peer which names cluster 1 is given, as the manager has them at hand.
+async fn given(fleet: &Fleet) -> Vec<String> {
+    let settings = ManagerSettings {
+        grpc: vec![fleet.manager.grpc_addr().to_string().parse().unwrap()],
+        ..ManagerSettings::default()
+    };
+    let given = Client::new(settings).unwrap().given(1.try_into().unwrap()).await.unwrap();
+    let [(_, rows)] = &given[..] else { panic!("{given:?}") };
+    let mut addresses: Vec<String> = rows.as_ref().unwrap().iter().map(|row| row.ip.clone()).collect();
+    addresses.sort();
+    addresses
+}
+
+#[tokio::test]
+async fn a_replaced_row_is_out_of_what_peers_are_given_after_one_run_and_the_living_are_as_they_were() {
+    let mut fleet = Fleet::of(3).await;
+    let gone = fleet.row(&nth(0));
+    fleet.lose(&[0]).await;
+    let successor = named("scheduler-0", 1, 51);
+    fleet.add(successor.clone()).await;
+    fleet.manager.table().set_by_hand(&nth(0), State::Inactive).unwrap();
+    // Inactive, and given to peers all the same; the manager keeps that list.
+    assert_eq!(given(&fleet).await, ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.51"]);
+    let ids = || [&nth(1), &nth(2), &successor].map(|key| (fleet.row(key).id, fleet.state(key)));
+    let before = ids();
+    let (code, said) = ended(fleet.reconcile_as_root(&["--apply", "--cluster-id=1"])).await;
+    assert_eq!((code, fleet.state(&nth(0))), (0, None), "{said}");
+    assert_eq!(given(&fleet).await, ["127.0.0.2", "127.0.0.3", "127.0.0.51"], "{said}");
+    assert_eq!(ids(), before);
+    // All of it, for whoever wants it back.
+    let whole = format!("\"host_name\":\"scheduler-0\",\"ip\":\"127.0.0.1\",\"port\":{}", gone.port);
+    assert!(said.replace('\\', "").contains(&whole), "{whole}: {said}");
+    assert!(said.contains("1 withdrawn, 0 not withdrawn"), "{said}");
+}
+
+#[tokio::test]
+async fn an_active_row_that_is_replaced_is_signed_off_and_withdrawn_in_one_run_by_one_who_may_delete() {
+    let mut fleet = Fleet::of(2).await;
+    fleet.lose(&[0]).await;
+    fleet.add(named("scheduler-0", 1, 51)).await;
+    fleet.manager.table().set_by_hand(&nth(0), State::Active).unwrap();
+    let (code, said) = ended(fleet.reconcile(&ALL)).await;
+    assert_eq!((code, fleet.state(&nth(0))), (0, Some(State::Inactive)), "{said}");
+    assert!(said.contains("1 row(s) can't be withdrawn") && said.contains("signoff grant"), "{said}");
+    fleet.manager.table().set_by_hand(&nth(0), State::Active).unwrap();
+    let (code, said) = ended(fleet.reconcile_as_root(&[&ALL[..], &["--withdraw=false"]].concat())).await;
+    assert_eq!(fleet.state(&nth(0)), Some(State::Inactive), "{code}: {said}");
+    fleet.manager.table().set_by_hand(&nth(0), State::Active).unwrap();
+    let (code, said) = ended(fleet.reconcile_as_root(&ALL)).await;
+    assert_eq!((code, fleet.state(&nth(0))), (0, None), "{said}");
+}
+
+#[tokio::test]
+async fn of_two_fleets_that_share_names_nothing_is_withdrawn_where_one_is_cut_off_and_the_other_is_rolled() {
+    let mut fleet = Fleet::of(2).await;
+    let other = |n: u8| named(&format!("scheduler-{n}"), 1, 101 + n);
+    fleet.add(other(0)).await;
+    fleet.add(other(1)).await;
+    // The first is cut off; the pods of the other come back under new addresses.
+    fleet.lose(&[0, 1, 2, 3]).await;
+    for n in [0, 1] {
+        fleet.add(named(&format!("scheduler-{n}"), 1, 201 + n)).await;
+    }
+    for key in [nth(0), nth(1), other(0), other(1)] {
+        fleet.manager.table().set_by_hand(&key, State::Inactive).unwrap();
+    }
+    let (code, said) = ended(fleet.reconcile_as_root(&ALL)).await;
+    assert_eq!((code, fleet.manager.table().rows().unwrap().len()), (0, 6), "{said}");
+    assert!(!said.contains("withdrawn"), "{said}");
 }
 
 #[tokio::test]

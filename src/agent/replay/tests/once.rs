@@ -243,9 +243,6 @@ impl Manager for Listing {
     async fn register(&self, _: &SchedulerKey, _: &crate::manager::Registered) -> Result<(), Failure> {
         unreachable!("nobody registers here")
     }
-    async fn delete(&self, _: u64) -> Result<(), Failure> {
-        Ok(())
-    }
     fn freshness(&self) -> Freshness {
         Freshness::Fresh
     }

@@ -99,6 +99,29 @@ fn the_own_row_is_looked_for_soon_and_then_ever_less_often() {
 }
 
 #[test]
+fn g7_a_row_that_was_there_beside_another_of_its_name_is_no_predecessors() {
+    let of = |id: u64, ip: &str, made: &str, heard: &str| Row {
+        created_at: Some(made.to_owned()),
+        last_keep_alive_at: Some(heard.to_owned()),
+        ..row(id, ip)
+    };
+    let [one, two, three, four] =
+        ["2026-11-20T00:00:00Z", "2026-11-20T01:00:00Z", "2026-11-20T02:00:00Z", "2026-11-20T03:00:00Z"];
+    // The other fleet's, which is cut off; beside it the own one's before the last roll, signed off.
+    let before = Row { state: State::Inactive, ..of(2, "10.0.0.2", two, three) };
+    let looked = |cut_off: Row| {
+        let mut core = serving(Mode::On);
+        look(&mut core, 5, Freshness::Fresh, &[cut_off, before.clone()], &silent())
+    };
+    let fleets = vec![("10.0.0.1".to_owned(), Decision::Contested(Contested::Fleets))];
+    assert_eq!(looked(of(1, "10.0.0.1", one, three)), fleets);
+    assert_eq!(looked(of(1, "10.0.0.1", three, four)), fleets, "at one moment is at one time");
+    for a_predecessors in [of(1, "10.0.0.1", one, "2026-11-20T00:59:59Z"), row(1, "10.0.0.1")] {
+        assert!(!looked(a_predecessors.clone()).contains(&fleets[0]), "{a_predecessors:?}");
+    }
+}
+
+#[test]
 fn g7_what_is_no_predecessor_is_never_looked_at() {
     let mut core = serving(Mode::On);
     let others = [
