@@ -77,12 +77,13 @@ async fn reconcile(args: &ReconcileArgs) -> Exit {
             duration::format(deadline)
         ));
     }
-    let is_early = args.purge_after.is_some_and(|after| after < PURGE_FLOOR);
-    if is_early && !args.purge_early.unwrap_or(false) {
+    if let Some(early) = args.purge_after.filter(|after| *after < PURGE_FLOOR)
+        && !args.purge_early.unwrap_or(false)
+    {
         return usage(&format!(
             "--purge-after {} is shorter than {}: a scheduler that is cut off for so long would lose its row; make it longer, or say \
              --purge-early",
-            duration::format(args.purge_after.unwrap_or_default()),
+            duration::format(early),
             duration::format(PURGE_FLOOR)
         ));
     }
@@ -110,7 +111,6 @@ async fn reconcile(args: &ReconcileArgs) -> Exit {
         limits: Limits {
             max_share: args.max_share.unwrap_or_default(),
             without_times: args.apply_without_keep_alive_times.unwrap_or(false),
-            withdrew: 0,
         },
         apply,
         deadline,

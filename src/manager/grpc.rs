@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{future::join_all, stream};
+use futures_util::{FutureExt, future::join_all, stream};
 use tokio::{
     sync::{Notify, watch},
     task::AbortHandle,
@@ -343,7 +343,7 @@ impl Grpc {
         key: &SchedulerKey,
         limit: Duration,
     ) -> Result<Vec<(String, Outcome)>, Failure> {
-        let one = async |connected: Result<Connection, String>| {
+        let one = |connected: Result<Connection, String>| async move {
             let connection = match connected {
                 Ok(connection) => connection,
                 Err(why) => return Outcome::Failed(Failure::new(why)),
@@ -354,9 +354,19 @@ impl Grpc {
                 Err(_) => Outcome::Unknown(Failure::new(format!("no acknowledgement within {limit:?}"))),
             }
         };
+        self.everywhere(one).await
+    }
+
+    /// What `one` makes of a new connection to each address of every endpoint, side by side.
+    async fn everywhere<F: Future>(
+        &self,
+        one: impl Fn(Result<Connection, String>) -> F,
+    ) -> Result<Vec<(String, F::Output)>, Failure> {
         let connected = self.shared.dialer.connect_to_each().await?;
-        Ok(join_all(connected.into_iter().map(async |(addr, connected)| (named(addr), one(connected).await)))
-            .await)
+        let each = connected
+            .into_iter()
+            .map(|(addr, connected)| one(connected).map(move |said| (named(addr), said)));
+        Ok(join_all(each).await)
     }
 
     /// What each address of every endpoint gives a peer that names this cluster; see [`super::Withdraw::given`].
@@ -365,7 +375,7 @@ impl Grpc {
         cluster: ClusterId,
         ip: IpAddr,
     ) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure> {
-        let one = async |connected: Result<Connection, String>| {
+        let one = |connected: Result<Connection, String>| async move {
             let connection = connected.map_err(Failure::new)?;
             let request = ListSchedulersRequest { scheduler_cluster_id: cluster.get(), ..made_up_caller(ip) };
             let asked = timeout(LIST_LIMIT, client(&connection).list_schedulers(request)).await;
@@ -373,9 +383,7 @@ impl Grpc {
             let answer = answer.map_err(|status| failure_of(&at(&connection), &status))?;
             Ok(answer.into_inner().schedulers.into_iter().map(row).collect())
         };
-        let connected = self.shared.dialer.connect_to_each().await?;
-        Ok(join_all(connected.into_iter().map(async |(addr, connected)| (named(addr), one(connected).await)))
-            .await)
+        self.everywhere(one).await
     }
 
     /// Opens a hold; see [`super::Manager::hold`].

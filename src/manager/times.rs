@@ -98,6 +98,11 @@ impl Stamp {
         earlier.is_before(self) == Some(true)
     }
 
+    /// The latest of some times of one table.
+    pub fn latest(stamps: impl Iterator<Item = Self>) -> Option<Self> {
+        stamps.reduce(|one, other| if other.after(one).is_some() { other } else { one })
+    }
+
     /// How much later this is than `earlier`, another time of the same table. None where it isn't, or can't be told.
     pub fn after(self, earlier: Self) -> Option<Duration> {
         let millis = self.time()?.0.checked_sub(earlier.time()?.0)?;

@@ -32,12 +32,6 @@ pub struct Begun {
     pub open_until: Instant,
 }
 
-impl Withdrawn {
-    fn is(&self, row: &Sighting) -> bool {
-        (self.cluster_id, self.ip, &self.hostname) == (row.cluster_id, row.ip, &row.hostname)
-    }
-}
-
 /// What is remembered of a row, and since when it is gone.
 #[derive(Debug)]
 struct Remembered {
@@ -48,7 +42,10 @@ struct Remembered {
 /// The sign-offs that were begun, by their rows' cluster and IP, and then hostname: a row that is deleted and comes back has another
 /// id. A table may have a million rows: none of their names is copied to look it up.
 #[derive(Debug, Default)]
-pub struct Memory(BTreeMap<(u64, Option<IpAddr>), BTreeMap<Box<str>, Remembered>>, Vec<Withdrawn>);
+pub struct Memory {
+    begun: BTreeMap<(u64, Option<IpAddr>), BTreeMap<Box<str>, Remembered>>,
+    withdrawn: Vec<Withdrawn>,
+}
 
 /// A row that was taken out of the table.
 #[derive(Debug)]
@@ -64,38 +61,51 @@ struct Withdrawn {
     said: bool,
 }
 
+impl Withdrawn {
+    fn is(&self, row: &Sighting) -> bool {
+        (self.cluster_id, self.ip, &self.hostname) == (row.cluster_id, row.ip, &row.hostname)
+    }
+}
+
 impl Memory {
     /// A sign-off of this row was begun.
     pub fn began(&mut self, row: &Sighting, begun: Begun) {
-        let names = self.0.entry((row.cluster_id, row.ip)).or_default();
+        let names = self.begun.entry((row.cluster_id, row.ip)).or_default();
         names.insert(row.hostname.clone(), Remembered { begun, gone: None });
     }
 
     /// This row was withdrawn; for the share it `counts`, or not.
     pub fn withdrew(&mut self, row: &Sighting, counts: bool, at: Instant) {
-        self.1.retain(|withdrawn| at < withdrawn.at + AFTER_IT_IS_GONE);
+        self.withdrawn.retain(|withdrawn| at < withdrawn.at + AFTER_IT_IS_GONE);
         let hostname = row.hostname.clone();
-        self.1.push(Withdrawn { cluster_id: row.cluster_id, ip: row.ip, hostname, at, counts, said: false });
+        self.withdrawn.push(Withdrawn {
+            cluster_id: row.cluster_id,
+            ip: row.ip,
+            hostname,
+            at,
+            counts,
+            said: false,
+        });
     }
 
     /// Whether this process withdrew the row's key in the day before `now`.
     pub fn was_withdrawn(&self, row: &Sighting, now: Instant) -> bool {
-        self.1.iter().any(|withdrawn| withdrawn.is(row) && now < withdrawn.at + AFTER_IT_IS_GONE)
+        self.withdrawn.iter().any(|withdrawn| withdrawn.is(row) && now < withdrawn.at + AFTER_IT_IS_GONE)
     }
 
     /// Whether it is to be said that a row that was withdrawn is back: once.
     pub fn is_news(&mut self, row: &Sighting) -> bool {
-        let mut told = self.1.iter_mut().filter(|withdrawn| withdrawn.is(row));
+        let mut told = self.withdrawn.iter_mut().filter(|withdrawn| withdrawn.is(row));
         told.any(|withdrawn| !std::mem::replace(&mut withdrawn.said, true))
     }
 
     /// How many rows were withdrawn of late, as the share counts them.
     pub fn withdrawn_lately(&self, now: Instant) -> usize {
-        self.1.iter().filter(|withdrawn| withdrawn.counts && now < withdrawn.at + COUNTS_FOR).count()
+        self.withdrawn.iter().filter(|withdrawn| withdrawn.counts && now < withdrawn.at + COUNTS_FOR).count()
     }
 
     fn of(&self, row: &Sighting) -> Option<&Remembered> {
-        self.0.get(&(row.cluster_id, row.ip))?.get(&row.hostname)
+        self.begun.get(&(row.cluster_id, row.ip))?.get(&row.hostname)
     }
 
     /// Whether this process signed the row off, or may have, or may still: read at `now`.
@@ -115,7 +125,7 @@ impl Memory {
                 *there.entry((row.cluster_id, row.ip, &*row.hostname)).or_insert(false) |= lives;
             }
         }
-        for ((cluster, ip), names) in &mut self.0 {
+        for ((cluster, ip), names) in &mut self.begun {
             names.retain(|name, remembered| match there.get(&(*cluster, *ip, &**name)) {
                 Some(lives) => {
                     remembered.gone = None;
@@ -125,7 +135,7 @@ impl Memory {
                 None => true,
             });
         }
-        self.0.retain(|_, names| !names.is_empty());
+        self.begun.retain(|_, names| !names.is_empty());
     }
 }
 
@@ -157,7 +167,7 @@ mod tests {
         assert_eq!([(); 2].map(|()| memory.is_news(&again)), [true, false]);
         assert_eq!([0, 4, 5].map(|at| memory.withdrawn_lately(minutes(at))), [1, 1, 0]);
         memory.withdrew(&again, true, minutes(24 * 60));
-        assert_eq!(memory.1.len(), 1, "the others are forgotten");
+        assert_eq!(memory.withdrawn.len(), 1, "the others are forgotten");
     }
 
     const BEFORE: &str = "2026-11-23 20:54:32.735";

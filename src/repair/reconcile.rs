@@ -9,6 +9,7 @@ use super::{
     guard::{self, Limits, Plan},
     judge::{Judgement, Seen, Verdict, judge},
     memory::Memory,
+    sighting::Stamp,
     sources::{Scope, Source},
     survey::{Options, Progress, Survey, survey},
     withdraw::{self, Candidates},
@@ -224,8 +225,8 @@ impl Report {
     /// How long ago, by the table's own clock, the manager last heard of the one that peers are given for the longest.
     pub fn given_for(&self) -> Duration {
         let heard = |at: usize| self.survey.rows[at].now.keep_alive;
-        let newest = (0..self.judged.len()).filter(|at| self.judged[*at].alive).filter_map(heard);
-        let newest = newest.reduce(|one, other| if other.is_after(one) { other } else { one });
+        let living = (0..self.judged.len()).filter(|at| self.judged[*at].alive);
+        let newest = Stamp::latest(living.filter_map(heard));
         let ages = self.given().filter_map(|at| newest?.after(heard(at)?));
         ages.max().unwrap_or_default()
     }
@@ -347,8 +348,8 @@ impl Reconciler {
         let now = Instant::now();
         let before = |row: &Seen| self.memory.was_withdrawn(&row.now, now);
         let found = withdraw::plan(&survey.rows, &judged, &survey.given, policy.look.wanted, before, wanted);
-        let limits = Limits { withdrew: self.memory.withdrawn_lately(now), ..policy.limits };
-        let plan = guard::plan(&survey.rows, &judged, &survey.given, limits, wanted, &found);
+        let found = Candidates { withdrew: self.memory.withdrawn_lately(now), ..found };
+        let plan = guard::plan(&survey.rows, &judged, &survey.given, policy.limits, wanted, &found);
         let Candidates { replaced, came_back, .. } = found;
         let mut report = Report {
             source: self.source.name(),

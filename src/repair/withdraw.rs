@@ -49,14 +49,14 @@ pub struct Candidates {
     pub left: Vec<usize>,
     /// Those that this process withdrew before: contested.
     pub came_back: Vec<usize>,
+    /// How many replaced rows this process withdrew in the five minutes before.
+    pub withdrew: usize,
 }
 
 /// The newest time in the table that is known to be of now: of a row that moved between the looks.
 pub(super) fn newest(rows: &[Seen], heard: &[Heard]) -> Option<Stamp> {
     let moved = rows.iter().zip(heard).filter(|(_, heard)| **heard == Heard::Moved);
-    moved
-        .filter_map(|(row, _)| row.now.keep_alive)
-        .reduce(|one, other| if other.after(one).is_some() { other } else { one })
+    Stamp::latest(moved.filter_map(|(row, _)| row.now.keep_alive))
 }
 
 /// How long before `newest` a row was last written; none where that can't be told.
@@ -68,19 +68,22 @@ pub(super) fn age(row: &Seen, newest: Option<Stamp>) -> Option<Duration> {
 /// of that name was there while this one was heard of.
 pub(super) fn replaced(rows: &[Seen], heard: &[Heard], given: &Circumstances) -> Vec<bool> {
     let mut replaced = vec![false; rows.len()];
-    Groups::of(rows, &given.names, |_| true).each(|group| {
+    if !heard.contains(&Heard::Silent) {
+        return replaced;
+    }
+    for group in Groups::of(rows, &given.names, |_| true).groups() {
         // One that is heard of and inactive may be the living one, too.
-        let mut living = group.iter().filter(|at| heard[**at as usize] == Heard::Moved);
-        let (Some(successor), None) = (living.next(), living.next()) else { return };
-        if rows[*successor as usize].now.state == State::Inactive {
-            return;
+        let mut living = group.clone().filter(|at| heard[*at] == Heard::Moved);
+        let (Some(successor), None) = (living.next(), living.next()) else { continue };
+        if rows[successor].now.state == State::Inactive {
+            continue;
         }
-        let times: Vec<Times> = group.iter().map(|at| rows[*at as usize].now.times()).collect();
-        let newest = rows[*successor as usize].now.times();
-        for ((at, times), alone) in group.iter().zip(&times).zip(were_alone(&times).unwrap_or_default()) {
-            replaced[*at as usize] = alone && times.ended_before(newest);
+        let times: Vec<Times> = group.clone().map(|at| rows[at].now.times()).collect();
+        let newest = rows[successor].now.times();
+        for ((at, times), alone) in group.zip(&times).zip(were_alone(&times).unwrap_or_default()) {
+            replaced[at] = alone && times.ended_before(newest);
         }
-    });
+    }
     replaced
 }
 

@@ -123,7 +123,7 @@ async fn reconcile(
     let left = withdraws.then_some(LEFT_FOR);
     let wanted = Wanted { replaced: withdraws && rest, left: left.filter(|_| rest) };
     let look = Options { scope: Scope::All, recheck_after: None, wanted, only: None };
-    let limits = Limits { max_share: MaxShare::percent(100), without_times, withdrew: 0 };
+    let limits = Limits { max_share: MaxShare::percent(100), without_times };
     let deadline = Duration::from_secs(240);
     let policy = Policy { look, pattern: None, limits, apply: true, deadline };
     let mut reconciler = Reconciler::new(source, Some(manager), Prober::new(network), policy);

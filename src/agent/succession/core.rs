@@ -302,12 +302,15 @@ impl Succession {
         (suspects, contested)
     }
 
+    /// Where hostnames that differ in case alone are different rows, only the exact one is ours to write.
+    fn is_of_the_name(&self, row: &Row) -> bool {
+        row.hostname == self.key.hostname.as_str() && row.cluster_id == self.key.cluster_id.get()
+    }
+
     /// The rows of this hostname and cluster, but the own one, that were there at one time with another of them, by their ids.
     fn beside_each_other(&self, rows: &[Row]) -> Vec<u64> {
-        let of_the_name = |row: &&Row| {
-            row.hostname == self.key.hostname.as_str() && row.cluster_id == self.key.cluster_id.get()
-        };
-        let others: Vec<&Row> = rows.iter().filter(of_the_name).filter(|row| !row.is(&self.key)).collect();
+        let others = rows.iter().filter(|row| self.is_of_the_name(row) && !row.is(&self.key));
+        let others: Vec<&Row> = others.collect();
         let times: Vec<Times> = others.iter().map(|row| Times::from(*row)).collect();
         let alone = were_alone(&times).unwrap_or_default();
         others.iter().zip(alone).filter(|(_, alone)| !alone).map(|(row, _)| row.id).collect()
@@ -315,8 +318,7 @@ impl Succession {
 
     /// Another row of this hostname and cluster that a KeepAlive can reach and that can be looked at.
     fn other(&self, row: &Row) -> Option<(SchedulerKey, SocketAddr)> {
-        // Where hostnames that differ in case alone are different rows, only the exact one is ours to write.
-        if row.hostname != self.key.hostname.as_str() || row.cluster_id != self.key.cluster_id.get() {
+        if !self.is_of_the_name(row) {
             return None;
         }
         let ip: SchedulerIp = row.ip.parse().ok()?;

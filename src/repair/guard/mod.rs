@@ -280,8 +280,6 @@ pub struct Limits {
     pub max_share: MaxShare,
     /// `--apply-without-keep-alive-times`.
     pub without_times: bool,
-    /// How many replaced rows this process withdrew in the five minutes before.
-    pub withdrew: usize,
 }
 
 /// Whether a row is dead by a silence of its keep-alive time.
@@ -379,10 +377,10 @@ pub fn plan(
     }
     let free = |at: &usize| !left_alone.contains(&rows[*at].now.cluster_id);
     let replaced: Vec<usize> = found.replaced.iter().copied().filter(free).collect();
-    if replaced.is_empty() || replaced.len() + limits.withdrew <= allowed {
+    if replaced.is_empty() || replaced.len() + found.withdrew <= allowed {
         plan.withdraw = replaced;
     } else {
-        let (wanted, before) = (replaced.len(), limits.withdrew);
+        let (wanted, before) = (replaced.len(), found.withdrew);
         plan.held.push(Held::Withdrawals { wanted, before, allowed });
     }
     plan.withdraw.extend(found.left.iter().copied().filter(free).take(max_share.of(rows.len())));

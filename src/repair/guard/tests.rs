@@ -8,7 +8,7 @@ use crate::repair::judge::{
 
 /// What may be done, whatever shows that a row is dead.
 fn limits(max_share: MaxShare) -> Limits {
-    Limits { max_share, without_times: true, withdrew: 0 }
+    Limits { max_share, without_times: true }
 }
 
 fn planned(rows: &[Seen], max_share: MaxShare) -> Plan {
@@ -117,7 +117,7 @@ fn g7_rows_that_nobody_had_room_to_look_at_count_for_the_share() {
 #[test]
 fn g7_a_row_that_is_dead_by_no_keep_alive_time_is_written_only_by_an_explicit_word() {
     let timeless = |id: u64, hostname: &str, probe| row(id, hostname, &format!("10.0.0.{id}")).probed(probe);
-    let strict = Limits { max_share: ALL, without_times: false, withdrew: 0 };
+    let strict = Limits { max_share: ALL, without_times: false };
     let planned = |rows: &[Seen], limits| {
         plan(rows, &judge(rows, &GIVEN), &GIVEN, limits, |_| true, &Candidates::default())
     };
@@ -199,9 +199,8 @@ fn g7_a_withdrawal_obeys_the_guards_and_of_those_left_takes_a_share_at_most_the_
 fn g7_past_the_share_no_replaced_row_is_withdrawn_and_what_was_in_the_minutes_before_counts() {
     let rows = [old(1), old(2), live(3, "10.0.0.3"), live(4, "10.0.0.4"), live(5, "10.0.0.5")];
     let planned = |replaced: &[usize], withdrew, allowed| {
-        let found = Candidates { replaced: replaced.to_vec(), ..Candidates::default() };
-        let limits = Limits { withdrew, ..limits(MaxShare::Count(allowed)) };
-        plan(&rows, &judge(&rows, &GIVEN), &GIVEN, limits, |_| true, &found)
+        let found = Candidates { replaced: replaced.to_vec(), withdrew, ..Candidates::default() };
+        plan(&rows, &judge(&rows, &GIVEN), &GIVEN, limits(MaxShare::Count(allowed)), |_| true, &found)
     };
     assert_eq!(planned(&[0, 1], 0, 2).withdraw, [0, 1]);
     assert_eq!(planned(&[0], 1, 2).withdraw, [0]);
@@ -280,7 +279,7 @@ proptest! {
         without_times in any::<bool>(),
     ) {
         let judged = judge(&rows, &given);
-        let plan = plan(&rows, &judged, &given, Limits { max_share, without_times, withdrew: 0 }, |_| true, &Candidates::default());
+        let plan = plan(&rows, &judged, &given, Limits { max_share, without_times }, |_| true, &Candidates::default());
         let active = rows.iter().filter(|row| row.now.state == State::Active).count();
         prop_assert!(plan.sign_off.len() <= max_share.of(active));
         for at in &plan.sign_off {

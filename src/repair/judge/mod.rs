@@ -437,16 +437,13 @@ impl Groups {
         Self { order, ends, rows: rows.len() }
     }
 
-    /// Hands over the places of each group that has more than one.
-    pub(super) fn each(&self, mut with: impl FnMut(&[u32])) {
-        let mut start = 0;
-        for end in &self.ends {
-            let group = &self.order[start..*end as usize];
-            start = *end as usize;
-            if group.len() > 1 {
-                with(&group.iter().map(|(_, at)| *at).collect::<Vec<u32>>());
-            }
-        }
+    /// The places of each group that has more than one.
+    pub(super) fn groups(&self) -> impl Iterator<Item = impl ExactSizeIterator<Item = usize> + Clone> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts
+            .zip(&self.ends)
+            .filter(|(start, end)| *end - start > 1)
+            .map(|(start, end)| self.order[start as usize..*end as usize].iter().map(|(_, at)| *at as usize))
     }
 
     /// For each row the last other one of its group that is `wanted`, in the order of `rank`.
@@ -456,27 +453,18 @@ impl Groups {
         rank: impl Fn(usize) -> K,
     ) -> Vec<Option<u32>> {
         let mut others = vec![None; self.rows];
-        let mut start = 0;
-        for end in &self.ends {
-            let group = &self.order[start..*end as usize];
-            start = *end as usize;
-            if group.len() == 1 {
-                continue;
-            }
+        for group in self.groups() {
             // The second one is for the first itself.
-            let (mut first, mut second): (Option<u32>, Option<u32>) = (None, None);
-            for (_, at) in group.iter().filter(|(_, at)| wanted(*at as usize)) {
-                let beats =
-                    |other: Option<u32>| other.is_none_or(|other| rank(*at as usize) > rank(other as usize));
+            let (mut first, mut second): (Option<usize>, Option<usize>) = (None, None);
+            for at in group.clone().filter(|at| wanted(*at)) {
+                let beats = |other: Option<usize>| other.is_none_or(|other| rank(at) > rank(other));
                 if beats(first) {
-                    second = first.replace(*at);
+                    second = first.replace(at);
                 } else if beats(second) {
-                    second = Some(*at);
+                    second = Some(at);
                 }
             }
-            for (_, at) in group {
-                others[*at as usize] = if first == Some(*at) { second } else { first };
-            }
+            Self::tell(&mut others, group, first, second);
         }
         others
     }
@@ -484,20 +472,25 @@ impl Groups {
     /// For each row the first other one of its group that is `wanted`.
     fn others(&self, wanted: impl Fn(usize) -> bool) -> Vec<Option<u32>> {
         let mut others = vec![None; self.rows];
-        let mut start = 0;
-        for end in &self.ends {
-            let group = &self.order[start..*end as usize];
-            start = *end as usize;
-            if group.len() == 1 {
-                continue;
-            }
+        for group in self.groups() {
             // The second one is for the first itself.
-            let mut found = group.iter().map(|(_, at)| *at).filter(|at| wanted(*at as usize));
+            let mut found = group.clone().filter(|at| wanted(*at));
             let (first, second) = (found.next(), found.next());
-            for (_, at) in group {
-                others[*at as usize] = if first == Some(*at) { second } else { first };
-            }
+            Self::tell(&mut others, group, first, second);
         }
         others
+    }
+
+    fn tell(
+        others: &mut [Option<u32>],
+        group: impl Iterator<Item = usize>,
+        first: Option<usize>,
+        second: Option<usize>,
+    ) {
+        for at in group {
+            let other = if first == Some(at) { second } else { first };
+            // A place fits, as it does in `order`.
+            others[at] = other.and_then(|other| u32::try_from(other).ok());
+        }
     }
 }

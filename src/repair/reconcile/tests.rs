@@ -167,7 +167,7 @@ fn policy(look: Options) -> Policy {
     Policy {
         look,
         pattern: None,
-        limits: Limits { max_share: MaxShare::percent(100), without_times: false, withdrew: 0 },
+        limits: Limits { max_share: MaxShare::percent(100), without_times: false },
         apply: true,
         deadline: Duration::from_secs(240),
     }
