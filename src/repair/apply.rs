@@ -62,16 +62,18 @@ pub enum Done {
 pub(super) struct Became {
     pub(super) done: Done,
     pub(super) begun: Option<Begun>,
+    /// The row was deleted, or may have been.
+    pub(super) deleted: bool,
 }
 
 impl Became {
     fn untouched(done: Done) -> Self {
-        Self { done, begun: None }
+        Self { done, begun: None, deleted: false }
     }
 
     /// It ended; the row had been written before.
     fn ended(done: Done, written: Option<Stamp>) -> Self {
-        Self { done, begun: Some(Begun { written, open_until: Instant::now() }) }
+        Self { done, begun: Some(Begun { written, open_until: Instant::now() }), deleted: false }
     }
 }
 
@@ -100,7 +102,7 @@ impl Writer<'_> {
         while let Some((at, became)) = written.next().await {
             done += 1;
             self.progress.written(done, rows.len());
-            if let Became { done: Done::Unanswered(why), begun: Some(begun) } = &became {
+            if let Became { done: Done::Unanswered(why), begun: Some(begun), .. } = &became {
                 unanswered.push((at, why.clone(), *begun));
             }
             each(at, became);
@@ -154,7 +156,7 @@ impl Writer<'_> {
                 Outcome::Unknown(failure) => {
                     let why = format!("no answer, and it may have been applied: {failure}");
                     let begun = Begun { written: again.updated, open_until: Instant::now() + LINGER };
-                    return Became { done: Done::Unanswered(why), begun: Some(begun) };
+                    return Became { done: Done::Unanswered(why), begun: Some(begun), deleted: false };
                 }
                 Outcome::Failed(failure) => failure,
             };
@@ -239,7 +241,7 @@ impl Writer<'_> {
             }
             Err(failure) => Done::Unanswered(format!("{why}; and the row can't be read: {failure}")),
         };
-        Became { done, begun: Some(begun) }
+        Became { done, begun: Some(begun), deleted: false }
     }
 
     /// Takes these rows out of the table, one after the other. Hands over what became of each as soon as that is known.
@@ -264,18 +266,20 @@ impl Writer<'_> {
         let (mut begun, mut missed) = (None, None);
         // A row that no KeepAlive finds goes all the same, and is looked for afterwards.
         if let Ok(key) = row.key() {
-            let said = self.sign_off_everywhere(&key).await;
-            let open = |outcome: &Outcome| matches!(outcome, Outcome::Unknown(_));
-            let is_open = said.as_ref().is_ok_and(|said| said.iter().any(|(_, outcome)| open(outcome)));
-            let open_until = Instant::now() + if is_open { LINGER } else { Duration::ZERO };
-            begun = Some(Begun { written: before.updated, open_until });
-            missed = match said.map_err(|failure| not_signed_off(&failure.why)).and_then(what_was_missed) {
+            let said = match self.sign_off_everywhere(&key).await {
+                Ok(said) => said,
+                Err(failure) => return Became::untouched(not_signed_off(&failure.why)),
+            };
+            begun = was_begun(&said, before.updated);
+            missed = match what_was_missed(said) {
                 Ok(missed) => missed,
-                Err(done) => return Became { done, begun },
+                Err(done) => return Became { done, begun, deleted: false },
             };
         }
-        let done = self.delete(row, missed).await.unwrap_or_else(|instead| instead);
-        Became { done, begun }
+        match self.delete(row, missed).await {
+            Ok(done) => Became { done, begun, deleted: true },
+            Err(done) => Became { done, begun, deleted: false },
+        }
     }
 
     /// The row as it is right before it goes; or what this, or a probe, says against it.
@@ -293,7 +297,7 @@ impl Writer<'_> {
     }
 
     /// Right after its sign-off: a peer that asks in between has a list with the row made anew. Nothing here asks for one before
-    /// the end.
+    /// the end. An error, where it was not deleted.
     async fn delete(&self, row: &Sighting, missed: Option<String>) -> Result<Done, Done> {
         let (_, whole) = self.is_as_judged(row).await?;
         self.in_time()?;
@@ -305,7 +309,7 @@ impl Writer<'_> {
                 Ok(Some(_)) => return Err(Done::NotWithdrawn(failure.why)),
                 Err(unread) => {
                     let why = format!("{failure}; and whether it is gone is not known: {unread}");
-                    return Ok(Done::Withdrawn { still_given: Some(why) });
+                    return Ok(Done::NotWithdrawn(why));
                 }
             }
         }
@@ -368,6 +372,15 @@ impl Writer<'_> {
 
 fn not_signed_off(why: &str) -> Done {
     Done::NotWithdrawn(format!("it could not be signed off before: {why}"))
+}
+
+/// The sign-off that was begun, if it was applied anywhere, or may still be. The row had been written before.
+fn was_begun(said: &[(String, Outcome)], written: Option<Stamp>) -> Option<Begun> {
+    let any = |wanted: fn(&Outcome) -> bool| said.iter().any(|(_, outcome)| wanted(outcome));
+    let may_follow = any(|outcome| matches!(outcome, Outcome::Unknown(_)));
+    let is_begun = may_follow || any(|outcome| matches!(outcome, Outcome::Confirmed));
+    let open_until = Instant::now() + if may_follow { LINGER } else { Duration::ZERO };
+    is_begun.then_some(Begun { written, open_until })
 }
 
 /// What to say of those managers that could not be told. An error, if none was.

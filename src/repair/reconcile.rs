@@ -376,7 +376,7 @@ impl Reconciler {
             let Report { survey, plan, done, no_withdrawal, .. } = &mut report;
             let memory = &mut self.memory;
             writer
-                .sign_off(survey, &plan.sign_off, |at, Became { done: became, begun }| {
+                .sign_off(survey, &plan.sign_off, |at, Became { done: became, begun, .. }| {
                     let row = &survey.rows[at].now;
                     say(row, &became);
                     if let Some(begun) = begun {
@@ -392,13 +392,13 @@ impl Reconciler {
             let go: Vec<usize> = plan.withdraw.iter().copied().filter(may_go).collect();
             if no_withdrawal.is_none() {
                 writer
-                    .withdraw(survey, &go, |at, Became { done: became, begun }| {
+                    .withdraw(survey, &go, |at, Became { done: became, begun, deleted }| {
                         let row = &survey.rows[at].now;
                         say(row, &became);
                         if let Some(begun) = begun {
                             memory.began(row, begun);
                         }
-                        if matches!(became, Done::Withdrawn { .. }) {
+                        if deleted {
                             memory.withdrew(row, replaced.contains(&at), Instant::now());
                         }
                         done.insert(at, became);

@@ -39,6 +39,8 @@ struct Scripted {
     /// What each manager says to a sign-off at every one, and what it gives to peers.
     everywhere: Mutex<Vec<Attempted>>,
     signed_off_everywhere: Mutex<usize>,
+    /// Whether such a look fails once a row was deleted.
+    unread: bool,
     /// How long such a look takes.
     takes: Duration,
     /// Done once what may be withdrawn is known.
@@ -97,6 +99,9 @@ impl Withdraw for Scripted {
         _: (u64, &str, Option<std::net::IpAddr>),
     ) -> Result<Option<(Row, String)>, Failure> {
         tokio::time::sleep(self.takes).await;
+        if self.unread && !self.deleted.lock().unwrap().is_empty() {
+            return Err(Failure::new("connection refused"));
+        }
         let row = take_turn(&mut self.whole.lock().unwrap()).unwrap_or_else(|| Some(whole(id, T0)));
         Ok(row.map(|row| (row, "{}".to_owned())))
     }
@@ -559,13 +564,36 @@ async fn a_deletion_whose_answer_was_lost_is_seen_by_a_look() {
     assert!(matches!(report.done[&0], Done::NotWithdrawn(_)), "{:?}", report.done);
 }
 
+#[tokio::test]
+async fn g7_a_row_that_may_have_been_deleted_is_said_not_to_be_withdrawn_and_is_not_deleted_twice() {
+    let created = Some(Stamp::of("2026-11-20 00:00:00"));
+    let inactive = Sighting { state: State::Inactive, created, ..dead() };
+    let manager = Scripted { delete_fails: true, unread: true, ..Scripted::default() };
+    let manager = Arc::new(manager);
+    let look = |time| vec![inactive.clone(), successor(time)];
+    let list = List::of(vec![look(T1), look(T2), look(T2), look(T3)]);
+    let (mut reconciler, _) = reconciler(list, &manager, Options { wanted: REPLACED, ..quick() });
+    let report = reconciler.run(&Nobody).await.unwrap();
+    assert!(
+        matches!(&report.done[&0], Done::NotWithdrawn(why) if why.contains("whether it is gone is not known")),
+        "{:?}",
+        report.done
+    );
+    assert_eq!(report.outcome(), Outcome::Incomplete);
+    // It is there again: put back, or never gone.
+    let report = reconciler.run(&Nobody).await.unwrap();
+    assert!(matches!(&report.done[&0], Done::CameBack(_)), "{:?}", report.done);
+    assert_eq!(manager.deleted.lock().unwrap().len(), 1);
+}
+
+/// Whose row 99 is by now what row 1 was.
+fn successor(time: &str) -> Sighting {
+    let created = Some(Stamp::of("2026-11-23 20:00:01"));
+    Sighting { hostname: "s-1".into(), created, ..short(witness(time)) }
+}
+
 /// Row 1 of a hostname that lives in row 99 by now, and how the run ended.
 async fn replaced(now: Sighting, manager: Scripted) -> (Report, Arc<Scripted>) {
-    let successor = |time| Sighting {
-        hostname: "s-1".into(),
-        created: Some(Stamp::of("2026-11-23 20:00:01")),
-        ..short(witness(time))
-    };
     let made = Some(Stamp::of("2026-11-20 00:00:00"));
     let now = Sighting { created: made, ..now };
     let list = List::of(vec![vec![now.clone(), successor(T1)], vec![now, successor(T2)]]);
