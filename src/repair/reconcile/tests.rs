@@ -14,6 +14,7 @@ use crate::{
     net::{Probe, Reach},
     repair::{
         guard::MaxShare,
+        judge::Reason,
         sighting::{Sighting, Stamp},
         survey::tests::{List, Nobody, options, sighting, take_turn},
         withdraw::Wanted,
@@ -352,7 +353,8 @@ async fn g7_what_is_not_known_by_the_deadline_is_said_and_counts_as_begun() {
         answers: Mutex::new(vec![Attempted::Unknown(Failure::new("cut"))]),
         ..Scripted::default()
     });
-    let given_back = Sighting { updated: Some(Stamp::of(T1)), ..dead() };
+    // So soon after its last keep-alive that the times alone say nothing against it.
+    let given_back = Sighting { updated: Some(Stamp::of("2026-11-23 20:00:05")), ..dead() };
     let mut list = List::of(vec![
         vec![dead(), witness(T0)],
         vec![dead(), witness(T1)],
@@ -371,6 +373,7 @@ async fn g7_what_is_not_known_by_the_deadline_is_said_and_counts_as_begun() {
     for _ in 0..2 {
         let report = reconciler.run(&Nobody).await.unwrap();
         assert_eq!(report.judged[0].verdict, Verdict::Contested);
+        assert_eq!(report.judged[0].reason, Reason::CameBack);
         assert_eq!(signed_off(&manager), 1);
     }
 }
