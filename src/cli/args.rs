@@ -13,6 +13,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::groups::utf8_path;
 pub use self::{
     called::Called,
     grant::GrantArgs,
@@ -116,7 +117,7 @@ pub struct AgentArgs {
     #[arg(long, value_name = "IP|NETWORK", value_parser = allowed_peers, help_heading = "Agent")]
     pub hook_allow: Vec<String>,
     /// The file with the token that hook's callers must send
-    #[arg(long, value_name = "FILE", help_heading = "Agent")]
+    #[arg(long, value_name = "FILE", value_parser = utf8_path(), help_heading = "Agent")]
     pub hook_token_file: Option<PathBuf>,
     #[command(flatten)]
     pub log: LogArgs,
@@ -260,7 +261,7 @@ pub struct FlushArgs {
     #[command(flatten)]
     pub manager: ManagerArgs,
     /// The scheduler's scheduler.yaml, which names its manager [default: /etc/dragonfly/scheduler.yaml if there]
-    #[arg(long, value_name = "FILE", help_heading = "Manager")]
+    #[arg(long, value_name = "FILE", value_parser = utf8_path(), help_heading = "Manager")]
     pub scheduler_config: Option<PathBuf>,
     #[command(flatten)]
     pub tls: TlsArgs,

@@ -18,10 +18,7 @@ use crate::{
     agent::{clock::wall_millis, disk::WHOLE_SPOOL, run::holder},
     exit::Exit,
     files,
-    identity::{
-        Settings,
-        settings::{DEFAULT_RUN_DIR, DEFAULT_SPOOL},
-    },
+    identity::settings::{DEFAULT_RUN_DIR, DEFAULT_SPOOL},
     logging,
     spool::SpoolError,
 };
@@ -213,7 +210,7 @@ async fn queue(command: QueueCommand) -> Exit {
         QueueCommand::Flush(args) => (&args.spool, &args.run_dir),
     };
     let run_dir = run_dir.run_dir.clone().unwrap_or_else(|| DEFAULT_RUN_DIR.into());
-    let agent = Settings::read(&run_dir).ok().flatten();
+    let agent = settings::of_the_agent(&run_dir);
     let of_the_agent = || agent.as_ref().map(|settings| settings.spool.clone());
     let dir = spool.spool.clone().or_else(of_the_agent).unwrap_or_else(|| DEFAULT_SPOOL.into());
     let (spool, dropping) = (dir.clone(), matches!(command, QueueCommand::Drop(_)));

@@ -394,7 +394,7 @@ async fn manager(look: &LookArgs, apply: bool) -> Result<Settings, Exit> {
         return settings::resolved(inputs).await.map(|(settings, _)| settings);
     }
     // Whose row the process stands beside doesn't matter here, and finding that out may take seconds.
-    let agents = Settings::read(&inputs.run_dir()).ok().flatten().unwrap_or_default();
+    let agents = settings::of_the_agent(&inputs.run_dir()).unwrap_or_default();
     Ok(Settings {
         managers: inputs.managers,
         username: inputs.username.or(agents.username),

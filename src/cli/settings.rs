@@ -1,6 +1,6 @@
 //! What commands beside an agent work with: flags, then the environment, then the agent's own settings.
 
-use std::fmt::Display;
+use std::{fmt::Display, path::Path};
 
 use crate::{
     exit::Exit,
@@ -15,14 +15,7 @@ pub async fn resolved(inputs: Inputs) -> Result<(Settings, Vec<Problem>), Exit> 
 /// As [`resolved`], wrong usage among the problems.
 pub async fn found(inputs: Inputs) -> Result<(Settings, Vec<Problem>), Exit> {
     let found = tokio::task::spawn_blocking(move || {
-        let file = match Settings::read(&inputs.run_dir()) {
-            Ok(file) => file,
-            // An agent.json that can't be read must not keep a hook from working with what its flags say.
-            Err(error) => {
-                tracing::warn!(reason = %error, "The agent's settings can't be read.");
-                None
-            }
-        };
+        let file = of_the_agent(&inputs.run_dir());
         resolve(&inputs, file.as_ref(), &System::default())
     });
     match found.await {
@@ -32,6 +25,15 @@ pub async fn found(inputs: Inputs) -> Result<(Settings, Vec<Problem>), Exit> {
             Err(Exit::Internal)
         }
     }
+}
+
+/// The settings of the agent that runs, or ran, with this run directory. An agent.json that can't be read is warned of: it must not
+/// keep a hook from working with what its flags say. Blocks, for [`files::LIMIT`](crate::files::LIMIT) at most.
+pub fn of_the_agent(run_dir: &Path) -> Option<Settings> {
+    Settings::read(run_dir).unwrap_or_else(|error| {
+        tracing::warn!(reason = %error, "The agent's settings can't be read.");
+        None
+    })
 }
 
 /// What was found, if nothing of that is wrong usage, which is said.

@@ -76,8 +76,10 @@ fn resolved(inputs: &Inputs, file: Option<&Settings>, world: &World) {
         ),
         ("grace", inputs.grace.is_some(), Some(settings.grace) == inputs.grace, false),
     ] {
-        // What is misspelt, and a stray word, may have meant that flag: then its value is not known.
-        let as_given = if inputs.is_wrong(flag) { nothing || taken } else { taken };
+        // What is misspelt, and a stray word, may have meant that flag: then its value is not known. Where the scheduler has no
+        // manager nobody asks for it.
+        let may_be_nothing = inputs.is_wrong(flag) || settings.without_manager;
+        let as_given = taken || may_be_nothing && nothing;
         assert!(!given || as_given, "the value of --{flag} was not taken");
     }
     for problem in &resolved.problems {

@@ -8,6 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::manager::endpoints::check_host;
+
 /// A host, by name or IP, and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -53,10 +55,10 @@ impl FromStr for HostPort {
             }
             None => host,
         };
-        let name = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-        if host.is_empty() || !(name || text.starts_with('[')) {
+        if host.contains(':') && !text.starts_with('[') {
             return Err(shape());
         }
+        check_host(host).map_err(|why| format!("{why}; {}", shape()))?;
         match port.parse::<u16>() {
             Ok(port) if port > 0 => Ok(Self { host: host.to_owned(), port }),
             _ => Err(format!("its port {port:?} is not a whole number from 1 to 65535")),
@@ -148,6 +150,7 @@ pub fn allowed_peers(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manager::endpoints::Endpoint;
 
     #[test]
     fn a_host_and_port_are_read_and_written_alike() {
@@ -184,6 +187,19 @@ mod tests {
             assert_eq!(is_grpc(written), written.starts_with("grpc"));
         }
         assert!(!is_grpc("http://m:80"));
+    }
+
+    #[test]
+    fn what_is_taken_for_a_host_and_a_port_is_what_can_be_connected_to() {
+        for host in ["m..x", "10.0.0.300", "2", "-", "m.", "_m", "m_1", "10.0.0.1", "a.b", ".", "..", "-m.x"]
+        {
+            let (address, endpoint) = (format!("{host}:65003"), format!("grpc://{host}:65003"));
+            let known = endpoint.parse::<Endpoint>().is_ok();
+            assert_eq!(address.parse::<HostPort>().is_ok(), known, "{address}");
+            assert_eq!(manager_endpoint(&address).is_ok(), known, "{address}");
+        }
+        let said = manager_endpoint("10.0.0.300:65003").unwrap_err();
+        assert!(said.starts_with("its host looks like an IPv4 address, but is none; "), "{said}");
     }
 
     #[test]

@@ -12,9 +12,13 @@ use std::{
 };
 
 use rustix::fs::Mode;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-use super::{address::HostPort, duration, scheduler_yaml::TlsFiles};
+use super::{
+    address::{HostPort, manager_endpoint},
+    duration,
+    scheduler_yaml::TlsFiles,
+};
 use crate::{
     files,
     key::{ClusterId, Hostname, SchedulerIp, SchedulerKey},
@@ -78,6 +82,7 @@ pub struct Settings {
     #[serde(with = "duration::text")]
     pub keep_alive_interval: Duration,
     /// The manager's endpoints, as URLs with ports: `grpc`, `grpcs`, `http`, `https`.
+    #[serde(deserialize_with = "endpoints")]
     pub managers: Vec<String>,
     /// The scheduler is configured without a manager, and no flag names one: there is nothing to keep true.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -214,7 +219,6 @@ impl Settings {
 
     /// What the manager's client is built from.
     pub fn manager(&self) -> ManagerSettings {
-        // Endpoints were checked when they were read; what an old file may hold beside is passed over.
         let endpoints = self.managers.iter().filter_map(|text| text.parse::<Endpoint>().ok());
         let (grpc, rest) = endpoints.partition(|endpoint| endpoint.api() == Api::Grpc);
         ManagerSettings {
@@ -260,6 +264,16 @@ impl Settings {
         };
         serde_json::from_str(&text).map(Some).map_err(|error| SettingsError::Format { path, error })
     }
+}
+
+/// Endpoints, each as [`manager_endpoint`] writes it.
+fn endpoints<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    let endpoint = |text: &String| {
+        text.parse::<Endpoint>().map_err(D::Error::custom)?;
+        manager_endpoint(text).map_err(D::Error::custom)
+    };
+    texts.iter().map(endpoint).collect()
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -338,6 +352,9 @@ mod tests {
             said.contains("agent.json is not an agent's settings") && said.contains("cluster id"),
             "{said}"
         );
+        std::fs::write(dir.path().join(FILE), r#"{"managers":["https://m","grpc:/m:65003"]}"#).unwrap();
+        let said = Settings::read(dir.path()).unwrap_err().to_string();
+        assert!(said.contains("an agent's settings") && said.contains(r#""grpc:/m:65003""#), "{said}");
         std::fs::write(dir.path().join(FILE), "").unwrap();
         assert!(matches!(Settings::read(dir.path()), Err(SettingsError::Format { .. })));
     }

@@ -148,7 +148,8 @@ impl FromStr for Endpoint {
     }
 }
 
-fn check_host(host: &str) -> Result<(), &'static str> {
+/// Whether this is a DNS name, underscores allowed, or an IP; else why not.
+pub fn check_host(host: &str) -> Result<(), &'static str> {
     if host.is_empty() {
         return Err("its host is empty");
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, builder::NonEmptyStringValueParser};
 
-use super::{LogArgs, TlsArgs};
+use super::{LogArgs, TlsArgs, groups::utf8_path};
 use crate::identity::address::manager_endpoint;
 
 /// Below the help.
@@ -31,7 +31,7 @@ pub struct GrantArgs {
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), help_heading = "Manager")]
     pub root_username: Option<String>,
     /// The file with that user's password
-    #[arg(long, value_name = "FILE", help_heading = "Manager")]
+    #[arg(long, value_name = "FILE", value_parser = utf8_path(), help_heading = "Manager")]
     pub root_password_file: Option<PathBuf>,
     #[command(flatten)]
     pub tls: TlsArgs,
@@ -39,7 +39,7 @@ pub struct GrantArgs {
     #[arg(long, value_name = "NAME", value_parser = username, help_heading = "Grant")]
     pub username: Option<String>,
     /// Write that user's password there instead of printing a Secret; a file that is there is read, and never overwritten
-    #[arg(long, value_name = "FILE", help_heading = "Grant")]
+    #[arg(long, value_name = "FILE", value_parser = utf8_path(), help_heading = "Grant")]
     pub password_file: Option<PathBuf>,
     /// The role to make, if it isn't there [default: signoff]
     #[arg(long, value_name = "NAME", value_parser = role, help_heading = "Grant")]

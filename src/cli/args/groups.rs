@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
+use clap::{
+    Args, ValueEnum,
+    builder::{NonEmptyStringValueParser, PathBufValueParser, TypedValueParser},
+};
 
 use crate::{
     identity::{HostPort, Inputs, address::manager_endpoint, duration},
@@ -27,7 +30,7 @@ pub struct IdentityArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub scheduler_addr: Option<HostPort>,
     /// The scheduler's own configuration [default: /etc/dragonfly/scheduler.yaml if it is there]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = utf8_path())]
     pub scheduler_config: Option<PathBuf>,
 }
 
@@ -42,7 +45,7 @@ pub struct ManagerArgs {
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub username: Option<String>,
     /// The file with that user's password
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = utf8_path())]
     pub password_file: Option<PathBuf>,
 }
 
@@ -51,13 +54,13 @@ pub struct ManagerArgs {
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
     /// CAs that sign the manager's certificates, PEM [default: scheduler.yaml's manager.tls, else the public ones]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = utf8_path())]
     pub ca_file: Option<PathBuf>,
     /// Client certificate for the manager, PEM [default: scheduler.yaml's manager.tls]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = utf8_path())]
     pub cert_file: Option<PathBuf>,
     /// Its key, PEM [default: scheduler.yaml's manager.tls]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = utf8_path())]
     pub key_file: Option<PathBuf>,
 }
 
@@ -66,7 +69,7 @@ pub struct TlsArgs {
 #[command(next_help_heading = "Queue")]
 pub struct SpoolArgs {
     /// The durable queue's directory [default: /var/lib/signoff]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = utf8_path())]
     pub spool: Option<PathBuf>,
 }
 
@@ -75,7 +78,7 @@ pub struct SpoolArgs {
 #[command(next_help_heading = "Agent")]
 pub struct RunDirArgs {
     /// The directory of the agent's socket and settings [default: /run/signoff]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = utf8_path())]
     pub run_dir: Option<PathBuf>,
 }
 
@@ -130,6 +133,14 @@ pub struct OutputArgs {
         hide_possible_values = true
     )]
     pub output: Option<OutputFormat>,
+}
+
+/// A path. One that is not UTF-8 could be written neither into the agent's settings nor into a message.
+pub(super) fn utf8_path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match path.to_str() {
+        Some(_) => Ok(path),
+        None => Err("it is not UTF-8 text"),
+    })
 }
 
 fn grace(text: &str) -> Result<Duration, String> {

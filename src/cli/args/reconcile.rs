@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Called, LogArgs, ManagerArgs, OutputArgs, RunDirArgs, TlsArgs, listen};
+use super::{Called, LogArgs, ManagerArgs, OutputArgs, RunDirArgs, TlsArgs, groups::utf8_path, listen};
 use crate::{
     identity::duration,
     key::ClusterId,
@@ -95,7 +95,7 @@ pub struct LookArgs {
     #[command(flatten)]
     pub manager: ManagerArgs,
     /// The scheduler's scheduler.yaml, which names its manager [default: /etc/dragonfly/scheduler.yaml if there]
-    #[arg(long, value_name = "FILE", help_heading = "Manager")]
+    #[arg(long, value_name = "FILE", value_parser = utf8_path(), help_heading = "Manager")]
     pub scheduler_config: Option<PathBuf>,
     #[command(flatten)]
     pub tls: TlsArgs,
@@ -113,7 +113,7 @@ pub struct LookArgs {
     #[arg(long, value_name = "URL", help_heading = "Look")]
     pub database_url: Option<SecretUrl>,
     /// The file with the password of the database's user
-    #[arg(long, value_name = "FILE", help_heading = "Look")]
+    #[arg(long, value_name = "FILE", value_parser = utf8_path(), help_heading = "Look")]
     pub database_password_file: Option<PathBuf>,
     /// Only rows of this cluster, repeatable
     #[arg(long, value_name = "ID", help_heading = "Look")]

@@ -511,9 +511,9 @@ fn files_of_tls_beside_a_manager_in_plain_text_are_said_to_be_of_no_use() {
 fn an_unusable_manager_addr_is_said() {
     let got = resolved(&Inputs::default(), &Fake::with_config("manager: {addr: ':65003'}"));
     let all = texts(&got);
-    assert!(
-        all[0].starts_with("manager: manager.addr in the scheduler's configuration: write it as host:port")
-    );
+    let said =
+        "manager: manager.addr in the scheduler's configuration: its host is empty; write it as host:port";
+    assert!(all[0].starts_with(said), "{all:?}");
     assert!(got.settings.managers.is_empty());
 }
 
