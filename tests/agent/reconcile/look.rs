@@ -141,7 +141,9 @@ async fn its_end(mut child: std::process::Child) -> (Option<i32>, std::time::Dur
 
 #[tokio::test]
 async fn standard_output_that_nobody_reads_holds_up_neither_a_signal_nor_the_deadline() {
-    let fleet = Fleet::of(0).await;
+    // One user who signs in twice within half a minute is refused, as by the real manager.
+    let users = ["told", "stays"].map(|name| User::guest(name, PASSWORD)).to_vec();
+    let fleet = Fleet::with(Config { users, ..Config::default() }, 0).await;
     // More than a pipe takes, each row worth a word.
     let table = fleet.manager.table();
     for n in 0..600u16 {
@@ -152,8 +154,13 @@ async fn standard_output_that_nobody_reads_holds_up_neither_a_signal_nor_the_dea
         table.put([row]).unwrap();
     }
     let by_deadline = unread(fleet.reconcile(&["--deadline=45s", "-o", "json"]));
-    let told = unread(fleet.reconcile(&["-o", "json"]));
-    let staying = unread(fleet.reconcile(&["-o", "json", "--every=4s", "--listen=127.0.0.1:0"]));
+    let by = |user: &str, args: &[&str]| {
+        let mut command = fleet.reconcile(args);
+        command.env("SIGNOFF_USERNAME", user);
+        unread(command)
+    };
+    let told = by("told", &["-o", "json"]);
+    let staying = by("stays", &["-o", "json", "--every=4s", "--listen=127.0.0.1:0"]);
     let ids = [told.id(), staying.id()];
     let (code, took) = its_end(by_deadline).await;
     assert_eq!(code, Some(3), "nobody lives: {took:?}");
