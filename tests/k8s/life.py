@@ -133,6 +133,9 @@ def the_default_variant_signs_its_scheduler_off(tree, new):
     assert row["host_name"] == f"{world.name}.scheduler.dragonfly.svc.cluster.local", row
     code, said = agent_of(made).run(["signoff", "check"])
     assert code == 0, f"signoff check: {code}: {said}"
+    settings = json.loads((made.volumes["signoff"] / "agent.json").read_text())
+    told = (settings["pod_name"], settings["pod_ip"])
+    assert told == (world.name, POD_IP), f"the agent was told that it is in {told}"
     peak = is_confined(made)
     gone = made.stop()
     ended_well(world, made, gone)
