@@ -89,7 +89,7 @@ async fn outage(stage: &mut Stage, broken: bool) -> Result<&'static str, Failure
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     stage.expect(&key, State::Active).await?;
-    stage.view.line("table", "still says active, though nobody is there: peers would dial it");
+    stage.view.line("table", "still says active, though nobody is there: jobs would wait for it");
     stage.view.line("manager", "is back");
     stage.manager.restart().await?;
     stage.expect(&key, State::Inactive).await?;
@@ -138,7 +138,7 @@ async fn succession(stage: &mut Stage, broken: bool) -> Result<&'static str, Fai
     stage.lose_scheduler().await?;
     let successor = stage.scheduler_at("scheduler-4", "127.0.0.2").await?;
     stage.expect(&lost, State::Active).await?;
-    stage.view.line("table", "has two active rows for one scheduler: peers would dial both");
+    stage.view.line("table", "has two active rows for one scheduler: jobs would wait for one of them");
     let repair = if broken { "off" } else { "on" };
     stage.agent_with(&successor, SERVES, &[("SIGNOFF_REPAIR", repair)]).await?;
     stage.expect(&lost, State::Inactive).await?;
@@ -154,7 +154,7 @@ async fn reconcile(stage: &mut Stage, broken: bool) -> Result<&'static str, Fail
     stage.lose_scheduler().await?;
     let living = stage.scheduler("scheduler-5").await?;
     stage.expect(&gone, State::Active).await?;
-    stage.view.line("table", "says active of one that is gone for good: peers dial it");
+    stage.view.line("table", "says active of one that is gone for good: jobs wait for it");
     stage.reconcile(if broken { "false" } else { "true" }).await?;
     stage.expect(&gone, State::Inactive).await?;
     stage.expect(&living, State::Active).await?;
