@@ -29,6 +29,7 @@ use crate::{
     repair::{
         guard::Limits,
         metrics::Metrics,
+        pods::{InCluster, Kubernetes, Watch},
         reconcile::{Policy, Reconciler, Report},
         sources::{Scope, Source, grpc::GrpcSource, rest::RestSource},
         survey::Options,
@@ -115,7 +116,11 @@ async fn reconcile(args: &ReconcileArgs) -> Exit {
         apply,
         deadline,
     };
-    let reconciler = Reconciler::new(source, manager, Prober::network(), policy);
+    let mut reconciler = Reconciler::new(source, manager, Prober::network(), policy);
+    reconciler.pods = match pods(&args.look).await {
+        Ok(pods) => pods,
+        Err(wrong) => return usage(&wrong),
+    };
     let words = LastWords::to(TERMINATION_LOG);
     let output = args.look.output.output.unwrap_or_default();
     let job = Job { reconciler, output, words, out: Out::default() };
@@ -283,6 +288,18 @@ fn scope(look: &LookArgs, apply: bool) -> Result<Scope, String> {
     }
 }
 
+/// Kubernetes' pods, if they are to be asked.
+async fn pods(look: &LookArgs) -> Result<Option<Watch>, String> {
+    if !look.pods.unwrap_or(false) {
+        return Ok(None);
+    }
+    match Kubernetes::in_cluster(InCluster::here()).await {
+        Ok(pods) => Ok(Some(Watch::new(Box::new(pods)))),
+        // Each begins with the flag's name.
+        Err(why) => Err(format!("--{why}")),
+    }
+}
+
 type Ends = (Box<dyn Source>, Option<Arc<dyn Withdraw>>);
 
 /// Where the rows are read, and who writes them, if somebody is to.
@@ -428,7 +445,12 @@ async fn explain(args: &ExplainArgs) -> Exit {
         deadline: DEADLINE,
     };
     let shown = Shown::new();
-    let ended = Reconciler::new(source, None, Prober::network(), policy).run(&shown).await;
+    let mut reconciler = Reconciler::new(source, None, Prober::network(), policy);
+    reconciler.pods = match pods(&args.look).await {
+        Ok(pods) => pods,
+        Err(wrong) => return usage(&wrong),
+    };
+    let ended = reconciler.run(&shown).await;
     shown.clear();
     let unread = |failure: &Failure| settings::unavailable(&format!("the rows could not be read: {failure}"));
     match ended {

@@ -273,9 +273,10 @@ impl Withdraw for Client {
     async fn sign_off_everywhere(
         &self,
         key: &SchedulerKey,
+        others: &[IpAddr],
         limit: Duration,
     ) -> Result<Vec<(String, Outcome)>, Failure> {
-        self.grpc.sign_off_everywhere(key, limit).await
+        self.grpc.sign_off_everywhere(key, others, limit).await
     }
 
     async fn whole(
@@ -290,8 +291,12 @@ impl Withdraw for Client {
         self.deleting()?.delete(id).await
     }
 
-    async fn given(&self, cluster: ClusterId) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure> {
-        self.grpc.given(cluster, self.caller_ip).await
+    async fn given(
+        &self,
+        cluster: ClusterId,
+        others: &[IpAddr],
+    ) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure> {
+        self.grpc.given(cluster, others, self.caller_ip).await
     }
 }
 

@@ -372,9 +372,21 @@ impl Dialer {
         self.connect_to(candidates).await.ok()
     }
 
-    /// A new connection to each address of every endpoint, or why there is none. An error, where no name has an address.
-    pub async fn connect_to_each(&self) -> Result<Vec<(SocketAddr, Result<Connection, String>)>, Failure> {
-        Ok(join_all(self.candidates(false).await?.into_iter().map(|candidate| self.dial(candidate))).await)
+    /// A new connection to each address of every endpoint, and to each of `others` as an address of the first one, or why there is
+    /// none. An error, where no name has an address.
+    pub async fn connect_to_each(
+        &self,
+        others: &[IpAddr],
+    ) -> Result<Vec<(SocketAddr, Result<Connection, String>)>, Failure> {
+        let mut candidates = self.candidates(false).await?;
+        for ip in others {
+            let Some(endpoint) = self.endpoints.first() else { break };
+            let addr = SocketAddr::new(*ip, endpoint.peer().port);
+            if !candidates.iter().any(|candidate| candidate.addr == addr) {
+                candidates.push(Candidate { endpoint: endpoint.clone(), addr });
+            }
+        }
+        Ok(join_all(candidates.into_iter().map(|candidate| self.dial(candidate))).await)
     }
 
     /// Connects; an error says what it may take to reach that endpoint.

@@ -341,6 +341,7 @@ impl Grpc {
     pub async fn sign_off_everywhere(
         &self,
         key: &SchedulerKey,
+        others: &[IpAddr],
         limit: Duration,
     ) -> Result<Vec<(String, Outcome)>, Failure> {
         let one = |connected: Result<Connection, String>| async move {
@@ -354,15 +355,16 @@ impl Grpc {
                 Err(_) => Outcome::Unknown(Failure::new(format!("no acknowledgement within {limit:?}"))),
             }
         };
-        self.everywhere(one).await
+        self.everywhere(others, one).await
     }
 
-    /// What `one` makes of a new connection to each address of every endpoint, side by side.
+    /// What `one` makes of a new connection to each address of every endpoint, and to these `others`, side by side.
     async fn everywhere<F: Future>(
         &self,
+        others: &[IpAddr],
         one: impl Fn(Result<Connection, String>) -> F,
     ) -> Result<Vec<(String, F::Output)>, Failure> {
-        let connected = self.shared.dialer.connect_to_each().await?;
+        let connected = self.shared.dialer.connect_to_each(others).await?;
         let each = connected
             .into_iter()
             .map(|(addr, connected)| one(connected).map(move |said| (named(addr), said)));
@@ -373,6 +375,7 @@ impl Grpc {
     pub async fn given(
         &self,
         cluster: ClusterId,
+        others: &[IpAddr],
         ip: IpAddr,
     ) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure> {
         let one = |connected: Result<Connection, String>| async move {
@@ -383,7 +386,7 @@ impl Grpc {
             let answer = answer.map_err(|status| failure_of(&at(&connection), &status))?;
             Ok(answer.into_inner().schedulers.into_iter().map(row).collect())
         };
-        self.everywhere(one).await
+        self.everywhere(others, one).await
     }
 
     /// Opens a hold; see [`super::Manager::hold`].

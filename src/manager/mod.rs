@@ -275,11 +275,12 @@ pub trait Manager: Send + Sync {
 pub trait Withdraw: Manager {
     /// Whether rows may be deleted. An error where that isn't known: there is no REST endpoint with a user, or it doesn't answer.
     async fn may_delete(&self) -> Result<bool, Failure>;
-    /// One attempt to make `key`'s row inactive at each address of every endpoint, at most `limit` long: what each said. An error
-    /// where none was asked.
+    /// One attempt to make `key`'s row inactive at each address of every endpoint, and at these `others`, which are managers' too (at
+    /// the first endpoint's port), at most `limit` long: what each said. An error where none was asked.
     async fn sign_off_everywhere(
         &self,
         key: &SchedulerKey,
+        others: &[IpAddr],
         limit: Duration,
     ) -> Result<Vec<(String, Outcome)>, Failure>;
     /// The row with this id, of this cluster, hostname and ip (none: unknown), as it is in the database now; and whole, as the JSON
@@ -288,8 +289,13 @@ pub trait Withdraw: Manager {
     -> Result<Option<(Row, String)>, Failure>;
     /// Deletes a row by its id, and sees that it is gone.
     async fn delete(&self, id: u64) -> Result<(), Failure>;
-    /// What each address of every endpoint gives a peer that names this cluster. Whoever asks has that list kept for minutes.
-    async fn given(&self, cluster: ClusterId) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure>;
+    /// What each address of every endpoint, and these `others`, gives a peer that names this cluster. Whoever asks has that list kept
+    /// for minutes.
+    async fn given(
+        &self,
+        cluster: ClusterId,
+        others: &[IpAddr],
+    ) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure>;
 }
 
 /// What is known about the contact with the manager.

@@ -5,7 +5,7 @@
 //! begun then. All such rows are read once that is over: inactive, it was signed off; active and not written since, nothing was
 //! applied; active otherwise, or where that can't be told, it is contested.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -18,7 +18,6 @@ use super::{
     survey::{Progress, Survey, probe_again},
 };
 use crate::{
-    key::SchedulerKey,
     manager::{AttemptOptions, Failure, LIST_AGE, Outcome, Row, State, Withdraw, backoff::Backoff},
     net::{Found, Prober},
 };
@@ -85,6 +84,8 @@ pub(super) struct Writer<'a> {
     /// No write is begun after this.
     pub(super) until: Instant,
     pub(super) progress: &'a dyn Progress,
+    /// The managers' addresses beside those of their endpoints, as Kubernetes' pods tell them.
+    pub(super) managers: &'a [IpAddr],
 }
 
 impl Writer<'_> {
@@ -252,21 +253,24 @@ impl Writer<'_> {
         mut each: impl FnMut(usize, Became),
     ) {
         for (done, at) in rows.iter().enumerate() {
-            let became = self.withdraw_one(&survey.rows[*at].now, survey.rows[*at].probe).await;
+            let became = self.withdraw_one(&survey.rows[*at]).await;
             self.progress.written(done + 1, rows.len());
             each(*at, became);
         }
     }
 
-    async fn withdraw_one(&self, row: &Sighting, probe: Probed) -> Became {
-        let before = match self.may_go(row, probe).await {
+    async fn withdraw_one(&self, Seen { now: row, probe, pod, .. }: &Seen) -> Became {
+        // The managers of every Dragonfly of the namespace may be among them. None of them hears of a pod that is gone.
+        let others = if pod.is_gone() { self.managers } else { &[] };
+        let before = match self.may_go(row, *probe).await {
             Ok(before) => before,
             Err(instead) => return Became::untouched(instead),
         };
         let (mut begun, mut missed) = (None, None);
         // A row that no KeepAlive finds goes all the same, and is looked for afterwards.
         if let Ok(key) = row.key() {
-            let said = match self.sign_off_everywhere(&key).await {
+            let left = self.until.saturating_duration_since(Instant::now());
+            let said = match self.manager.sign_off_everywhere(&key, others, ATTEMPT.min(left)).await {
                 Ok(said) => said,
                 Err(failure) => return Became::untouched(not_signed_off(&failure.why)),
             };
@@ -276,7 +280,7 @@ impl Writer<'_> {
                 Err(done) => return Became { done, begun, deleted: false },
             };
         }
-        match self.delete(row, missed).await {
+        match self.delete(row, others, missed).await {
             Ok(done) => Became { done, begun, deleted: true },
             Err(done) => Became { done, begun, deleted: false },
         }
@@ -298,7 +302,7 @@ impl Writer<'_> {
 
     /// Right after its sign-off: a peer that asks in between has a list with the row made anew. Nothing here asks for one before
     /// the end. An error, where it was not deleted.
-    async fn delete(&self, row: &Sighting, missed: Option<String>) -> Result<Done, Done> {
+    async fn delete(&self, row: &Sighting, others: &[IpAddr], missed: Option<String>) -> Result<Done, Done> {
         let (_, whole) = self.is_as_judged(row).await?;
         self.in_time()?;
         tracing::info!(row.id = row.id, row.json = whole, "Deleting a row; this is all of it.");
@@ -313,7 +317,7 @@ impl Writer<'_> {
                 }
             }
         }
-        let given = self.still_given(row).await;
+        let given = self.still_given(row, others).await;
         let still_given = [missed, given].into_iter().flatten().collect::<Vec<_>>().join("; ");
         Ok(Done::Withdrawn { still_given: Some(still_given).filter(|words| !words.is_empty()) })
     }
@@ -348,15 +352,10 @@ impl Writer<'_> {
         Ok((now, whole))
     }
 
-    async fn sign_off_everywhere(&self, key: &SchedulerKey) -> Result<Vec<(String, Outcome)>, Failure> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        self.manager.sign_off_everywhere(key, ATTEMPT.min(left)).await
-    }
-
     /// Which managers give the row to peers that name its cluster, though it is gone.
-    async fn still_given(&self, row: &Sighting) -> Option<String> {
+    async fn still_given(&self, row: &Sighting, others: &[IpAddr]) -> Option<String> {
         let cluster = row.cluster_id.try_into().ok()?;
-        let asked = match self.manager.given(cluster).await {
+        let asked = match self.manager.given(cluster, others).await {
             Ok(asked) => asked,
             Err(failure) => return Some(format!("what peers are given could not be looked at: {failure}")),
         };

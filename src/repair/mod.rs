@@ -10,6 +10,7 @@ pub mod guard;
 pub mod judge;
 pub mod memory;
 pub mod metrics;
+pub mod pods;
 pub mod reconcile;
 pub mod sighting;
 pub mod sources;

@@ -9,6 +9,7 @@ use super::{
     guard::{self, Limits, Plan},
     judge::{Judgement, Seen, Verdict, judge},
     memory::Memory,
+    pods::{Says, Watch},
     sighting::Stamp,
     sources::{Scope, Source},
     survey::{Options, Progress, Survey, survey},
@@ -99,6 +100,8 @@ pub struct Report {
     pub plan: Plan,
     /// Why nothing of the plan is withdrawn, where it can't be.
     pub no_withdrawal: Option<String>,
+    /// Why Kubernetes' pods say nothing in this run, where they were to be asked.
+    pub no_pods: Option<String>,
     /// What became of the rows that were to be written, by place. Empty in a dry run.
     pub done: BTreeMap<usize, Done>,
     /// It was a dry run.
@@ -218,7 +221,8 @@ impl Report {
     pub fn given(&self) -> impl Iterator<Item = usize> {
         (0..self.judged.len()).filter(|at| {
             let is_dead = matches!(self.judged[*at].verdict, Verdict::Dead | Verdict::Replaced);
-            is_dead && !matches!(self.done.get(at), Some(Done::Withdrawn { .. } | Done::Gone))
+            let has_pod = self.survey.rows[*at].pod == Says::Lives;
+            is_dead && !has_pod && !matches!(self.done.get(at), Some(Done::Withdrawn { .. } | Done::Gone))
         })
     }
 
@@ -295,9 +299,12 @@ pub struct Reconciler {
     pub prober: Prober,
     /// What may be done.
     pub policy: Policy,
+    /// Kubernetes' pods, where they are to be asked.
+    pub pods: Option<Watch>,
     memory: Memory,
     said_timeless: bool,
     said_no_withdrawal: bool,
+    said_no_pods: bool,
 }
 
 impl Reconciler {
@@ -313,9 +320,11 @@ impl Reconciler {
             manager,
             prober,
             policy,
+            pods: None,
             memory: Memory::default(),
             said_timeless: false,
             said_no_withdrawal: false,
+            said_no_pods: false,
         }
     }
 
@@ -324,13 +333,24 @@ impl Reconciler {
         let policy = &self.policy;
         let until = Instant::now() + policy.deadline;
         let looked = survey(self.source.as_ref(), &self.prober, &policy.look, &self.memory, progress);
-        let survey = timeout_at(until, looked).await.map_err(|_| {
+        let mut survey = timeout_at(until, looked).await.map_err(|_| {
             Failure::new(format!(
                 "{}: the looks were not done within --deadline {}",
                 self.source.name(),
                 crate::identity::duration::format(policy.deadline)
             ))
         })??;
+        let (managers, no_pods) = match &mut self.pods {
+            None => (Vec::new(), None),
+            Some(pods) => match pods.tell(&mut survey.rows).await {
+                Ok(managers) => (managers, None),
+                Err(failure) => (Vec::new(), Some(failure.why)),
+            },
+        };
+        if let (Some(why), false) = (&no_pods, self.said_no_pods) {
+            tracing::warn!(reason = %why, "The pods can't be listed: rows of this namespace are judged without them, and none is withdrawn.");
+        }
+        self.said_no_pods = no_pods.is_some();
         let judged = judge(&survey.rows, &survey.given);
         self.memory.forget(&survey.rows, &judged, self.source.shows_inactive(), Instant::now());
         let empty = empty(self.source.as_ref(), &policy.look.scope, &survey.rows).await;
@@ -357,6 +377,7 @@ impl Reconciler {
             judged,
             plan,
             no_withdrawal: None,
+            no_pods,
             done: BTreeMap::new(),
             dry: !policy.apply,
             empty,
@@ -372,7 +393,7 @@ impl Reconciler {
                     tracing::warn!(reason = %why, "Rows that are nobody's stay in the table, and peers are given them.");
                 }
             }
-            let writer = Writer { manager, source, prober, until, progress };
+            let writer = Writer { manager, source, prober, until, progress, managers: &managers };
             let Report { survey, plan, done, no_withdrawal, .. } = &mut report;
             let memory = &mut self.memory;
             writer
@@ -399,7 +420,8 @@ impl Reconciler {
                             memory.began(row, begun);
                         }
                         if deleted {
-                            memory.withdrew(row, replaced.contains(&at), Instant::now());
+                            let counts = replaced.contains(&at) && survey.rows[at].pod != Says::Went;
+                            memory.withdrew(row, counts, Instant::now());
                         }
                         done.insert(at, became);
                     })

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     judge::{Before, Circumstances, Heard, Probed, Seen, Unproven, hear},
     memory::Memory,
+    pods::Says,
     sighting::{Sighting, USUAL_INTERVAL},
     sources::{Scope, Source},
     withdraw::{self, Wanted},
@@ -111,7 +112,7 @@ pub async fn survey(
             next = found.map_or_else(|at| at, |at| at + 1);
             let before = found.ok().map(|at| first[at].1);
             let ours = memory.is_ours(&now, looked + apart);
-            rows.push(Seen { now, before, probe: Probed::NotMade, ours });
+            rows.push(Seen { now, before, probe: Probed::NotMade, ours, pod: Says::NotOurs });
             progress.read(2, rows.len());
         })
         .await?;

@@ -3,7 +3,8 @@
 //! A peer that names its cluster is given every row of it, whatever its state, and each of a scheduler that is gone costs a start of
 //! that peer some seconds. Deleting one whose scheduler lives would do harm until its agent puts it back, so none goes by age alone.
 //! A row is nobody's where the manager heard nothing of it between the looks, though its time is shown and another's in its cluster
-//! moved, **and** nothing answers at its address, or another living row has that. Such a row may go, if it is
+//! moved, **and** nothing answers at its address, or another living row has that, or no pod of its name has it and no scheduler
+//! answers there. One whose pod lives, or can't be told, is not. Such a row may go, if it is
 //!
 //! - *replaced*: its hostname lives elsewhere in its cluster, in one row that was made after this one was last heard of; and none of
 //!   the rows of that hostname was there while this one was heard of: two that were at one time are twins', of two fleets that share
@@ -17,6 +18,7 @@ use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
 
 use super::{
     judge::{Circumstances, Groups, Heard, Judgement, Probed, Reason, Seen, Verdict, hear},
+    pods::Says,
     sighting::Stamp,
 };
 use crate::manager::{
@@ -114,7 +116,13 @@ pub fn plan(
             State::Active => matches!(judged[at].verdict, Verdict::Dead | Verdict::Replaced),
             State::Inactive => judged[at].reason == Reason::Inactive,
         };
-        heard[at] == Heard::Silent && is_dead && (rows[at].probe == Probed::Silent || reused)
+        let mute = rows[at].probe == Probed::Silent || reused;
+        let nobody_is_there = match rows[at].pod {
+            Says::Lives | Says::Unclear => false,
+            Says::Gone | Says::Went => mute || rows[at].probe != Probed::Answers,
+            Says::NotOurs => mute,
+        };
+        heard[at] == Heard::Silent && is_dead && nobody_is_there
     };
     let mut left: Vec<(Duration, usize)> = Vec::new();
     for at in (0..rows.len()).filter(|at| may(&rows[*at]) && nobodys(*at)) {
@@ -202,6 +210,21 @@ mod tests {
             assert_eq!(planned(&[kept.clone(), witness()]), Vec::<u64>::new(), "{kept:?}");
         }
         assert_eq!(planned(&[ancient(), witness()]), [1]);
+    }
+
+    #[test]
+    fn g7_a_row_whose_pod_is_there_or_unclear_is_kept_and_one_whose_pod_is_gone_goes_behind_a_mesh_too() {
+        let of =
+            |probe, pod| planned(&[old(1, "2020-01-01 00:00:00").probed(probe).with_pod(pod), witness()]);
+        for probe in [Probed::Silent, Probed::Proxy, Probed::Foreign, Probed::Unclear] {
+            for pod in [Says::Lives, Says::Unclear] {
+                assert_eq!(of(probe, pod), Vec::<u64>::new(), "{probe:?} {pod:?}");
+            }
+            for pod in [Says::Gone, Says::Went] {
+                assert_eq!(of(probe, pod), [1], "{probe:?} {pod:?}");
+            }
+        }
+        assert_eq!(of(Probed::Answers, Says::Went), Vec::<u64>::new());
     }
 
     #[test]

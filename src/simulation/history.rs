@@ -108,6 +108,11 @@ pub(super) enum Event {
         /// No packet gets through.
         cut: bool,
     },
+    /// The pods of its Kubernetes cluster were listed: these addresses.
+    Pods {
+        pid: Pid,
+        ips: Vec<IpAddr>,
+    },
     /// A call began. `on_disk`: an ask for the key is in the durable part of the agent's spool.
     Began {
         pid: Pid,

@@ -79,7 +79,7 @@ struct Life {
 
 impl Life {
     fn new(fleet: Fleet, dice: Dice) -> Self {
-        let pod = fleet.add_pod("scheduler-0.scheduler.ns.svc", 0, SPOOL.to_owned());
+        let pod = fleet.add_pod("scheduler-0.scheduler.ns.svc.c", 0, SPOOL.to_owned());
         Self { fleet, dice, pod, reading: None, read: BTreeSet::new(), wrong: Vec::new() }
     }
 
@@ -188,7 +188,7 @@ impl Life {
             if manager == 0 || looked_for::ONE_KEY_AT_BOTH_MANAGERS { cluster } else { cluster + 2 };
         let at_its_manager = SchedulerKey::new(
             cluster.try_into().unwrap(),
-            format!("scheduler-{host}.scheduler.ns.svc").parse().unwrap(),
+            format!("scheduler-{host}.scheduler.ns.svc.c").parse().unwrap(),
             world.pods[self.pod].key.ip,
         );
         let named = in_the_world(manager, &at_its_manager);

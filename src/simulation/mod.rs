@@ -42,6 +42,8 @@ struct Sabotage {
     rows_vanish: bool,
     /// `reconcile` takes rows out of the table, too, and in each run there is one: no sabotage either.
     withdraws: bool,
+    /// Such a reconcile lists the pods of the first fleet's Kubernetes cluster, too: no sabotage either.
+    pods: bool,
     lie: Lie,
     /// fsync does nothing.
     fsync_lies: bool,
@@ -64,7 +66,7 @@ fn run(seed: u64, sabotage: Sabotage) -> Vec<(Duration, Event)> {
         let fleet = Fleet::new(world, sabotage.lie, sabotage.deaf);
         let mut story = Story::new(fleet, sabotage.rows_vanish, sabotage.withdraws);
         story.begin().await;
-        let reconciling = story.fleet.clone().reconcile(sabotage.withdraws);
+        let reconciling = story.fleet.clone().reconcile(sabotage.withdraws, sabotage.pods);
         let goes_on = async {
             story.faults(1 + dice.below(14)).await;
             story.quiet().await;

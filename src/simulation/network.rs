@@ -353,6 +353,7 @@ impl Withdraw for Network {
     async fn sign_off_everywhere(
         &self,
         key: &SchedulerKey,
+        _: &[IpAddr],
         limit: Duration,
     ) -> Result<Vec<(String, Outcome)>, Failure> {
         let options = AttemptOptions { hedge: false, limit };
@@ -391,7 +392,11 @@ impl Withdraw for Network {
         if is_lost { Err(failure("reset")) } else { Ok(()) }
     }
 
-    async fn given(&self, _: ClusterId) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure> {
+    async fn given(
+        &self,
+        _: ClusterId,
+        _: &[IpAddr],
+    ) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure> {
         Ok(Vec::new())
     }
 }

@@ -1,16 +1,22 @@
 //! `signoff reconcile --every`, as it is shipped, beside the agents.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use tokio::time::sleep;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use super::{
+    dragonflies::manager_of,
     fleet::Fleet,
     history::{Event, Pid},
     network::Network,
     repair::HOME_NODES,
-    world::Shared,
+    world::{Pod, Shared},
 };
 use crate::{
     key::SchedulerKey,
@@ -18,6 +24,7 @@ use crate::{
     net::Prober,
     repair::{
         guard::{Limits, MaxShare},
+        pods::{ListPods, Pods, Watch, Zone},
         reconcile::{Policy, Reconciler, Report},
         sighting::Sighting,
         sources::{Names, Scope, Source},
@@ -72,6 +79,58 @@ impl Source for Table {
     }
 }
 
+/// The pods of the first fleet's Kubernetes cluster. The second fleet is another cluster's, with the same names.
+struct OfTheCluster {
+    zone: Zone,
+    world: Shared,
+    pid: Pid,
+    /// Those whose deletion was forced, though they run on.
+    forced: Mutex<BTreeSet<usize>>,
+}
+
+impl OfTheCluster {
+    fn new(world: Shared, pid: Pid) -> Self {
+        Self { zone: Zone::new("ns", "c"), world, pid, forced: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl ListPods for OfTheCluster {
+    fn zone(&self) -> &Zone {
+        &self.zone
+    }
+    async fn pods(&self) -> Result<Pods, Failure> {
+        let world = self.world.lock();
+        if world.dice.one_in(10) {
+            return Err(Failure::new("the API server does not answer"));
+        }
+        let mut forced = self.forced.lock().unwrap();
+        if world.dice.one_in(30) {
+            forced.insert(world.dice.below(world.pods.len() as u64) as usize);
+        }
+        let is_listed = |n: &usize, pod: &Pod| {
+            pod.exists && !pod.network() && manager_of(&pod.key) == 0 && !forced.contains(n)
+        };
+        let pods = world.pods.iter().enumerate().filter(|(n, pod)| is_listed(n, pod));
+        let (mut ips, mut items) = (Vec::new(), Vec::new());
+        for (n, pod) in pods {
+            let ip = pod.key.ip.get();
+            ips.push(ip);
+            items.push(json!({
+                "metadata": { "name": pod.name, "uid": n.to_string() },
+                "spec": { "subdomain": "scheduler", "containers": [] },
+                "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }] },
+            }));
+        }
+        world.history.tell(Event::Pods { pid: self.pid, ips });
+        let list = json!({
+            "kind": "PodList", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items,
+        });
+        Pods::of_json(self.zone.clone(), Instant::now(), list.to_string().as_bytes())
+            .map_err(|why| Failure::new(why.to_string()))
+    }
+}
+
 struct Quiet;
 
 impl Progress for Quiet {
@@ -89,8 +148,9 @@ fn live(report: &Report) -> Vec<SchedulerKey> {
 }
 
 impl Fleet {
-    /// Reconciles for as long as it is polled, in the first fleet's network, if this world has that; where it `withdraws`, it has.
-    pub(super) async fn reconcile(self, withdraws: bool) {
+    /// Reconciles for as long as it is polled, in the first fleet's network, if this world has that; where it `withdraws`, it has. It may
+    /// list the `pods` of that fleet.
+    pub(super) async fn reconcile(self, withdraws: bool, pods: bool) {
         let world = &self.world;
         let begins = {
             let world = world.lock();
@@ -107,7 +167,7 @@ impl Fleet {
             world.history.tell(Event::Reconciles { pid });
         }
         let network = Network::new(world.clone(), pid, pod, 0, self.lie());
-        reconcile(world.clone(), pid, network, (rest, withdraws), without_times).await
+        reconcile(world.clone(), pid, network, (rest, withdraws, pods), without_times).await
     }
 }
 
@@ -115,7 +175,7 @@ async fn reconcile(
     world: Shared,
     pid: Pid,
     network: Network,
-    (rest, withdraws): (bool, bool),
+    (rest, withdraws, pods): (bool, bool, bool),
     without_times: bool,
 ) {
     let source = Box::new(Table { network: network.clone(), rest });
@@ -127,6 +187,10 @@ async fn reconcile(
     let deadline = Duration::from_secs(240);
     let policy = Policy { look, pattern: None, limits, apply: true, deadline };
     let mut reconciler = Reconciler::new(source, Some(manager), Prober::new(network), policy);
+    if pods {
+        reconciler.policy.limits.max_share = MaxShare::default();
+        reconciler.pods = Some(Watch::new(Box::new(OfTheCluster::new(world.clone(), pid))));
+    }
     loop {
         if let Ok(report) = reconciler.run(&Quiet).await {
             let live = live(&report);

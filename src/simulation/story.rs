@@ -85,7 +85,7 @@ impl Story {
         for n in 0..fleet {
             let node = self.below(HOME_NODES) as usize;
             let pod = self.fleet.world.lock().pods.len();
-            let pod = self.fleet.add_pod(&format!("scheduler-{n}.scheduler.ns.svc"), node, self.spool(pod));
+            let pod = self.fleet.add_pod(&format!("scheduler-{n}.scheduler.ns.svc.c"), node, self.spool(pod));
             self.fleet.start(pod);
             self.fleet.world.start_scheduler(pod);
         }
@@ -211,7 +211,7 @@ impl Story {
         sleep(self.millis(0, 30_000)).await;
         for n in 0..fleet {
             let pod = self.fleet.world.lock().pods.len();
-            let hostname = format!("scheduler-{n}.scheduler.ns.svc");
+            let hostname = format!("scheduler-{n}.scheduler.ns.svc.c");
             let pod = self.fleet.add_pod(&hostname, TWINS_NODE, self.spool(pod));
             self.fleet.start(pod);
             self.fleet.world.start_scheduler(pod);

@@ -63,7 +63,7 @@ def the_grace_budget_adds_up(tree):
 
 
 def a_run_of_reconcile_fits_into_its_period(tree):
-    for path in ("reconcile", "examples/reconcile", "examples/reconcile-database", "examples/all"):
+    for path in ("reconcile", "examples/reconcile", "examples/reconcile-database", "examples/reconcile-pods", "examples/all"):
         job = next(doc for doc in tree.render(path) if doc["kind"] == "CronJob")
         spec = job["spec"]
         require(job["metadata"]["name"] == "signoff-reconcile", f"{path}: it is {name_of(job)}")

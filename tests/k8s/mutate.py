@@ -83,13 +83,76 @@ MUTATIONS = [
     ),
     (manifests.the_version_is_that_of_the_program, "helm/plugin/plugin.yaml", "version: 0.1.0", "version: 0.2.0"),
     (manifests.the_version_is_that_of_the_program, "examples/drain/kustomization.yaml", "0.1.0", "latest"),
-    (security.no_container_of_ours_is_given_a_token, SIDECAR, "/var/run/secrets/kubernetes.io/serviceaccount", "/x"),
-    (security.no_container_of_ours_is_given_a_token, DRAIN, "/var/run/secrets/kubernetes.io/serviceaccount", "/x"),
+    (security.no_container_of_ours_is_given_a_token_but_reconcile_where_it_lists_pods, SIDECAR, "/var/run/secrets/kubernetes.io/serviceaccount", "/x"),
+    (security.no_container_of_ours_is_given_a_token_but_reconcile_where_it_lists_pods, DRAIN, "/var/run/secrets/kubernetes.io/serviceaccount", "/x"),
     (
-        security.no_container_of_ours_is_given_a_token,
+        security.no_container_of_ours_is_given_a_token_but_reconcile_where_it_lists_pods,
         "reconcile/cronjob.yaml",
         "automountServiceAccountToken: false",
         "hostPID: false",
+    ),
+    (
+        security.reconcile_may_list_pods_of_its_namespace_where_it_is_asked_for_and_nothing_else,
+        "components/reconcile-pods/role.yaml",
+        "resources: [pods]",
+        "resources: [pods, secrets]",
+    ),
+    (
+        security.reconcile_may_list_pods_of_its_namespace_where_it_is_asked_for_and_nothing_else,
+        "components/reconcile-pods/role.yaml",
+        "verbs: [get, list, watch]",
+        'verbs: ["*"]',
+    ),
+    (
+        security.reconcile_may_list_pods_of_its_namespace_where_it_is_asked_for_and_nothing_else,
+        "components/reconcile-pods/role.yaml",
+        "kind: Role\nmetadata",
+        "kind: ClusterRole\nmetadata",
+    ),
+    (
+        security.reconcile_may_list_pods_of_its_namespace_where_it_is_asked_for_and_nothing_else,
+        "components/reconcile-pods/role.yaml",
+        "  - kind: ServiceAccount\n    name: signoff-reconcile",
+        "  - kind: ServiceAccount\n    name: default",
+    ),
+    (
+        security.reconcile_may_list_pods_of_its_namespace_where_it_is_asked_for_and_nothing_else,
+        "components/reconcile-pods/cronjob.yaml",
+        "automountServiceAccountToken: true",
+        "automountServiceAccountToken: false",
+    ),
+    *(
+        (
+            security.reconcile_may_list_pods_of_its_namespace_where_it_is_asked_for_and_nothing_else,
+            f"components/reconcile-pods/{kind}.yaml",
+            'value: "true"',
+            'value: "false"',
+        )
+        for kind in ("cronjob", "deployment")
+    ),
+    (
+        security.reconcile_may_list_pods_of_its_namespace_where_it_is_asked_for_and_nothing_else,
+        "components/reconcile-pods/deployment.yaml",
+        "serviceAccountName: signoff-reconcile",
+        "serviceAccountName: default",
+    ),
+    (
+        security.reconcile_may_list_pods_of_its_namespace_where_it_is_asked_for_and_nothing_else,
+        "components/reconcile-pods/kustomization.yaml",
+        "      kind: Deployment\n      labelSelector: app.kubernetes.io/name=signoff,app.kubernetes.io/component=reconcile",
+        "      kind: Deployment",
+    ),
+    (
+        security.reconcile_may_list_pods_of_its_namespace_where_it_is_asked_for_and_nothing_else,
+        "components/reconcile-pods/kustomization.yaml",
+        "port: 6443",
+        "port: 6444",
+    ),
+    (
+        security.reconcile_may_list_pods_of_its_namespace_where_it_is_asked_for_and_nothing_else,
+        "examples/reconcile/kustomization.yaml",
+        "resources:\n",
+        "components: [../../components/reconcile-pods]\nresources:\n",
     ),
     (
         manifests.the_grace_is_copied_and_its_absence_is_loud,

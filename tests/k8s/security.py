@@ -4,11 +4,23 @@ import pathlib
 import tempfile
 
 import pss
+import yaml
 from manifests import charts
 from render import TOKEN, containers, kustomize, load, name_of, pod_spec, require, scheduler_set
 
 # The default variant, and those whose headers don't say that they can't.
-RESTRICTED = ("sidecar", "plain-sidecar", "drain", "drain-http", "drain-image-volume", "scheduler-tls", "rest", "reconcile", "all")
+RESTRICTED = (
+    "sidecar",
+    "plain-sidecar",
+    "drain",
+    "drain-http",
+    "drain-image-volume",
+    "scheduler-tls",
+    "rest",
+    "reconcile",
+    "reconcile-pods",
+    "all",
+)
 UNRESTRICTED = ("spool-hostpath", "spool-claim", "host-network")
 
 
@@ -73,9 +85,13 @@ def the_check_of_pod_security_can_fail(tree):
         require(pss.offences(change(path, value)), f"{'.'.join(map(str, path))} = {value} passes")
 
 
-def no_container_of_ours_is_given_a_token(tree):
+# The one that asks the API server something: reconcile, with the component that says so.
+ASKS = "reconcile-pods"
+
+
+def no_container_of_ours_is_given_a_token_but_reconcile_where_it_lists_pods(tree):
     """The kubelet mounts none where the pod says so, or where the container has a mount of its own at that path."""
-    sources = [(example, tree.render(f"examples/{example}")) for example in tree.examples()]
+    sources = [(example, tree.render(f"examples/{example}")) for example in tree.examples() if example != ASKS]
     for source, text in charts():
         sources.append((source, load(tree.compose(["components/drain", "components/sidecar", "components/spool-claim"], text))))
     for source, docs in sources:
@@ -91,3 +107,39 @@ def no_container_of_ours_is_given_a_token(tree):
             spec = pod_spec(doc)
             automatic = not spec or spec.get("automountServiceAccountToken", True)
             require(not spec or not automatic, f"{example}: {name_of(doc)}: a token is mounted")
+
+
+def reconcile_may_list_pods_of_its_namespace_where_it_is_asked_for_and_nothing_else(tree):
+    for example in tree.examples():
+        rights = [doc for doc in tree.render(f"examples/{example}") if "rbac" in doc["apiVersion"]]
+        require(bool(rights) == (example == ASKS), f"{example}: its rights are {[name_of(doc) for doc in rights]}")
+    docs = tree.render(f"examples/{ASKS}")
+    found = {doc["kind"]: doc for doc in docs if "rbac" in doc["apiVersion"] or doc["kind"] == "ServiceAccount"}
+    require(found.keys() == {"ServiceAccount", "Role", "RoleBinding"}, f"there are {found.keys()}")
+    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+    require(found["Role"]["rules"] == rules, f"the Role gives {found['Role']['rules']}")
+    binding, account = found["RoleBinding"], found["ServiceAccount"]["metadata"]
+    require(binding["roleRef"]["name"] == found["Role"]["metadata"]["name"], "the RoleBinding is of another Role")
+    subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
+    require(binding["subjects"] == [subject], f"the RoleBinding is for {binding['subjects']}")
+    require({doc["metadata"]["namespace"] for doc in docs} == {account["namespace"]}, "they are in several namespaces")
+    policies = {doc["metadata"]["name"]: doc["spec"] for doc in docs if doc["kind"] == "NetworkPolicy"}
+    opened = {port["port"] for rule in policies["signoff-reconcile"]["egress"] for port in rule["ports"]}
+    require({443, 6443, 65003, 8002, 53} <= opened, f"the policy lets it reach {opened}")
+    # Or a Deployment, which the component knows by its labels.
+    labels = {"app.kubernetes.io/name": "signoff", "app.kubernetes.io/component": "reconcile"}
+    pod = {"automountServiceAccountToken": False, "containers": [{"name": "signoff", "image": "signoff"}]}
+    others = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"template": {"spec": pod}}}
+    deployments = [
+        {**others, "metadata": {"name": "mine", "labels": labels}},
+        {**others, "metadata": {"name": "manager", "labels": {"component": "manager"}}},
+    ]
+    composed = load(tree.compose([f"components/{ASKS}"], yaml.safe_dump_all(deployments)))
+    for doc in docs + composed:
+        spec = pod_spec(doc)
+        if spec:
+            told = [{one["name"]: one.get("value") for one in each.get("env", [])} for each in containers(spec)]
+            lists = [one.get("SIGNOFF_PODS") for one in told]
+            require(lists == [None if name_of(doc) == "Deployment manager" else "true"], f"{name_of(doc)}: {told}")
+            with_token = (spec["automountServiceAccountToken"], spec.get("serviceAccountName")) == (True, account["name"])
+            require(with_token == (name_of(doc) != "Deployment manager"), f"{name_of(doc)}: its pod's account is wrong")

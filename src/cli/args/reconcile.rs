@@ -125,6 +125,10 @@ pub struct LookArgs {
     /// Between the two looks at each row [default: three of the longest keep-alive interval, at most 2m]
     #[arg(long, value_name = "DURATION", value_parser = positive, help_heading = "Look")]
     pub recheck_after: Option<Duration>,
+    /// Take Kubernetes' pods as evidence for the rows of this namespace: to be run in it, by who may list them [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = clap::builder::BoolishValueParser::new(), hide_possible_values = true, help_heading = "Look")]
+    pub pods: Option<bool>,
     #[command(flatten)]
     pub output: OutputArgs,
     #[command(flatten)]

@@ -164,6 +164,9 @@ impl<'a> View<'a> {
         if let Some(why) = &self.report.no_withdrawal {
             let _ = write!(text, "; {why}");
         }
+        if let Some(why) = &self.report.no_pods {
+            let _ = write!(text, "; the pods can't be listed: {why}");
+        }
         if self.report.survey.not_probed > 0 {
             let _ = write!(text, "; {} not looked at, there are too many", self.report.survey.not_probed);
         }

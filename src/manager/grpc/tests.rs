@@ -5,7 +5,7 @@ use crate::{
     manager::{Held, HoldStart, endpoints::Endpoint},
     net::{
         Tls,
-        testing::{Answer, BlackHole, FarAway, Server, eventually, refusing},
+        testing::{Answer, BlackHole, FarAway, Script, Server, eventually, refusing},
     },
 };
 
@@ -35,6 +35,19 @@ async fn g5_ok_at_the_end_of_the_stream_confirms_with_or_without_a_message() {
         assert_eq!(grpc(&[server.addr]).sign_off(&key(), FIRST).await, Outcome::Confirmed);
         assert_eq!((server.script.count(KEY), server.script.count("half-close")), (1, 1));
     }
+}
+
+#[tokio::test]
+async fn a_sign_off_everywhere_goes_to_each_address_once_and_to_other_managers_at_the_first_ones_port() {
+    let server = Server::start(Answer::Ok).await;
+    let there = "127.83.19.4".parse().unwrap();
+    let other =
+        Server::on(std::net::SocketAddr::new(there, server.addr.port()), Script::new(Answer::Ok), None).await;
+    let others = [there, server.addr.ip(), there];
+    let said = grpc(&[server.addr]).sign_off_everywhere(&key(), &others, LIMIT).await.unwrap();
+    let wanted = [&server, &other].map(|server| (format!("manager {}", server.addr), Outcome::Confirmed));
+    assert_eq!(said, wanted);
+    assert_eq!([server.script.count(KEY), other.script.count(KEY)], [1, 1]);
 }
 
 #[tokio::test]

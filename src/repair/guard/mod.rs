@@ -17,6 +17,9 @@
 //!   accident of some pods: then none of them is taken. Where two fleets share names, and one is cut off while the other is rolled,
 //!   every row of the living one looks replaced.
 //!
+//! No share counts the rows of which this process saw the pod have that address, and saw it go: those are this cluster's own, and
+//! a rolling update of three is no accident. They need no keep-alive time, either, to be signed off.
+//!
 //! What is held back is said, and the run ends with exit code 3.
 
 use std::{
@@ -27,6 +30,7 @@ use std::{
 
 use super::{
     judge::{Circumstances, Judgement, Probed, Reason, Seen, Unproven, Verdict},
+    pods::Says,
     withdraw::Candidates,
 };
 use crate::manager::State;
@@ -282,6 +286,11 @@ pub struct Limits {
     pub without_times: bool,
 }
 
+/// Whether this process saw the row's pod go.
+fn went(row: &Seen) -> bool {
+    row.pod == Says::Went
+}
+
 /// Whether a row is dead by a silence of its keep-alive time.
 fn is_silent(judgement: &Judgement) -> bool {
     matches!(judgement.reason, Reason::Evidence { silent: true, .. })
@@ -361,7 +370,7 @@ pub fn plan(
     plan.sign_off.sort_unstable();
     if !limits.without_times {
         let wanted = plan.sign_off.len();
-        plan.sign_off.retain(|at| is_silent(&judged[*at]));
+        plan.sign_off.retain(|at| is_silent(&judged[*at]) || went(&rows[*at]));
         let (held, all) = (wanted - plan.sign_off.len(), active > 0 && timed == 0);
         if held > 0 || all {
             plan.held.push(Held::NoTimes { rows: held, all });
@@ -369,18 +378,21 @@ pub fn plan(
     }
     let max_share = limits.max_share;
     let allowed = max_share.of(active);
-    let wanted = plan.sign_off.len() + if plan.sign_off.is_empty() { 0 } else { unlooked };
+    let counted = plan.sign_off.iter().filter(|at| !went(&rows[**at])).count();
+    let wanted = counted + if plan.sign_off.is_empty() { 0 } else { unlooked };
     if wanted > allowed {
         plan.sign_off.clear();
         plan.held.push(Held::Share { wanted, allowed, active });
         return plan;
     }
     let free = |at: &usize| !left_alone.contains(&rows[*at].now.cluster_id);
-    let replaced: Vec<usize> = found.replaced.iter().copied().filter(free).collect();
-    if replaced.is_empty() || replaced.len() + found.withdrew <= allowed {
-        plan.withdraw = replaced;
+    let replaced = found.replaced.iter().copied().filter(free);
+    let (went, others): (Vec<usize>, Vec<usize>) = replaced.partition(|at| went(&rows[*at]));
+    plan.withdraw = went;
+    if others.is_empty() || others.len() + found.withdrew <= allowed {
+        plan.withdraw.extend(others);
     } else {
-        let (wanted, before) = (replaced.len(), found.withdrew);
+        let (wanted, before) = (others.len(), found.withdrew);
         plan.held.push(Held::Withdrawals { wanted, before, allowed });
     }
     plan.withdraw.extend(found.left.iter().copied().filter(free).take(max_share.of(rows.len())));

@@ -213,6 +213,32 @@ fn g7_past_the_share_no_replaced_row_is_withdrawn_and_what_was_in_the_minutes_be
 }
 
 #[test]
+fn g7_no_share_counts_a_row_whose_pod_this_process_saw_go_and_every_other_it_does() {
+    let of = |pod| {
+        let old = |id| old(id).with_pod(pod);
+        let rows =
+            [old(1), old(2), old(3), live(4, "10.0.0.4"), live(5, "10.0.0.5"), old(6).with_pod(Says::Gone)];
+        let planned = |replaced: &[usize]| {
+            let found = Candidates { replaced: replaced.to_vec(), ..Candidates::default() };
+            plan(&rows, &judge(&rows, &GIVEN), &GIVEN, limits(MaxShare::Count(1)), |_| true, &found)
+        };
+        let Plan { withdraw, held, .. } = planned(&[0, 1, 2, 5]);
+        (withdraw, held.len(), planned(&[5]).withdraw)
+    };
+    assert_eq!(of(Says::Went), (vec![0, 1, 2, 5], 0, vec![5]));
+    for pod in [Says::Gone, Says::NotOurs] {
+        assert_eq!(of(pod), (vec![], 1, vec![5]), "{pod:?}");
+    }
+    // Nor does a sign-off's.
+    let signed_off = |pod| {
+        let dead = |id, ip| dead(id, ip).with_pod(pod);
+        let rows = [dead(1, "10.0.0.1"), dead(2, "10.0.0.2"), live(3, "10.0.0.3"), live(4, "10.0.0.4")];
+        planned(&rows, MaxShare::Count(1)).sign_off
+    };
+    assert_eq!([signed_off(Says::Went), signed_off(Says::Gone)], [vec![0, 1], vec![]]);
+}
+
+#[test]
 fn only_wanted_rows_are_written_and_counted() {
     let rows = [dead(1, "10.0.0.1"), live(2, "10.0.0.2"), dead(3, "10.0.0.3"), live(4, "10.0.0.4")];
     let judged = judge(&rows, &GIVEN);
@@ -281,12 +307,13 @@ proptest! {
         let judged = judge(&rows, &given);
         let plan = plan(&rows, &judged, &given, Limits { max_share, without_times }, |_| true, &Candidates::default());
         let active = rows.iter().filter(|row| row.now.state == State::Active).count();
-        prop_assert!(plan.sign_off.len() <= max_share.of(active));
+        let counted = plan.sign_off.iter().filter(|at| rows[**at].pod != Says::Went).count();
+        prop_assert!(counted <= max_share.of(active));
         for at in &plan.sign_off {
             let cluster = rows[*at].now.cluster_id;
             prop_assert!(!judged[*at].alive);
             let silent = matches!(judged[*at].reason, Reason::Evidence { silent: true, .. });
-            prop_assert!(silent || without_times, "row {} is dead by no keep-alive time", rows[*at].now.id);
+            prop_assert!(silent || without_times || rows[*at].pod == Says::Went, "row {} is dead by no keep-alive time", rows[*at].now.id);
             let of_cluster = || (0..rows.len()).filter(|other| rows[*other].now.cluster_id == cluster);
             let stays = of_cluster().any(|other| {
                 !plan.sign_off.contains(&other) && judged[other].alive && rows[other].now.state == State::Active
@@ -308,6 +335,8 @@ enum Fault {
     Unheard,
     /// It can't be reached from here.
     Unreachable,
+    /// It is of another Kubernetes cluster, with the same names: in the one whose pods are listed, no pod has its address.
+    Elsewhere,
 }
 
 /// One scheduler as it really is.
@@ -323,7 +352,9 @@ struct Life {
 }
 
 fn lives() -> impl Strategy<Value = Vec<Life>> {
-    let fault = prop_oneof![4 => Just(Fault::None), 1 => Just(Fault::Unheard), 1 => Just(Fault::Unreachable)];
+    let fault = prop_oneof![
+        4 => Just(Fault::None), 1 => Just(Fault::Unheard), 1 => Just(Fault::Unreachable), 1 => Just(Fault::Elsewhere)
+    ];
     let meshed = proptest::bool::weighted(0.2);
     let life = (proptest::bool::weighted(0.7), proptest::bool::weighted(0.9), fault, 0u8..6, 1u64..3, meshed)
         .prop_map(|(lives, active, fault, hostname, cluster_id, meshed)| Life {
@@ -337,8 +368,8 @@ fn lives() -> impl Strategy<Value = Vec<Life>> {
     proptest::collection::vec(life, 1..12)
 }
 
-/// What is seen of them, each at an address of its own.
-fn seen(lives: &[Life], times: bool) -> Vec<Seen> {
+/// What is seen of them, each at an address of its own; of their pods, too, if those are listed.
+fn seen(lives: &[Life], times: bool, pods: bool) -> Vec<Seen> {
     (1u64..)
         .zip(lives)
         .map(|(id, life)| {
@@ -351,9 +382,15 @@ fn seen(lives: &[Life], times: bool) -> Vec<Seen> {
                 (false, _) => seen,
             };
             let seen = seen.probed(match (life.lives, life.fault) {
-                (true, Fault::None | Fault::Unheard) => Probed::Answers,
+                (true, Fault::None | Fault::Unheard | Fault::Elsewhere) => Probed::Answers,
                 _ if life.meshed => Probed::Proxy,
                 _ => Probed::Silent,
+            });
+            let seen = seen.with_pod(match (pods, life.lives, life.fault) {
+                (false, ..) => Says::NotOurs,
+                (true, true, Fault::Elsewhere) | (true, false, Fault::Unheard) => Says::Gone,
+                (true, true, _) => Says::Lives,
+                (true, false, _) => Says::Went,
             });
             if life.active { seen } else { seen.inactive() }
         })
@@ -364,35 +401,35 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
     #[test]
-    fn one_fault_at_each_signs_nobody_off_who_lives(lives in lives()) {
-        let rows = seen(&lives, true);
+    fn one_fault_at_each_signs_nobody_off_who_lives(lives in lives(), pods in any::<bool>()) {
+        let rows = seen(&lives, true, pods);
         for at in planned(&rows, ALL).sign_off {
             prop_assert!(!lives[at].lives, "{:?}", lives[at]);
         }
     }
 
     #[test]
-    fn without_times_nobody_is_signed_off_who_lives_where_no_two_share_a_name(mut lives in lives()) {
+    fn without_times_nobody_is_signed_off_who_lives_where_no_two_share_a_name(mut lives in lives(), pods in any::<bool>()) {
         // Two that live under one name are what such a source can't tell from a dead one and its successor.
         let mut names = std::collections::BTreeSet::new();
         lives.retain(|life| !life.lives || names.insert((life.cluster_id, life.hostname)));
-        let rows = seen(&lives, false);
+        let rows = seen(&lives, false, pods);
         for at in planned(&rows, ALL).sign_off {
             prop_assert!(!lives[at].lives, "{:?}", lives[at]);
         }
     }
 
     #[test]
-    fn without_faults_every_dead_row_beside_a_living_one_is_signed_off(mut lives in lives()) {
+    fn without_faults_every_dead_row_beside_a_living_one_is_signed_off(mut lives in lives(), pods in any::<bool>()) {
         lives.iter_mut().for_each(|life| life.fault = Fault::None);
-        let rows = seen(&lives, true);
+        let rows = seen(&lives, true, pods);
         let planned = planned(&rows, ALL).sign_off;
         for (at, life) in lives.iter().enumerate() {
             let company = lives.iter().any(|other| other.lives && other.active && other.cluster_id == life.cluster_id);
-            // Behind a proxy only whose hostname lives elsewhere can be told to be gone.
+            // Behind a proxy only whose hostname lives elsewhere, or whose pod is gone, can be told to be gone.
             let is_namesake = |other: &Life| other.hostname == life.hostname && other.cluster_id == life.cluster_id;
             let replaced = lives.iter().any(|other| other.lives && other.active && is_namesake(other));
-            let wanted = !life.lives && life.active && company && (replaced || !life.meshed);
+            let wanted = !life.lives && life.active && company && (replaced || !life.meshed || pods);
             prop_assert_eq!(planned.contains(&at), wanted, "{:?}", life);
         }
     }

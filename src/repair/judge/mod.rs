@@ -8,13 +8,14 @@
 //! | a probe of its ip:port | a scheduler answers, and no other active row has that address | nobody is there |
 //! | its hostname, in its cluster | | another row of that name lives, its *namesake*, and was made after this one was last heard of and written |
 //! | its ip:port, in its cluster | | another row with that address lives: its *neighbour*, whose answer it is then |
+//! | Kubernetes' pods, of the rows that are theirs ([`super::pods`]) | a pod of that name has that ip | no pod of that name has it: *gone* |
 //!
 //! What takes connections and doesn't answer as a scheduler speaks neither way: a service mesh's proxy does that for the dead, in TLS
 //! where it is another pod's that has the address by now. A
 //! namesake whose row was there while this one was still heard of is no successor: two share that name, or it came back to an old
 //! row of its own.
 //!
-//! **Dead needs two kinds**, and no answer of its own. `replaced` is dead with a namesake or a neighbour in its place. Two rows of
+//! **Dead needs two kinds**, no answer of its own, and no living pod. `replaced` is dead with a namesake or a neighbour in its place. Two rows of
 //! one hostname that both live are contested; so is one that this process signed off and that is active again; and one that
 //! answers beside a living namesake while the manager hears nothing of it; and one that would be dead, but was written long after
 //! its scheduler was last heard of: something made it active again, perhaps after a sign-off of an earlier process's, which
@@ -35,6 +36,7 @@
 use std::{cmp::Ordering, collections::BTreeSet, fmt, net::IpAddr, num::NonZeroU64, time::Duration};
 
 use super::{
+    pods::Says,
     sighting::{Sighting, Stamp, hash},
     sources::Names,
 };
@@ -131,6 +133,8 @@ pub struct Seen {
     pub probe: Probed,
     /// This process signed it off earlier.
     pub ours: bool,
+    /// What Kubernetes' pods say of it, after the second look.
+    pub pod: Says,
 }
 
 /// What the rows were looked at with.
@@ -225,7 +229,7 @@ pub fn judge(rows: &[Seen], given: &Circumstances) -> Vec<Judgement> {
         .map(|at| match heard[at] {
             Heard::Moved => true,
             Heard::Silent => false,
-            Heard::Unproven(_) | Heard::New => answers(at),
+            Heard::Unproven(_) | Heard::New => answers(at) || (active(at) && rows[at].pod == Says::Lives),
         })
         .collect();
     // The one that was made last: if that one is no successor, none is.
@@ -271,6 +275,7 @@ struct Facts<'a> {
 
 impl Facts<'_> {
     fn of_active(&self) -> (Verdict, Reason) {
+        let shows_itself = self.answers_itself || self.row.pod == Says::Lives;
         match self.heard {
             Heard::Moved => match self.namesake {
                 Some(with) => (Verdict::Contested, Reason::Twins { with }),
@@ -278,11 +283,11 @@ impl Facts<'_> {
             },
             _ if self.row.ours => (Verdict::Contested, Reason::CameBack),
             Heard::New => (Verdict::Undecided, Reason::New(self.what_is_new())),
-            Heard::Silent if self.answers_itself => match self.namesake {
+            Heard::Silent if shows_itself => match self.namesake {
                 Some(with) => (Verdict::Contested, Reason::AnswersBeside { with }),
                 None => (Verdict::Undecided, Reason::AnswersUnheard),
             },
-            Heard::Unproven(why) if self.answers_itself => match self.namesake {
+            Heard::Unproven(why) if shows_itself => match self.namesake {
                 Some(with) => (Verdict::Contested, Reason::Twins { with }),
                 None => (Verdict::Live, Reason::Answers { why }),
             },
@@ -302,7 +307,7 @@ impl Facts<'_> {
     fn of_what_does_not_answer(&self) -> (Verdict, Reason) {
         let silent = self.heard == Heard::Silent;
         let mute = self.row.probe == Probed::Silent;
-        let kinds = [silent, mute, self.succeeded, self.neighbour.is_some()];
+        let kinds = [silent, mute, self.succeeded, self.neighbour.is_some(), self.row.pod.is_gone()];
         let unproven = match self.heard {
             Heard::Unproven(why) => Some(why),
             _ => None,

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, num::NonZeroU64, time::Duration};
 
-use super::{Circumstances, Probed, Seen};
+use super::{Circumstances, Probed, Says, Seen};
 use crate::{identity::duration, manager::times::INTERVALS_APART};
 
 /// Why two looks at a row's keep-alive time prove nothing.
@@ -34,12 +34,12 @@ pub enum Newness {
 pub enum Reason {
     /// The manager heard of it between the looks.
     Heard,
-    /// It answers at an address that is its alone, and its keep-alive time proves nothing.
+    /// It answers at an address that is its alone, or its pod is there; and its keep-alive time proves nothing.
     Answers {
         /// Why not.
         why: Unproven,
     },
-    /// It answers, but the manager hears nothing of it.
+    /// It answers, or its pod is there, but the manager hears nothing of it.
     AnswersUnheard,
     /// What it was at the first look doesn't compare.
     New(Newness),
@@ -48,7 +48,7 @@ pub enum Reason {
         /// The other one's id.
         with: u64,
     },
-    /// It answers beside a living row of its hostname, while the manager hears nothing of it.
+    /// It answers, or its pod is there, beside a living row of its hostname, while the manager hears nothing of it.
     AnswersBeside {
         /// That row's id.
         with: u64,
@@ -114,11 +114,15 @@ impl Reason {
     /// In words, of the row `row`.
     pub fn words(&self, row: &Seen, given: &Circumstances) -> String {
         let apart = short(given.apart);
+        let shows_itself = match (row.probe, row.pod) {
+            (Probed::Answers, _) => "it answers at its address",
+            _ => "its pod is there, and has its address",
+        };
         match self {
             Self::Heard => "the manager heard of it between the looks".to_owned(),
-            Self::Answers { why } => format!("it answers at its address; {}", why.words(row, given.apart)),
+            Self::Answers { why } => format!("{shows_itself}; {}", why.words(row, given.apart)),
             Self::AnswersUnheard => format!(
-                "it answers at its address, but the manager heard nothing of it for {apart}: see that scheduler's log"
+                "{shows_itself}, but the manager heard nothing of it for {apart}: see that scheduler's log"
             ),
             Self::New(Newness::Row) => "it was not there at the first look".to_owned(),
             Self::New(Newness::State) => "it became active between the looks".to_owned(),
@@ -134,7 +138,7 @@ impl Reason {
                  each Kubernetes cluster its own cluster id (manager.schedulerClusterID)"
             ),
             Self::AnswersBeside { with } => format!(
-                "it answers at its address, the manager heard nothing of it for {apart}, and row {with}, which lives, has its hostname"
+                "{shows_itself}, the manager heard nothing of it for {apart}, and row {with}, which lives, has its hostname"
             ),
             Self::CameBack => "this process signed it off, and it is active again".to_owned(),
             Self::WrittenApart => "nothing is heard of it, but it was written long after its last keep-alive: something made it active \
@@ -175,6 +179,12 @@ impl Reason {
                     Probed::NotMade => {
                         Some("its address was not looked at (too many are unheard of)".to_owned())
                     }
+                });
+                said.extend(match row.pod {
+                    Says::Gone => Some("no pod of its name has its address".to_owned()),
+                    Says::Went => Some("no pod of its name has its address any more".to_owned()),
+                    Says::Unclear => Some("what its pod says is unclear (see docs/operate.md)".to_owned()),
+                    Says::Lives | Says::NotOurs => None,
                 });
                 said.extend(namesake.map(|id| match succeeded {
                     true => format!("row {id}, which lives, has its hostname"),

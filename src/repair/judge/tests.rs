@@ -27,7 +27,7 @@ pub(in crate::repair) fn row(id: u64, hostname: &str, ip: &str) -> Seen {
         updated: None,
         interval_ms: None,
     };
-    Seen { before: Some(Before::from(&now)), now, probe: Probed::NotMade, ours: false }
+    Seen { before: Some(Before::from(&now)), now, probe: Probed::NotMade, ours: false, pod: Says::NotOurs }
 }
 
 impl Seen {
@@ -48,6 +48,11 @@ impl Seen {
 
     pub(in crate::repair) fn probed(mut self, probe: Probed) -> Self {
         self.probe = probe;
+        self
+    }
+
+    pub(in crate::repair) fn with_pod(mut self, pod: Says) -> Self {
+        self.pod = pod;
         self
     }
 
@@ -99,6 +104,33 @@ fn g7_silence_and_a_mute_address_are_death_and_either_alone_is_not() {
     }
     let mute = row(1, "s-0", "10.0.0.1").probed(Probed::Silent);
     assert_eq!(verdicts(&[mute]), [Verdict::Undecided], "a source without times");
+}
+
+#[test]
+fn g7_a_pod_that_is_there_lives_whatever_a_probe_says_and_one_that_is_gone_is_one_kind() {
+    let silent = |pod| row(1, "s-0", "10.0.0.1").silent().with_pod(pod);
+    for probe in [Probed::NotMade, Probed::Unclear, Probed::Foreign, Probed::Proxy, Probed::Silent] {
+        let verdict = |pod| verdicts(&[silent(pod).probed(probe), witness()])[0];
+        assert_eq!(verdict(Says::Lives), Verdict::Undecided, "{probe:?}");
+        assert_eq!([verdict(Says::Gone), verdict(Says::Went)], [Verdict::Dead; 2], "{probe:?}");
+        assert_eq!(verdict(Says::Unclear), verdict(Says::NotOurs), "{probe:?}");
+    }
+    // Whoever answers there, it is somebody.
+    assert_eq!(verdicts(&[silent(Says::Went).probed(Probed::Answers), witness()])[0], Verdict::Undecided);
+    // Alone it is not enough, nor against a keep-alive.
+    let behind_a_mesh = || row(1, "s-0", "10.0.0.1").probed(Probed::Proxy);
+    assert_eq!(verdicts(&[behind_a_mesh().with_pod(Says::Went)]), [Verdict::Undecided]);
+    assert_eq!(verdicts(&[behind_a_mesh().heard().with_pod(Says::Went)]), [Verdict::Live]);
+    // Behind a mesh, over gRPC: its successor's pod is there.
+    let successor = row(2, "s-0", "10.0.0.2").probed(Probed::Proxy).with_pod(Says::Lives);
+    let rows = [behind_a_mesh().with_pod(Says::Went), successor];
+    assert_eq!(verdicts(&rows), [Verdict::Replaced, Verdict::Live]);
+    assert_eq!(
+        words(&rows, 0),
+        "a service mesh's proxy answers at its address, whoever is behind it (see docs/meshes.md); no pod of its name has its \
+         address any more; row 2, which lives, has its hostname; no keep-alive time is shown for it (gRPC, or a manager before v2.3.1)"
+    );
+    assert!(words(&rows, 1).starts_with("its pod is there, and has its address; "));
 }
 
 #[test]
@@ -446,7 +478,11 @@ fn reference(rows: &[Seen], at: usize, given: &Circumstances) -> (Verdict, bool,
                     && is_active(&rows[y])
             })
     };
-    let lives = |x: usize| has_moved(&rows[x]) || (!is_silent(&rows[x]) && answers_alone(x));
+    let has_pod = |x: usize| rows[x].pod == Says::Lives;
+    let lives = |x: usize| {
+        let shows = answers_alone(x) || (is_active(&rows[x]) && has_pod(x));
+        has_moved(&rows[x]) || (!is_silent(&rows[x]) && shows)
+    };
     let alive = lives(at);
     if !is_active(r) {
         let before = r.before.is_some_and(|b| b.state == State::Inactive);
@@ -467,7 +503,7 @@ fn reference(rows: &[Seen], at: usize, given: &Circumstances) -> (Verdict, bool,
         Verdict::Contested
     } else if !comparable(r) {
         Verdict::Undecided
-    } else if answers_alone(at) {
+    } else if answers_alone(at) || has_pod(at) {
         match (namesake, is_silent(r)) {
             (true, _) => Verdict::Contested,
             (false, true) => Verdict::Undecided,
@@ -477,7 +513,8 @@ fn reference(rows: &[Seen], at: usize, given: &Circumstances) -> (Verdict, bool,
         let kinds = usize::from(is_silent(r))
             + usize::from(r.probe == Probed::Silent)
             + usize::from(succeeded)
-            + usize::from(neighbour);
+            + usize::from(neighbour)
+            + usize::from(matches!(r.pod, Says::Gone | Says::Went));
         let perhaps_it_answers = r.probe == Probed::Answers && !neighbour;
         let its_time_will_tell = timed(r) && !is_silent(r);
         let dead = kinds >= 2 && !perhaps_it_answers && !its_time_will_tell;
@@ -521,6 +558,9 @@ prop_compose! {
             Just(Probed::Foreign), Just(Probed::Proxy)
         ],
         ours in proptest::bool::weighted(0.1),
+        pod in prop_oneof![
+            4 => Just(Says::NotOurs), 1 => Just(Says::Lives), 1 => Just(Says::Unclear), 2 => Just(Says::Gone), 2 => Just(Says::Went)
+        ],
     ) -> Seen {
         let now = Sighting {
             id: 0, cluster_id, hostname: hostname.into(), ip: ip.map(|ip| ip.parse().unwrap()), port, state, keep_alive,
@@ -528,7 +568,7 @@ prop_compose! {
         };
         let before =
             before.map(|(keep_alive, state, other, updated)| Before { keep_alive, updated, state, port: other.unwrap_or(port) });
-        Seen { now, before, probe, ours }
+        Seen { now, before, probe, ours, pod }
     }
 }
 
@@ -569,7 +609,8 @@ proptest! {
                 panic!("{judgement:?}")
             };
             prop_assert!(namesake.is_some() || !succeeded);
-            let kinds = [silent, probe == Probed::Silent, succeeded, neighbour.is_some()];
+            let kinds = [silent, probe == Probed::Silent, succeeded, neighbour.is_some(), row.pod.is_gone()];
+            prop_assert!(row.pod != Says::Lives, "{:?}", judgement);
             prop_assert!(kinds.into_iter().filter(|kind| *kind).count() >= 2, "{:?}", judgement);
             prop_assert!(probe != Probed::Answers || neighbour.is_some(), "{:?}", judgement);
             prop_assert!(!judgement.alive && !row.ours);

@@ -1,6 +1,10 @@
 //! The writes, on a list as the source and a mock manager that takes them.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Mutex};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    sync::Mutex,
+};
 
 use async_trait::async_trait;
 
@@ -15,6 +19,7 @@ use crate::{
     repair::{
         guard::MaxShare,
         judge::Reason,
+        pods::{ListPods, Pods, Zone},
         sighting::{Sighting, Stamp},
         survey::tests::{List, Nobody, options, sighting, take_turn},
         withdraw::Wanted,
@@ -40,6 +45,8 @@ struct Scripted {
     /// What each manager says to a sign-off at every one, and what it gives to peers.
     everywhere: Mutex<Vec<Attempted>>,
     signed_off_everywhere: Mutex<usize>,
+    /// The managers beside the endpoints that each of these, and each look at what peers are given, was to reach.
+    others: Mutex<Vec<Vec<IpAddr>>>,
     /// Whether such a look fails once a row was deleted.
     unread: bool,
     /// How long such a look takes.
@@ -87,8 +94,10 @@ impl Withdraw for Scripted {
     async fn sign_off_everywhere(
         &self,
         _: &SchedulerKey,
+        others: &[IpAddr],
         _: Duration,
     ) -> Result<Vec<(String, Attempted)>, Failure> {
+        self.others.lock().unwrap().push(others.to_vec());
         *self.signed_off_everywhere.lock().unwrap() += 1;
         let said = self.everywhere.lock().unwrap();
         let said = if said.is_empty() { vec![Attempted::Confirmed] } else { said.clone() };
@@ -114,7 +123,12 @@ impl Withdraw for Scripted {
             Ok(())
         }
     }
-    async fn given(&self, _: ClusterId) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure> {
+    async fn given(
+        &self,
+        _: ClusterId,
+        others: &[IpAddr],
+    ) -> Result<Vec<(String, Result<Vec<Row>, Failure>)>, Failure> {
+        self.others.lock().unwrap().push(others.to_vec());
         Ok(vec![("manager 1".to_owned(), Ok(self.given.clone()))])
     }
 }
@@ -150,7 +164,7 @@ impl Reach for Ports {
     async fn probe(&self, addr: SocketAddr, _: Duration) -> Probe {
         let found = self.0.lock().unwrap().get(&addr.port()).cloned();
         // Nobody is where nobody can be, but the kernel's own.
-        let found = found.filter(|_| addr.ip() == std::net::Ipv4Addr::LOCALHOST);
+        let found = found.filter(|_| NEW.iter().any(|ip| addr.ip().to_string() == *ip));
         found.unwrap_or_else(|| Probe::Nobody("connection refused".to_owned()))
     }
 }
@@ -615,6 +629,108 @@ async fn a_replaced_row_is_signed_off_and_withdrawn_in_the_run_that_sees_it() {
     // The list shows it active after its sign-off.
     assert!(matches!(report.done[&0], Done::CameBack(_)), "{:?}", report.done);
     assert!(manager.deleted.lock().unwrap().is_empty());
+}
+
+/// Three schedulers' pods, listed with one address after the other; the last list stays. None: it fails.
+struct Lists(Zone, Mutex<Vec<Option<[&'static str; 3]>>>);
+
+#[async_trait]
+impl ListPods for Lists {
+    fn zone(&self) -> &Zone {
+        &self.0
+    }
+    async fn pods(&self) -> Result<Pods, Failure> {
+        let Some(ips) = take_turn(&mut self.1.lock().unwrap()).unwrap() else {
+            return Err(Failure::new("the API server does not answer"));
+        };
+        let pods = ips.iter().enumerate().map(|(n, ip)| {
+            serde_json::json!({
+                "metadata": { "name": format!("s-{n}"), "uid": ip },
+                "spec": { "subdomain": "sched", "containers": [] },
+                "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }] },
+            })
+        });
+        let manager = serde_json::json!({
+            "metadata": { "name": "manager-0", "uid": "m", "labels": { "component": "manager" } },
+            "spec": { "containers": [] },
+            "status": { "phase": "Running", "podIP": MANAGER, "podIPs": [{ "ip": MANAGER }] },
+        });
+        let items: Vec<_> = pods.chain([manager]).collect();
+        let list =
+            serde_json::json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items });
+        Ok(Pods::of_json(self.0.clone(), Instant::now(), list.to_string().as_bytes()).unwrap())
+    }
+}
+
+const MANAGER: &str = "10.9.0.1";
+const OLD: [&str; 3] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
+const NEW: [&str; 3] = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
+
+/// How each run ends over a rolling update of three pods: before it, and after it, with these lists of pods.
+async fn rolled(lists: Vec<Option<[&'static str; 3]>>) -> ([Report; 2], Arc<Scripted>) {
+    let name = |n: usize| format!("s-{n}.sched.ns.svc.cluster.local").into_boxed_str();
+    let old = |time: &str, state| {
+        let one = |(n, ip): (usize, &&str)| Sighting {
+            hostname: name(n),
+            ip: Some(ip.parse().unwrap()),
+            state,
+            created: Some(Stamp::of("2026-11-20 00:00:00")),
+            ..short(sighting(n as u64 + 1, time))
+        };
+        OLD.iter().enumerate().map(one).collect::<Vec<_>>()
+    };
+    let new = |time: &str| {
+        let one = |(n, ip): (usize, &&str)| Sighting {
+            id: 11 + n as u64,
+            hostname: name(n),
+            ip: Some(ip.parse().unwrap()),
+            created: Some(Stamp::of("2026-11-23 20:00:20")),
+            ..short(witness(time))
+        };
+        NEW.iter().enumerate().map(one).collect::<Vec<_>>()
+    };
+    let (gone, active) = (old(T1, State::Inactive), State::Active);
+    let after = |time| [gone.clone(), new(time)].concat();
+    let looks = vec![old(T0, active), old(T1, active), after(T2), after(T3)];
+    let manager = Scripted::default();
+    *manager.whole.lock().unwrap() = OLD
+        .iter()
+        .flat_map(|ip| {
+            let row = Row { ip: (*ip).to_owned(), port: 1, ..whole(1, T1) };
+            [Some(row.clone()), Some(row)]
+        })
+        .collect();
+    let manager = Arc::new(manager);
+    let (mut reconciler, _) = reconciler(List::of(looks), &manager, Options { wanted: REPLACED, ..quick() });
+    reconciler.policy.limits.max_share = MaxShare::Count(1);
+    let zone = Zone::new("ns", "cluster.local");
+    reconciler.pods = Some(Watch::new(Box::new(Lists(zone, Mutex::new(lists)))));
+    let before = reconciler.run(&Nobody).await.unwrap();
+    ([before, reconciler.run(&Nobody).await.unwrap()], manager)
+}
+
+#[tokio::test]
+async fn g7_pods_that_this_process_saw_go_are_withdrawn_past_the_share_and_no_others() {
+    let counted = |report: &Report| (report.counts().withdrawn, report.plan.held.len(), report.outcome());
+    let (seen, manager) = rolled(vec![Some(OLD), Some(NEW)]).await;
+    assert_eq!(counted(&seen[0]), (0, 0, Outcome::Consistent));
+    assert_eq!(counted(&seen[1]), (3, 0, Outcome::Repaired), "{:?}", seen[1].done);
+    let others = manager.others.lock().unwrap().clone();
+    assert_eq!(
+        others,
+        vec![vec![MANAGER.parse::<IpAddr>().unwrap()]; 6],
+        "each is signed off, and looked for, there too"
+    );
+    // It saw none of them there.
+    let (unseen, _) = rolled(vec![Some(NEW)]).await;
+    assert_eq!(counted(&unseen[1]), (0, 1, Outcome::HeldBack));
+    // They are there.
+    let (there, _) = rolled(vec![Some(OLD)]).await;
+    assert_eq!(counted(&there[1]), (0, 0, Outcome::Consistent));
+    // Nobody can tell.
+    let (untold, _) = rolled(vec![Some(OLD), None]).await;
+    assert_eq!(counted(&untold[1]), (0, 0, Outcome::Consistent));
+    assert_eq!(untold[1].no_pods.as_deref(), Some("the API server does not answer"));
 }
 
 #[tokio::test]

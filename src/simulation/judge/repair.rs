@@ -164,10 +164,16 @@ impl Case<'_> {
             }
             _ => None,
         });
+        let pods = self.events[..made.began.0].iter().rev().find_map(|(when, event)| match event {
+            Event::Pods { pid, ips } if *pid == made.pid => Some((when, ips)),
+            _ => None,
+        });
+        let gone =
+            pods.is_some_and(|(when, ips)| at - *when <= LOOK_AGE && !ips.contains(&made.key.ip.get()));
         let silent = made.target.times_are_shown && made.target.unheard_for >= 3 * INTERVAL;
         match looked {
             Some((when, Some(false), false)) if at - when <= LOOK_AGE => Ok(()),
-            _ if silent => Ok(()),
+            _ if silent || gone => Ok(()),
             other => Err(format!("{other:?}")),
         }
     }

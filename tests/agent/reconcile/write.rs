@@ -391,7 +391,7 @@ async fn given(fleet: &Fleet) -> Vec<String> {
         grpc: vec![fleet.manager.grpc_addr().to_string().parse().unwrap()],
         ..ManagerSettings::default()
     };
-    let given = Client::new(settings).unwrap().given(1.try_into().unwrap()).await.unwrap();
+    let given = Client::new(settings).unwrap().given(1.try_into().unwrap(), &[]).await.unwrap();
     let [(_, rows)] = &given[..] else { panic!("{given:?}") };
     let mut addresses: Vec<String> = rows.as_ref().unwrap().iter().map(|row| row.ip.clone()).collect();
     addresses.sort();
