@@ -360,13 +360,19 @@ impl Writer<'_> {
             Err(failure) => return Some(format!("what peers are given could not be looked at: {failure}")),
         };
         let words = asked.into_iter().filter_map(|(at, rows)| match rows {
-            Ok(rows) => rows.iter().any(|given| given.id == row.id).then(|| {
+            Ok(rows) => rows.iter().any(|given| is_it(given, row)).then(|| {
                 format!("{at} still gives it to peers: its list was made before, and is kept for up to 8 min")
             }),
             Err(failure) => Some(format!("what {at} gives to peers could not be looked at: {failure}")),
         });
         Some(words.collect::<Vec<_>>().join("; ")).filter(|words| !words.is_empty())
     }
+}
+
+/// By its key as well: an id is one database's.
+fn is_it(given: &Row, row: &Sighting) -> bool {
+    let given = Sighting::from(given);
+    (given.id, &given.hostname, given.ip) == (row.id, &row.hostname, row.ip)
 }
 
 fn not_signed_off(why: &str) -> Done {

@@ -31,7 +31,7 @@ mod tests;
 
 pub use api::{InCluster, Kubernetes, Unable};
 pub use list::NoList;
-pub use watch::{ListPods, Watch};
+pub use watch::{ListPods, Told, Watch};
 pub use watched::Watched;
 
 /// What the pods say of a row.
@@ -39,6 +39,8 @@ pub use watched::Watched;
 pub enum Says {
     /// A pod of that name has that IP, and has not ended. It may be starting, or terminating: it lives until it is gone.
     Lives,
+    /// The same, but it is not ready: it lives, and is no witness against another row of its name.
+    Starts,
     /// Such a pod is there, but nobody hears of its node, or its phase or its IP can't be told: evidence for nothing.
     Unclear,
     /// No pod of that name has that IP, or the one that has it has ended. One kind of evidence that the row is dead.
@@ -54,6 +56,11 @@ impl Says {
     /// Whether it speaks against the row.
     pub fn is_gone(self) -> bool {
         matches!(self, Self::Gone | Self::Went)
+    }
+
+    /// Whether it speaks for the row.
+    pub fn lives(self) -> bool {
+        matches!(self, Self::Lives | Self::Starts)
     }
 }
 
@@ -151,6 +158,8 @@ struct Pod {
     /// One of its IPs can't be read.
     illegible: bool,
     cut_off: bool,
+    /// Its condition `Ready` is `True`.
+    ready: bool,
 }
 
 impl Pod {
@@ -255,17 +264,33 @@ impl Pods {
         said
     }
 
-    /// An IP of each pod with the label `component=manager`, as the official chart sets it, that is `Running` and not being deleted:
-    /// in order, each once. Those of every Dragonfly in the namespace.
+    /// An IP of each pod with the label `component=manager`, as the official chart sets it, that is `Running`, not being deleted and
+    /// not cut off: in order, each once. Those of every Dragonfly in the namespace.
     pub fn managers(&self) -> Vec<IpAddr> {
         let is_one = |pod: &&Pod| {
-            pod.component.as_deref() == Some("manager") && pod.phase == Phase::Running && !pod.terminating
+            pod.component.as_deref() == Some("manager")
+                && pod.phase == Phase::Running
+                && !pod.terminating
+                && !pod.cut_off
         };
         let mut ips: Vec<IpAddr> =
             self.pods.iter().filter(is_one).filter_map(|pod| pod.ips.first()).copied().collect();
         ips.sort_unstable();
         ips.dedup();
         ips
+    }
+
+    /// Whether a pod with this row's hostname and this IP is ready.
+    fn is_ready(&self, hostname: &str, ip: IpAddr) -> bool {
+        let name = self.zone.pod(hostname);
+        let mut pods = name.iter().flat_map(|name| self.named(&name.host));
+        pods.any(|pod| pod.ready && pod.ips.contains(&ip.to_canonical()))
+    }
+
+    /// Whether a pod with this row's hostname is there, whatever its IP, and has not ended.
+    fn is_there(&self, hostname: &str) -> bool {
+        let name = self.zone.pod(hostname);
+        name.is_some_and(|name| self.named(&name.host).any(|pod| pod.phase != Phase::Ended))
     }
 
     /// The pods of that name or that hostname.

@@ -9,7 +9,7 @@ use super::{
     guard::{self, Limits, Plan},
     judge::{Judgement, Seen, Verdict, judge},
     memory::Memory,
-    pods::{Says, Watch},
+    pods::{Says, Told, Watch},
     sighting::Stamp,
     sources::{Scope, Source},
     survey::{Options, Progress, Survey, survey},
@@ -102,6 +102,8 @@ pub struct Report {
     pub no_withdrawal: Option<String>,
     /// Why Kubernetes' pods say nothing in this run, where they were to be asked.
     pub no_pods: Option<String>,
+    /// How many rows are none of the pods' that were asked, and whose these are (`NAMESPACE.svc.DOMAIN`); none where all are.
+    pub beside_pods: Option<(usize, String)>,
     /// What became of the rows that were to be written, by place. Empty in a dry run.
     pub done: BTreeMap<usize, Done>,
     /// It was a dry run.
@@ -221,7 +223,7 @@ impl Report {
     pub fn given(&self) -> impl Iterator<Item = usize> {
         (0..self.judged.len()).filter(|at| {
             let is_dead = matches!(self.judged[*at].verdict, Verdict::Dead | Verdict::Replaced);
-            let has_pod = self.survey.rows[*at].pod == Says::Lives;
+            let has_pod = self.survey.rows[*at].pod.lives();
             is_dead && !has_pod && !matches!(self.done.get(at), Some(Done::Withdrawn { .. } | Done::Gone))
         })
     }
@@ -340,12 +342,13 @@ impl Reconciler {
                 crate::identity::duration::format(policy.deadline)
             ))
         })??;
-        let (managers, no_pods) = match &mut self.pods {
-            None => (Vec::new(), None),
-            Some(pods) => match pods.tell(&mut survey.rows).await {
-                Ok(managers) => (managers, None),
-                Err(failure) => (Vec::new(), Some(failure.why)),
-            },
+        let told = match &mut self.pods {
+            None => Ok(Told::default()),
+            Some(pods) => pods.tell(&mut survey.rows, until).await,
+        };
+        let (told, no_pods) = match told {
+            Ok(told) => (told, None),
+            Err(failure) => (Told::default(), Some(failure.why)),
         };
         if let (Some(why), false) = (&no_pods, self.said_no_pods) {
             tracing::warn!(reason = %why, "The pods can't be listed: rows of this namespace are judged without them, and none is withdrawn.");
@@ -378,6 +381,7 @@ impl Reconciler {
             plan,
             no_withdrawal: None,
             no_pods,
+            beside_pods: (told.others > 0).then(|| (told.others, told.zone.clone())),
             done: BTreeMap::new(),
             dry: !policy.apply,
             empty,
@@ -393,7 +397,7 @@ impl Reconciler {
                     tracing::warn!(reason = %why, "Rows that are nobody's stay in the table, and peers are given them.");
                 }
             }
-            let writer = Writer { manager, source, prober, until, progress, managers: &managers };
+            let writer = Writer { manager, source, prober, until, progress, managers: &told.managers };
             let Report { survey, plan, done, no_withdrawal, .. } = &mut report;
             let memory = &mut self.memory;
             writer

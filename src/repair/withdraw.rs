@@ -118,7 +118,7 @@ pub fn plan(
         };
         let mute = rows[at].probe == Probed::Silent || reused;
         let nobody_is_there = match rows[at].pod {
-            Says::Lives | Says::Unclear => false,
+            Says::Lives | Says::Starts | Says::Unclear => false,
             Says::Gone | Says::Went => mute || rows[at].probe != Probed::Answers,
             Says::NotOurs => mute,
         };

@@ -119,7 +119,8 @@ impl ListPods for OfTheCluster {
             items.push(json!({
                 "metadata": { "name": pod.name, "uid": n.to_string() },
                 "spec": { "subdomain": "scheduler", "containers": [] },
-                "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }] },
+                "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }],
+                    "conditions": [{ "type": "Ready", "status": "True" }] },
             }));
         }
         world.history.tell(Event::Pods { pid: self.pid, ips });

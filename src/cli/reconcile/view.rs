@@ -167,6 +167,9 @@ impl<'a> View<'a> {
         if let Some(why) = &self.report.no_pods {
             let _ = write!(text, "; the pods can't be listed: {why}");
         }
+        if let Some((rows, zone)) = &self.report.beside_pods {
+            let _ = write!(text, "; {rows} row(s) are of no pod of {zone}, and judged without pods");
+        }
         if self.report.survey.not_probed > 0 {
             let _ = write!(text, "; {} not looked at, there are too many", self.report.survey.not_probed);
         }

@@ -329,7 +329,8 @@ pub fn plan(
         if row.now.state == State::Inactive {
             continue;
         }
-        active += usize::from(wanted(row));
+        // What no share counts makes none larger.
+        active += usize::from(wanted(row) && !went(row));
         timed += usize::from(row.now.keep_alive.is_some());
         cluster.live += usize::from(judgement.alive);
         cluster.unheard += usize::from(!judgement.alive);
@@ -372,7 +373,7 @@ pub fn plan(
         let wanted = plan.sign_off.len();
         plan.sign_off.retain(|at| is_silent(&judged[*at]) || went(&rows[*at]));
         let (held, all) = (wanted - plan.sign_off.len(), active > 0 && timed == 0);
-        if held > 0 || all {
+        if held > 0 || (all && plan.sign_off.is_empty()) {
             plan.held.push(Held::NoTimes { rows: held, all });
         }
     }

@@ -306,7 +306,8 @@ proptest! {
     ) {
         let judged = judge(&rows, &given);
         let plan = plan(&rows, &judged, &given, Limits { max_share, without_times }, |_| true, &Candidates::default());
-        let active = rows.iter().filter(|row| row.now.state == State::Active).count();
+        let counts = |row: &&Seen| row.now.state == State::Active && row.pod != Says::Went;
+        let active = rows.iter().filter(counts).count();
         let counted = plan.sign_off.iter().filter(|at| rows[**at].pod != Says::Went).count();
         prop_assert!(counted <= max_share.of(active));
         for at in &plan.sign_off {
@@ -335,7 +336,8 @@ enum Fault {
     Unheard,
     /// It can't be reached from here.
     Unreachable,
-    /// It is of another Kubernetes cluster, with the same names: in the one whose pods are listed, no pod has its address.
+    /// It is of another Kubernetes cluster, with the same names: in the one whose pods are listed, no pod has its address, which can't
+    /// be reached from there.
     Elsewhere,
 }
 
@@ -382,7 +384,7 @@ fn seen(lives: &[Life], times: bool, pods: bool) -> Vec<Seen> {
                 (false, _) => seen,
             };
             let seen = seen.probed(match (life.lives, life.fault) {
-                (true, Fault::None | Fault::Unheard | Fault::Elsewhere) => Probed::Answers,
+                (true, Fault::None | Fault::Unheard) => Probed::Answers,
                 _ if life.meshed => Probed::Proxy,
                 _ => Probed::Silent,
             });

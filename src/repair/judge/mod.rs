@@ -25,9 +25,9 @@
 //! Where a row's time could tell and doesn't yet (the looks too close together, nothing moves, the row just written), it is
 //! undecided, whatever else speaks against it: a later run's looks will tell.
 //!
-//! Managers before v2.3.1 have no keep-alive time, and gRPC's lists show none. There a row lives if it answers at an address
-//! that is its alone, and is dead if nothing answers *and* its hostname lives elsewhere; a row that nobody replaced can't be told
-//! from one that can't be reached, and is not judged dead.
+//! Managers before v2.3.1 have no keep-alive time, and gRPC's lists show none. There a row lives if it answers at an address that
+//! is its alone, and is dead if nothing answers, or its pod is gone, *and* its hostname lives elsewhere; a row that nobody
+//! replaced can't be told from one that can't be reached, and is not judged dead.
 //!
 //! Silence counts only where something else was heard: a table in which nothing moves is a manager, or a replica, that
 //! stands still. No clock is read, and that a time of one row's is earlier than another's is never evidence of death by itself: it
@@ -179,7 +179,8 @@ pub(super) enum Heard {
     New,
 }
 
-fn moved(row: &Seen) -> bool {
+/// Whether its keep-alive time moved between the looks, or it registered anew.
+pub(super) fn is_heard_of(row: &Seen) -> bool {
     let Some(before) = &row.before else { return false };
     before.port != row.now.port
         || match (before.keep_alive, row.now.keep_alive) {
@@ -199,9 +200,9 @@ fn written(row: &Seen) -> bool {
 pub(super) fn hear(rows: &[Seen], given: &Circumstances) -> Vec<Heard> {
     // In its own cluster: each has its own network, and may have managers of its own.
     let clusters: BTreeSet<u64> =
-        rows.iter().filter(|row| moved(row)).map(|row| row.now.cluster_id).collect();
+        rows.iter().filter(|row| is_heard_of(row)).map(|row| row.now.cluster_id).collect();
     let one = |row: &Seen| match &row.before {
-        _ if moved(row) => Heard::Moved,
+        _ if is_heard_of(row) => Heard::Moved,
         None => Heard::New,
         Some(before) if before.state == State::Inactive && row.now.state == State::Active => Heard::New,
         Some(before) if before.keep_alive.is_some() != row.now.keep_alive.is_some() => Heard::New,
@@ -275,7 +276,7 @@ struct Facts<'a> {
 
 impl Facts<'_> {
     fn of_active(&self) -> (Verdict, Reason) {
-        let shows_itself = self.answers_itself || self.row.pod == Says::Lives;
+        let shows_itself = self.answers_itself || self.row.pod.lives();
         match self.heard {
             Heard::Moved => match self.namesake {
                 Some(with) => (Verdict::Contested, Reason::Twins { with }),
@@ -307,11 +308,17 @@ impl Facts<'_> {
     fn of_what_does_not_answer(&self) -> (Verdict, Reason) {
         let silent = self.heard == Heard::Silent;
         let mute = self.row.probe == Probed::Silent;
-        let kinds = [silent, mute, self.succeeded, self.neighbour.is_some(), self.row.pod.is_gone()];
         let unproven = match self.heard {
             Heard::Unproven(why) => Some(why),
             _ => None,
         };
+        let is_replaced = self.succeeded || self.neighbour.is_some();
+        // Of another Kubernetes cluster with such names both its address and its pod are out of sight, for one reason.
+        let gone = match self.row.pod {
+            Says::Gone => unproven != Some(Unproven::NoTimes) || is_replaced,
+            pod => pod == Says::Went,
+        };
+        let kinds = [silent, mute, self.succeeded, self.neighbour.is_some(), gone];
         let reason = Reason::Evidence {
             silent,
             unproven,
@@ -332,7 +339,7 @@ impl Facts<'_> {
             _ if silent && self.row.now.times().were_written_apart(self.row.now.interval()) => {
                 return (Verdict::Contested, Reason::WrittenApart);
             }
-            _ if self.succeeded || self.neighbour.is_some() => Verdict::Replaced,
+            _ if is_replaced => Verdict::Replaced,
             _ => Verdict::Dead,
         };
         (verdict, reason)

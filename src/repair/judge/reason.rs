@@ -144,6 +144,9 @@ impl Reason {
             Self::WrittenApart => "nothing is heard of it, but it was written long after its last keep-alive: something made it active \
                                    again, perhaps after an earlier sign-off; see whether its scheduler lives"
                 .to_owned(),
+            Self::Inactive if row.pod.lives() => {
+                "inactive, and nothing was heard of it; its pod is there, and may be starting, or draining".to_owned()
+            }
             Self::Inactive => "inactive, and nothing was heard of it".to_owned(),
             Self::Ended => "it became inactive between the looks".to_owned(),
             Self::WronglyInactive { heard } => format!(
@@ -184,7 +187,7 @@ impl Reason {
                     Says::Gone => Some("no pod of its name has its address".to_owned()),
                     Says::Went => Some("no pod of its name has its address any more".to_owned()),
                     Says::Unclear => Some("what its pod says is unclear (see docs/operate.md)".to_owned()),
-                    Says::Lives | Says::NotOurs => None,
+                    Says::Lives | Says::Starts | Says::NotOurs => None,
                 });
                 said.extend(namesake.map(|id| match succeeded {
                     true => format!("row {id}, which lives, has its hostname"),

@@ -111,12 +111,15 @@ fn g7_a_pod_that_is_there_lives_whatever_a_probe_says_and_one_that_is_gone_is_on
     let silent = |pod| row(1, "s-0", "10.0.0.1").silent().with_pod(pod);
     for probe in [Probed::NotMade, Probed::Unclear, Probed::Foreign, Probed::Proxy, Probed::Silent] {
         let verdict = |pod| verdicts(&[silent(pod).probed(probe), witness()])[0];
-        assert_eq!(verdict(Says::Lives), Verdict::Undecided, "{probe:?}");
+        assert_eq!([Says::Lives, Says::Starts].map(verdict), [Verdict::Undecided; 2], "{probe:?}");
         assert_eq!([verdict(Says::Gone), verdict(Says::Went)], [Verdict::Dead; 2], "{probe:?}");
         assert_eq!(verdict(Says::Unclear), verdict(Says::NotOurs), "{probe:?}");
     }
     // Whoever answers there, it is somebody.
     assert_eq!(verdicts(&[silent(Says::Went).probed(Probed::Answers), witness()])[0], Verdict::Undecided);
+    // Without times a silent address may be out of sight for the same reason.
+    let mute = |pod| verdicts(&[row(1, "s-0", "10.0.0.1").probed(Probed::Silent).with_pod(pod)])[0];
+    assert_eq!([Says::Gone, Says::Went].map(mute), [Verdict::Undecided, Verdict::Dead]);
     // Alone it is not enough, nor against a keep-alive.
     let behind_a_mesh = || row(1, "s-0", "10.0.0.1").probed(Probed::Proxy);
     assert_eq!(verdicts(&[behind_a_mesh().with_pod(Says::Went)]), [Verdict::Undecided]);
@@ -131,6 +134,10 @@ fn g7_a_pod_that_is_there_lives_whatever_a_probe_says_and_one_that_is_gone_is_on
          address any more; row 2, which lives, has its hostname; no keep-alive time is shown for it (gRPC, or a manager before v2.3.1)"
     );
     assert!(words(&rows, 1).starts_with("its pod is there, and has its address; "));
+    // One that isn't ready is no witness against another.
+    let [gone, successor] = rows;
+    let rows = [gone.with_pod(Says::Gone), successor.with_pod(Says::Starts)];
+    assert_eq!(verdicts(&rows), [Verdict::Undecided, Verdict::Live]);
 }
 
 #[test]
@@ -478,9 +485,9 @@ fn reference(rows: &[Seen], at: usize, given: &Circumstances) -> (Verdict, bool,
                     && is_active(&rows[y])
             })
     };
-    let has_pod = |x: usize| rows[x].pod == Says::Lives;
+    let has_pod = |x: usize| matches!(rows[x].pod, Says::Lives | Says::Starts);
     let lives = |x: usize| {
-        let shows = answers_alone(x) || (is_active(&rows[x]) && has_pod(x));
+        let shows = answers_alone(x) || (is_active(&rows[x]) && rows[x].pod == Says::Lives);
         has_moved(&rows[x]) || (!is_silent(&rows[x]) && shows)
     };
     let alive = lives(at);
@@ -514,7 +521,11 @@ fn reference(rows: &[Seen], at: usize, given: &Circumstances) -> (Verdict, bool,
             + usize::from(r.probe == Probed::Silent)
             + usize::from(succeeded)
             + usize::from(neighbour)
-            + usize::from(matches!(r.pod, Says::Gone | Says::Went));
+            + usize::from(match r.pod {
+                Says::Went => true,
+                Says::Gone => timed(r) || succeeded || neighbour,
+                _ => false,
+            });
         let perhaps_it_answers = r.probe == Probed::Answers && !neighbour;
         let its_time_will_tell = timed(r) && !is_silent(r);
         let dead = kinds >= 2 && !perhaps_it_answers && !its_time_will_tell;
@@ -559,7 +570,7 @@ prop_compose! {
         ],
         ours in proptest::bool::weighted(0.1),
         pod in prop_oneof![
-            4 => Just(Says::NotOurs), 1 => Just(Says::Lives), 1 => Just(Says::Unclear), 2 => Just(Says::Gone), 2 => Just(Says::Went)
+            4 => Just(Says::NotOurs), 1 => Just(Says::Lives), 1 => Just(Says::Starts), 1 => Just(Says::Unclear), 2 => Just(Says::Gone), 2 => Just(Says::Went)
         ],
     ) -> Seen {
         let now = Sighting {
@@ -610,7 +621,7 @@ proptest! {
             };
             prop_assert!(namesake.is_some() || !succeeded);
             let kinds = [silent, probe == Probed::Silent, succeeded, neighbour.is_some(), row.pod.is_gone()];
-            prop_assert!(row.pod != Says::Lives, "{:?}", judgement);
+            prop_assert!(!row.pod.lives(), "{:?}", judgement);
             prop_assert!(kinds.into_iter().filter(|kind| *kind).count() >= 2, "{:?}", judgement);
             prop_assert!(probe != Probed::Answers || neighbour.is_some(), "{:?}", judgement);
             prop_assert!(!judgement.alive && !row.ours);

@@ -116,6 +116,7 @@ fn pod(item: Item) -> Result<Pod, NoList> {
     let status = item.status.unwrap_or_default();
     let name = plain(&given(metadata.name).ok_or(NoList::Name)?);
     let cut_off = is_cut_off(&status);
+    let ready = condition(&status).is_some_and(|ready| ready.status.as_deref() == Some("True"));
     let others = status.pod_ips.into_iter().flatten().filter_map(|other| other.ip);
     let (mut ips, mut illegible): (Vec<IpAddr>, bool) = (Vec::new(), false);
     for text in status.pod_ip.into_iter().chain(others).filter(|text| !text.is_empty()) {
@@ -142,6 +143,7 @@ fn pod(item: Item) -> Result<Pod, NoList> {
         ips,
         illegible,
         cut_off,
+        ready,
     })
 }
 
@@ -155,11 +157,15 @@ fn hostname(name: &str) -> String {
     }
 }
 
+/// The condition `Ready`.
+fn condition(status: &Status) -> Option<&Condition> {
+    let mut conditions = status.conditions.as_deref().unwrap_or_default().iter();
+    conditions.find(|condition| condition.kind.as_deref() == Some("Ready"))
+}
+
 /// Whether nobody hears of the pod's node, or of the pod: see [`super::Pods::says`].
 fn is_cut_off(status: &Status) -> bool {
-    let ready = |condition: &&Condition| condition.kind.as_deref() == Some("Ready");
-    let ready = status.conditions.as_deref().unwrap_or_default().iter().find(ready);
-    let unheard = ready.is_some_and(|ready| match ready.status.as_deref() {
+    let unheard = condition(status).is_some_and(|ready| match ready.status.as_deref() {
         Some("True") => false,
         // Each False of a kubelet's has a reason.
         Some("False") => ready.reason.as_deref().is_none_or(str::is_empty),

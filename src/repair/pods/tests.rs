@@ -3,6 +3,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::{
+    manager::Failure,
+    repair::judge::{Probed, Seen, tests::row},
+};
 
 #[cfg(feature = "mock")]
 mod served;
@@ -50,6 +54,77 @@ fn pods(pods: &[Value]) -> Pods {
 
 fn says(pod: Value) -> Says {
     pods(&[pod]).says(S0, ip("10.0.0.1"))
+}
+
+/// One list after the other, the last one first.
+struct Lists(Zone, std::sync::Mutex<Vec<Pods>>);
+
+#[async_trait::async_trait]
+impl ListPods for Lists {
+    fn zone(&self) -> &Zone {
+        &self.0
+    }
+    async fn pods(&self) -> Result<Pods, Failure> {
+        let next = self.1.lock().unwrap().pop();
+        match next {
+            Some(list) => Ok(list),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Watches the pod s-0, which has these IPs one after the other.
+fn watch(ips: &[&str]) -> Watch {
+    let lists = ips.iter().rev().map(|ip| pods(&[pod("s-0", ip)])).collect();
+    Watch::new(Box::new(Lists(zone(), std::sync::Mutex::new(lists))))
+}
+
+async fn told(watch: &mut Watch, rows: &mut [Seen]) -> Vec<Says> {
+    watch.tell(rows, Instant::now() + Duration::from_secs(60)).await.unwrap();
+    rows.iter().map(|row| row.pod).collect()
+}
+
+#[tokio::test]
+async fn g7_one_that_is_heard_of_after_its_pod_went_did_not_go() {
+    let old = || row(1, S0, "10.0.0.1").silent();
+    let rows = |old| [old, row(2, S0, "10.0.0.2").heard()];
+    let (before, after) = ("10.0.0.1", "10.0.0.2");
+    let mut watch = watch(&[before, after, after, after, before, after, after, after]);
+    assert_eq!(told(&mut watch, &mut rows(old().heard())).await[0], Says::Lives);
+    assert_eq!(told(&mut watch, &mut rows(old())).await, [Says::Went, Says::Lives]);
+    assert_eq!(told(&mut watch, &mut rows(old().heard())).await[0], Says::Gone);
+    assert_eq!(told(&mut watch, &mut rows(old())).await[0], Says::Gone, "it may be another cluster's by now");
+    // The same of one that answers.
+    assert_eq!(told(&mut watch, &mut rows(old().heard())).await[0], Says::Lives);
+    assert_eq!(told(&mut watch, &mut rows(old())).await[0], Says::Went);
+    assert_eq!(told(&mut watch, &mut rows(old().probed(Probed::Answers))).await[0], Says::Gone);
+    assert_eq!(told(&mut watch, &mut rows(old())).await[0], Says::Gone);
+}
+
+#[tokio::test]
+async fn g7_where_no_row_of_a_name_has_its_pods_ip_that_row_is_unclear() {
+    let advertised = || row(1, S0, "192.168.0.9").silent();
+    let scaled_down = || row(2, &S0.replace("s-0", "s-1"), "10.0.0.9").silent();
+    let foreign = || row(3, "node-1", "10.0.0.1");
+    let mut watch = watch(&["10.0.0.1"; 2]);
+    let mut rows = [advertised(), scaled_down(), foreign()];
+    assert_eq!(told(&mut watch, &mut rows).await, [Says::Unclear, Says::Gone, Says::NotOurs]);
+    // The fleet registers its pods' IPs.
+    let mut rows = [advertised(), scaled_down(), foreign(), row(4, S0, "10.0.0.1").heard()];
+    let told = watch.tell(&mut rows, Instant::now() + Duration::from_secs(60)).await.unwrap();
+    assert_eq!(
+        (rows[0].pod, rows[3].pod, told.others, told.zone),
+        (Says::Gone, Says::Lives, 1, zone().to_string())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_list_that_is_not_there_in_time_is_none_and_each_row_of_its_pods_is_unclear() {
+    let mut rows = [row(1, S0, "10.0.0.1"), row(2, "node-1", "10.0.0.1")];
+    let until = Instant::now() + Duration::from_secs(1);
+    let failure = watch(&[]).tell(&mut rows, until).await.unwrap_err();
+    assert!(failure.why.contains("--deadline") && Instant::now() == until, "{failure}");
+    assert_eq!(rows.map(|row| row.pod), [Says::Unclear, Says::NotOurs]);
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! The pods as evidence over the runs of one process.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use async_trait::async_trait;
+use tokio::time::{Instant, timeout_at};
 
-use super::{Kubernetes, Pods, Says, Watched, Zone};
-use crate::{manager::Failure, repair::judge::Seen};
+use super::{Kubernetes, Pods, Says, Watched, Zone, plain};
+use crate::{
+    manager::Failure,
+    repair::judge::{Probed, Seen, is_heard_of},
+};
 
 /// Who lists the pods of one namespace.
 #[async_trait]
@@ -26,6 +30,17 @@ impl ListPods for Kubernetes {
     }
 }
 
+/// What a list tells beside what it says of each row.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Told {
+    /// The IPs of the managers' pods.
+    pub managers: Vec<IpAddr>,
+    /// How many rows are of none of these pods.
+    pub others: usize,
+    /// Whose pods they are: `NAMESPACE.svc.DOMAIN`.
+    pub zone: String,
+}
+
 /// Lists the pods once in a run, and remembers what it saw.
 pub struct Watch {
     lists: Box<dyn ListPods>,
@@ -44,24 +59,48 @@ impl Watch {
         Self { lists, watched: Watched::default() }
     }
 
-    /// Puts into each row what the pods say of it now, and tells the addresses of the managers' pods. Where they can't be listed,
-    /// what they say is unclear for each row that is theirs.
-    pub async fn tell(&mut self, rows: &mut [Seen]) -> Result<Vec<IpAddr>, Failure> {
-        let listed = self.lists.pods().await;
-        if let Ok(pods) = &listed {
-            self.watched.saw(pods);
-        }
-        for row in rows {
-            let (hostname, Some(ip)) = (&row.now.hostname, row.now.ip) else { continue };
-            row.pod = match &listed {
-                Err(_) if self.lists.zone().pod(hostname).is_some() => Says::Unclear,
-                Err(_) => Says::NotOurs,
-                Ok(pods) => match pods.says(hostname, ip) {
-                    Says::Gone if self.watched.saw_it_go(hostname, ip) => Says::Went,
-                    said => said,
-                },
+    /// Puts into each row what the pods say of it now, asked for no longer than `until`, and tells of the managers' pods. Where they
+    /// can't be listed, what they say is unclear for each row that is theirs.
+    ///
+    /// Where none of a hostname's rows has its pod's IP, the fleet may register others than its pods' (`server.advertiseIP`), or the
+    /// pod has not registered yet: what it says of another IP is unclear then, unless this process saw the pod have it.
+    pub async fn tell(&mut self, rows: &mut [Seen], until: Instant) -> Result<Told, Failure> {
+        let listed = timeout_at(until, self.lists.pods()).await;
+        let listed = listed.unwrap_or_else(|_| Err(Failure::new("they were not there within --deadline")));
+        let pods = match listed {
+            Ok(pods) => pods,
+            Err(failure) => {
+                for row in rows.iter_mut().filter(|row| self.lists.zone().pod(&row.now.hostname).is_some()) {
+                    row.pod = Says::Unclear;
+                }
+                return Err(failure);
+            }
+        };
+        self.watched.saw(&pods);
+        let mut registered: BTreeSet<String> = BTreeSet::new();
+        let mut others = 0;
+        for row in rows.iter_mut() {
+            let (hostname, ip) = (&row.now.hostname, row.now.ip);
+            row.pod = match ip.map_or(Says::NotOurs, |ip| pods.says(hostname, ip)) {
+                Says::Lives if !ip.is_some_and(|ip| pods.is_ready(hostname, ip)) => Says::Starts,
+                said => said,
             };
+            if row.pod.lives() {
+                registered.insert(plain(hostname));
+            }
+            others += usize::from(row.pod == Says::NotOurs);
         }
-        listed.map(|pods| pods.managers())
+        for row in rows.iter_mut().filter(|row| row.pod == Says::Gone) {
+            let (hostname, Some(ip)) = (&row.now.hostname, row.now.ip) else { continue };
+            if is_heard_of(row) || row.probe == Probed::Answers {
+                self.watched.is_heard_of(hostname, ip);
+            }
+            if self.watched.saw_it_go(hostname, ip) {
+                row.pod = Says::Went;
+            } else if pods.is_there(hostname) && !registered.contains(&plain(hostname)) {
+                row.pod = Says::Unclear;
+            }
+        }
+        Ok(Told { managers: pods.managers(), others, zone: pods.zone().to_string() })
     }
 }

@@ -55,6 +55,13 @@ impl Watched {
         one.is_some_and(|one| one.went.is_some())
     }
 
+    /// That IP is heard of, though that pod is gone: it is another's by now, or the pod runs on. Nothing was seen to go, then.
+    pub fn is_heard_of(&mut self, hostname: &str, ip: IpAddr) {
+        if let Some(name) = self.zone.as_ref().and_then(|zone| zone.pod(hostname)) {
+            self.seen.remove(&(name, ip.to_canonical()));
+        }
+    }
+
     /// Keeps the number down: what went first is forgotten first, then what is there, which is seen again.
     fn forget(&mut self) {
         let Some(excess @ 1..) = self.seen.len().checked_sub(MOST) else { return };

@@ -173,7 +173,8 @@ impl Case<'_> {
         let silent = made.target.times_are_shown && made.target.unheard_for >= 3 * INTERVAL;
         match looked {
             Some((when, Some(false), false)) if at - when <= LOOK_AGE => Ok(()),
-            _ if silent || gone => Ok(()),
+            _ if silent => Ok(()),
+            other if gone && !matches!(other, Some((_, Some(true), _))) => Ok(()),
             other => Err(format!("{other:?}")),
         }
     }
