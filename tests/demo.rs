@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// An outer bound, never a verdict.
 const LONG: Duration = Duration::from_secs(120);
-const SCENES: &[&str] = &["stop", "outage", "replay", "restart", "succession", "reconcile"];
+const SCENES: &[&str] = &["stop", "outage", "replay", "restart", "succession", "reconcile", "withdrawal"];
 
 /// The demo's last line, with so many scenes as promised.
 fn ended(as_promised: usize) -> String {

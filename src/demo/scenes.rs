@@ -20,7 +20,7 @@ pub(super) struct Scene {
 }
 
 /// All scenes, in order.
-pub(super) const SCENES: [Scene; 6] = [
+pub(super) const SCENES: [Scene; 7] = [
     Scene {
         name: "stop",
         title: "a normal stop: the scheduler's row is inactive, and its agent leaves",
@@ -50,6 +50,11 @@ pub(super) const SCENES: [Scene; 6] = [
         name: "reconcile",
         title: "a dead one that was scaled down: nobody comes back, and reconcile signs it off",
         play: |stage, broken| Box::pin(async move { in_words(reconcile(stage, broken).await) }),
+    },
+    Scene {
+        name: "withdrawal",
+        title: "a peer that names its cluster is given the inactive, too: reconcile takes a replaced row out",
+        play: |stage, broken| Box::pin(async move { in_words(withdrawal(stage, broken).await) }),
     },
 ];
 
@@ -159,4 +164,23 @@ async fn reconcile(stage: &mut Stage, broken: bool) -> Result<&'static str, Fail
     stage.expect(&gone, State::Inactive).await?;
     stage.expect(&living, State::Active).await?;
     Ok("the dead one's row is inactive, the living one's is active")
+}
+
+async fn withdrawal(stage: &mut Stage, broken: bool) -> Result<&'static str, Failure> {
+    let gone = stage.scheduler("scheduler-7").await?;
+    stage.agent(&gone, SERVES).await?;
+    stage.terminate_agent()?;
+    stage.view.line("scheduler", "gets SIGTERM, and its pod comes back under a new IP");
+    stage.cast()?.stop().await;
+    stage.agent_exits(0).await?;
+    stage.expect(&gone, State::Inactive).await?;
+    let successor = stage.scheduler_at("scheduler-7", "127.0.0.2").await?;
+    let before = stage.given(&gone.hostname).await?;
+    stage.reconcile(if broken { "false" } else { "true" }).await?;
+    let after = stage.given(&gone.hostname).await?;
+    stage.expect(&successor, State::Active).await?;
+    match (&before[..], &after[..]) {
+        ([_, _], [left]) if *left == successor.ip.get() => Ok("peers are given the living one alone"),
+        _ => Err(format!("a peer was given {before:?}, and then {after:?}").into()),
+    }
 }

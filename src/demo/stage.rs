@@ -1,6 +1,7 @@
 //! The stage: one mock manager for all scenes, and in each a scheduler of its own with its agents.
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
     process::Stdio,
     time::{Duration, Instant},
@@ -16,8 +17,12 @@ use super::{
     view::View,
 };
 use crate::{
-    key::SchedulerKey,
-    manager::State,
+    key::{Hostname, SchedulerKey},
+    manager::{
+        State, Withdraw,
+        client::{Client, ManagerSettings},
+        endpoints::Endpoint,
+    },
     mock::{
         manager::{Config, MockManager, User},
         scheduler::{MockScheduler, SchedulerConfig},
@@ -247,6 +252,21 @@ impl Stage {
             self.view.line("reconcile", line);
         }
         Ok(())
+    }
+
+    /// The addresses of this hostname's rows that the manager gives to a peer which names cluster 1, as the official chart's do.
+    pub(super) async fn given(&self, hostname: &Hostname) -> Result<Vec<IpAddr>, Failure> {
+        let grpc = vec![Endpoint::grpc(self.manager.grpc_addr().into(), false)];
+        let client = Client::new(ManagerSettings { grpc, ..ManagerSettings::default() })?;
+        let mut given = Vec::new();
+        for (_, rows) in client.given(1.try_into()?, &[]).await? {
+            given.extend(rows?.into_iter().filter(|row| row.hostname == hostname.as_str()));
+        }
+        given.sort_by_key(|row| row.id);
+        let shown: Vec<String> =
+            given.iter().map(|row| format!("{} ({})", row.ip, row.state.word())).collect();
+        self.view.line("peer", &format!("is given {hostname} at {}", shown.join(" and at ")));
+        Ok(given.iter().map(|row| row.ip.parse()).collect::<Result<_, _>>()?)
     }
 
     /// Waits for an ask in the spool of this key's agent.
