@@ -76,6 +76,13 @@ impl Watch {
                 return Err(failure);
             }
         };
+        // What moved between the looks of the run that first sees a pod gone may have moved before it went.
+        for row in rows.iter().filter(|row| is_heard_of(row) || row.probe == Probed::Answers) {
+            let (hostname, Some(ip)) = (&row.now.hostname, row.now.ip) else { continue };
+            if self.watched.saw_it_go(hostname, ip) {
+                self.watched.is_heard_of(hostname, ip);
+            }
+        }
         self.watched.saw(&pods);
         let mut registered: BTreeSet<String> = BTreeSet::new();
         let mut others = 0;
@@ -92,9 +99,6 @@ impl Watch {
         }
         for row in rows.iter_mut().filter(|row| row.pod == Says::Gone) {
             let (hostname, Some(ip)) = (&row.now.hostname, row.now.ip) else { continue };
-            if is_heard_of(row) || row.probe == Probed::Answers {
-                self.watched.is_heard_of(hostname, ip);
-            }
             if self.watched.saw_it_go(hostname, ip) {
                 row.pod = Says::Went;
             } else if pods.is_there(hostname) && !registered.contains(&plain(hostname)) {
