@@ -35,7 +35,7 @@ use super::{
 use crate::{
     files::{Reader, Troubles},
     key::SchedulerKey,
-    net::{self, Peer, Tls},
+    net::{Lookups, Tls},
     secret::{FileError, Secret},
 };
 
@@ -495,7 +495,7 @@ impl Rest {
             .tls_backend_preconfigured(rustls::ClientConfig::clone(&config))
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .dns_resolver(Arc::new(Names))
+            .dns_resolver(Arc::new(Lookups::within(CONNECT_LIMIT)))
             .connect_timeout(MADE_WITHIN)
             .timeout(REQUEST_LIMIT)
             .pool_max_idle_per_host(1)
@@ -506,21 +506,6 @@ impl Rest {
             .map_err(|e| Failure::new(format!("REST: {}", crate::net::chain(&e))))?;
         *http = Some((config, client.clone()));
         Ok(client)
-    }
-}
-
-/// reqwest's own resolver starts another thread for each lookup, beside those that hang.
-struct Names;
-
-impl reqwest::dns::Resolve for Names {
-    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        // The port is the URL's.
-        let peer = Peer::new(name.as_str(), 0);
-        async move {
-            let found = net::resolve(&peer, CONNECT_LIMIT).await?;
-            Ok(Box::new(found.into_iter()) as reqwest::dns::Addrs)
-        }
-        .boxed()
     }
 }
 

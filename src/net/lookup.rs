@@ -12,6 +12,9 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
+
+use super::Peer;
 use crate::files::Reader;
 
 type Found = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
@@ -41,5 +44,27 @@ pub(super) async fn addresses(host: &str, port: u16, limit: Duration) -> io::Res
             io::ErrorKind::TimedOut,
             format!("the resolver has not answered within {}", humantime::format_duration(limit)),
         )),
+    }
+}
+/// Looks up the names of reqwest's URLs. Its own resolver starts another thread for each lookup, beside those that hang.
+#[derive(Debug, Clone, Copy)]
+pub struct Lookups(Duration);
+
+impl Lookups {
+    /// A lookup may take so long.
+    pub fn within(limit: Duration) -> Self {
+        Self(limit)
+    }
+}
+
+impl reqwest::dns::Resolve for Lookups {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        // The port is the URL's.
+        let (peer, limit) = (Peer::new(name.as_str(), 0), self.0);
+        async move {
+            let found = super::resolve(&peer, limit).await?;
+            Ok(Box::new(found.into_iter()) as reqwest::dns::Addrs)
+        }
+        .boxed()
     }
 }

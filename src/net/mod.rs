@@ -14,6 +14,7 @@ mod tls;
 
 pub use connection::{CallError, Connection, HTTP_STATUS, NoHttp2, ResponseBody};
 pub use dial::{ConnectError, Peer, connect, reach, resolve};
+pub use lookup::Lookups;
 pub use probe::{Probe, probe};
 pub use prober::{EXCLUDE, Found, Prober, Reach};
 pub use tls::{Tls, TlsError, TlsFiles};

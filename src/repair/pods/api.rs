@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use reqwest::header;
 use tokio::time::{Instant, timeout};
 
@@ -20,7 +19,7 @@ use super::{Pod, Pods, Zone, list};
 use crate::{
     files::{self, Reader},
     manager::{Failure, outcome},
-    net::{self, Peer, Tls, TlsError, TlsFiles},
+    net::{self, Lookups, Tls, TlsError, TlsFiles},
     secret::Secret,
 };
 
@@ -297,7 +296,7 @@ impl Kubernetes {
             .https_only(true)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .dns_resolver(Arc::new(Names))
+            .dns_resolver(Arc::new(Lookups::within(CONNECT_LIMIT)))
             .connect_timeout(CONNECT_LIMIT)
             .user_agent(concat!("signoff/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -310,21 +309,6 @@ enum Ended {
     /// 410: what the pages continue is no longer known.
     Expired(Failure),
     Failed(Failure),
-}
-
-/// A name is looked up once at a time, on a thread that nobody waits for at the end: an API server's is an IP nearly everywhere.
-struct Names;
-
-impl reqwest::dns::Resolve for Names {
-    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        // The port is the URL's.
-        let peer = Peer::new(name.as_str(), 0);
-        async move {
-            let found = net::resolve(&peer, CONNECT_LIMIT).await?;
-            Ok(Box::new(found.into_iter()) as reqwest::dns::Addrs)
-        }
-        .boxed()
-    }
 }
 
 /// `https://HOST:PORT`, an IPv6 address in brackets.

@@ -78,9 +78,8 @@ impl Watch {
         };
         // What moved between the looks of the run that first sees a pod gone may have moved before it went.
         for row in rows.iter().filter(|row| is_heard_of(row) || row.probe == Probed::Answers) {
-            let (hostname, Some(ip)) = (&row.now.hostname, row.now.ip) else { continue };
-            if self.watched.saw_it_go(hostname, ip) {
-                self.watched.is_heard_of(hostname, ip);
+            if let Some(ip) = row.now.ip {
+                self.watched.hear_of(&row.now.hostname, ip);
             }
         }
         self.watched.saw(&pods);

@@ -55,9 +55,11 @@ impl Watched {
         one.is_some_and(|one| one.went.is_some())
     }
 
-    /// That IP is heard of, though that pod is gone: it is another's by now, or the pod runs on. Nothing was seen to go, then.
-    pub fn is_heard_of(&mut self, hostname: &str, ip: IpAddr) {
-        if let Some(name) = self.zone.as_ref().and_then(|zone| zone.pod(hostname)) {
+    /// That IP is heard of. If its pod went before, it is another's by now, or the pod runs on: nothing was seen to go, then.
+    pub fn hear_of(&mut self, hostname: &str, ip: IpAddr) {
+        if self.saw_it_go(hostname, ip)
+            && let Some(name) = self.zone.as_ref().and_then(|zone| zone.pod(hostname))
+        {
             self.seen.remove(&(name, ip.to_canonical()));
         }
     }
