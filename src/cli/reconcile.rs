@@ -98,6 +98,8 @@ async fn reconcile(args: &ReconcileArgs) -> Exit {
             source.name()
         ));
     }
+    // A row is signed off before it is withdrawn.
+    let withdraws_without_times = args.withdraw_without_keep_alive_times.unwrap_or(false);
     let policy = Policy {
         look: Options {
             scope,
@@ -105,21 +107,21 @@ async fn reconcile(args: &ReconcileArgs) -> Exit {
             wanted: Wanted {
                 replaced: args.withdraw.unwrap_or(true) && source.shows_inactive(),
                 left: args.purge_after,
+                without_times: withdraws_without_times,
             },
             only: None,
         },
         pattern: args.hostname_pattern.clone(),
         limits: Limits {
             max_share: args.max_share.unwrap_or_default(),
-            without_times: args.apply_without_keep_alive_times.unwrap_or(false),
+            without_times: args.apply_without_keep_alive_times.unwrap_or(false) || withdraws_without_times,
         },
         apply,
         deadline,
     };
-    let mut reconciler = Reconciler::new(source, manager, Prober::network(), policy);
-    reconciler.pods = match pods(&args.look).await {
-        Ok(pods) => pods,
-        Err(wrong) => return usage(&wrong),
+    let reconciler = match reconciler(&args.look, (source, manager), policy).await {
+        Ok(reconciler) => reconciler,
+        Err(exit) => return exit,
     };
     let words = LastWords::to(TERMINATION_LOG);
     let output = args.look.output.output.unwrap_or_default();
@@ -302,6 +304,13 @@ async fn pods(look: &LookArgs) -> Result<Option<Watch>, String> {
 
 type Ends = (Box<dyn Source>, Option<Arc<dyn Withdraw>>);
 
+/// What looks, and writes, as it is told to.
+async fn reconciler(look: &LookArgs, (source, manager): Ends, policy: Policy) -> Result<Reconciler, Exit> {
+    let mut reconciler = Reconciler::new(source, manager, Prober::network(), policy);
+    reconciler.pods = pods(look).await.map_err(|wrong| usage(&wrong))?;
+    Ok(reconciler)
+}
+
 /// Where the rows are read, and who writes them, if somebody is to.
 async fn ends(look: &LookArgs, apply: bool, deletes: bool) -> Result<Ends, Exit> {
     let settings = manager(look, apply).await?;
@@ -445,10 +454,9 @@ async fn explain(args: &ExplainArgs) -> Exit {
         deadline: DEADLINE,
     };
     let shown = Shown::new();
-    let mut reconciler = Reconciler::new(source, None, Prober::network(), policy);
-    reconciler.pods = match pods(&args.look).await {
-        Ok(pods) => pods,
-        Err(wrong) => return usage(&wrong),
+    let mut reconciler = match reconciler(&args.look, (source, None), policy).await {
+        Ok(reconciler) => reconciler,
+        Err(exit) => return exit,
     };
     let ended = reconciler.run(&shown).await;
     shown.clear();

@@ -343,7 +343,9 @@ impl Writer<'_> {
         if let Some(life) = sign_of_life(row, &now) {
             return Err(Done::Lives(life.to_owned()));
         }
-        if now.times().heard_since(row.times()) != Some(false) {
+        // Where neither shows one, it was allowed to go without.
+        let shown = |row: &Sighting| row.keep_alive.is_some();
+        if (shown(row) || shown(&now)) && now.times().heard_since(row.times()) != Some(false) {
             return Err(Done::NotWithdrawn("its keep-alive time is not shown any more".to_owned()));
         }
         if now.state == State::Active {

@@ -12,12 +12,16 @@
 //! - or *left*: inactive, and not written for long. How long is told within the table: from the row's `updated_at` to the newest
 //!   keep-alive time of a row that moved.
 //!
+//! Where no keep-alive times are shown, silence can't be, nor who was there beside whom. There no row goes unless that is allowed;
+//! then a replaced one is an inactive or dead row that was made before the one row of its hostname that lives, and where nobody is:
+//! one that is cut off, of two fleets that share names, looks just so.
+//!
 //! A key that this process withdrew before, and that is back, was put back by its agent, or by somebody: it is contested.
 
 use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
 
 use super::{
-    judge::{Circumstances, Groups, Heard, Judgement, Probed, Reason, Seen, Verdict, hear},
+    judge::{Circumstances, Groups, Heard, Judgement, Probed, Reason, Seen, Unproven, Verdict, hear},
     pods::Says,
     sighting::Stamp,
 };
@@ -33,6 +37,8 @@ pub struct Wanted {
     pub replaced: bool,
     /// `--purge-after`: rows that were left for longer.
     pub left: Option<Duration>,
+    /// `--withdraw-without-keep-alive-times`: replaced rows whose times are not shown, too.
+    pub without_times: bool,
 }
 
 impl Wanted {
@@ -89,6 +95,28 @@ pub(super) fn replaced(rows: &[Seen], heard: &[Heard], given: &Circumstances) ->
     replaced
 }
 
+/// Whether each row that shows no keep-alive time was made before the one row of its hostname that is known to live.
+fn replaced_without_times(
+    rows: &[Seen],
+    judged: &[Judgement],
+    heard: &[Heard],
+    given: &Circumstances,
+) -> Vec<bool> {
+    let mut replaced = vec![false; rows.len()];
+    for group in Groups::of(rows, &given.names, |_| true).groups() {
+        let mut living = group.clone().filter(|at| judged[*at].alive || judged[*at].wrongly_inactive());
+        let (Some(successor), None) = (living.next(), living.next()) else { continue };
+        if rows[successor].now.state == State::Inactive {
+            continue;
+        }
+        for at in group.filter(|at| heard[*at] == Heard::Unproven(Unproven::NoTimes)) {
+            let made = rows[at].now.created.zip(rows[successor].now.created);
+            replaced[at] = at != successor && made.is_some_and(|(made, newer)| newer.is_after(made));
+        }
+    }
+    replaced
+}
+
 /// The rows that may go: of those that `may`. `before` tells which of them this process withdrew before. What holds them back is for
 /// [`super::guard`].
 pub fn plan(
@@ -108,7 +136,11 @@ pub fn plan(
     let address = |row: &Seen| (row.now.cluster_id, row.now.ip, row.now.port);
     let lives = |at: usize| heard[at] == Heard::Moved && rows[at].now.state == State::Active;
     let taken: BTreeSet<_> = (0..rows.len()).filter(|at| lives(*at)).map(|at| address(&rows[at])).collect();
-    let replaced = if wanted.replaced { replaced(rows, &heard, given) } else { vec![false; rows.len()] };
+    let mut replaced = if wanted.replaced { replaced(rows, &heard, given) } else { vec![false; rows.len()] };
+    if wanted.replaced && wanted.without_times {
+        let others = replaced_without_times(rows, judged, &heard, given);
+        replaced.iter_mut().zip(others).for_each(|(replaced, other)| *replaced |= other);
+    }
     let nobodys = |at: usize| {
         let answers = matches!(rows[at].probe, Probed::Answers | Probed::Proxy);
         let reused = answers && taken.contains(&address(&rows[at]));
@@ -122,7 +154,8 @@ pub fn plan(
             Says::Gone | Says::Went => mute || rows[at].probe != Probed::Answers,
             Says::NotOurs => mute,
         };
-        heard[at] == Heard::Silent && is_dead && nobody_is_there
+        let timeless = wanted.without_times && heard[at] == Heard::Unproven(Unproven::NoTimes);
+        (heard[at] == Heard::Silent || timeless) && is_dead && nobody_is_there
     };
     let mut left: Vec<(Duration, usize)> = Vec::new();
     for at in (0..rows.len()).filter(|at| may(&rows[*at]) && nobodys(*at)) {
@@ -174,7 +207,7 @@ mod tests {
 
     /// The ids of those that were left for an hour.
     fn planned(rows: &[Seen]) -> Vec<u64> {
-        let found = found(rows, Wanted { replaced: false, left: Some(HOUR) }, false);
+        let found = found(rows, Wanted { left: Some(HOUR), ..Wanted::default() }, false);
         found.left.into_iter().map(|at| rows[at].now.id).collect()
     }
 
@@ -239,7 +272,7 @@ mod tests {
         assert_eq!(planned(&[old(1, "2020-01-01 00:00:00")]), Vec::<u64>::new());
     }
 
-    const REPLACED: Wanted = Wanted { replaced: true, left: None };
+    const REPLACED: Wanted = Wanted { replaced: true, left: None, without_times: false };
 
     /// One of the hostname s-0, made at the one time and last heard of at the other.
     fn of_the_name(id: u64, made: &str, heard: &str) -> Seen {
@@ -297,5 +330,46 @@ mod tests {
         assert_eq!(found(&rows, Wanted::default(), false), Candidates::default());
         // Another cluster's is another's.
         assert_eq!(withdrawn(&[gone(), successor(newer).in_cluster(2)]), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn g7_without_times_a_row_goes_only_where_that_is_allowed_and_one_newer_row_of_its_name_lives() {
+        let [made, newer] = ["2026-11-20 00:00:00", "2026-11-21 00:00:00"];
+        let timeless = |row: Seen, made: &str| {
+            let mut row = row;
+            (row.now.keep_alive, row.now.created) = (None, Some(Stamp::of(made)));
+            row.before = row.before.map(|before| Before { keep_alive: None, ..before });
+            row
+        };
+        let gone = || timeless(row(1, "s-0", "10.0.0.1").silent().inactive().probed(Probed::Silent), made);
+        let lives =
+            |id: u64| timeless(row(id, "s-0", &format!("10.0.0.{id}")).probed(Probed::Answers), newer);
+        let allowed = |rows: &[Seen]| {
+            let wanted = Wanted { without_times: true, ..REPLACED };
+            found(rows, wanted, false).replaced.into_iter().map(|at| rows[at].now.id).collect::<Vec<_>>()
+        };
+        assert_eq!(withdrawn(&[gone(), lives(9)]), Vec::<u64>::new(), "it was not allowed");
+        assert_eq!(allowed(&[gone(), lives(9)]), [1]);
+        // One that this run is to sign off first.
+        let active = timeless(row(1, "s-0", "10.0.0.1").silent().probed(Probed::Silent), made);
+        assert_eq!(allowed(&[active, lives(9)]), [1]);
+        for probe in [Probed::Answers, Probed::Proxy, Probed::Foreign, Probed::Unclear, Probed::NotMade] {
+            assert_eq!(allowed(&[gone().probed(probe), lives(9)]), Vec::<u64>::new(), "{probe:?}");
+        }
+        for pod in [Says::Lives, Says::Starts, Says::Unclear] {
+            assert_eq!(allowed(&[gone().with_pod(pod), lives(9)]), Vec::<u64>::new(), "{pod:?}");
+        }
+        let newest = timeless(gone(), "2026-11-22 00:00:00");
+        assert_eq!(allowed(&[newest, lives(9)]), Vec::<u64>::new(), "it was made after the living one");
+        assert_eq!(allowed(&[gone(), lives(8), lives(9)]), Vec::<u64>::new(), "two live");
+        assert_eq!(allowed(&[gone(), lives(9).inactive()]), Vec::<u64>::new(), "the living one is inactive");
+        assert_eq!(allowed(&[gone()]), Vec::<u64>::new(), "nobody has its name");
+        let mut unmade = gone();
+        unmade.now.created = None;
+        assert_eq!(allowed(&[unmade, lives(9)]), Vec::<u64>::new(), "when it was made is not shown");
+        // A table with times that this row has none of: a manager before v2.3.1 made it.
+        let mut witnessed = successor(newer);
+        witnessed.now.created = Some(Stamp::of(newer));
+        assert_eq!(allowed(&[gone(), witnessed]), [1]);
     }
 }

@@ -26,7 +26,7 @@ use crate::{
         command::{Command, Commands},
         disk::Disk,
         lifecycle,
-        run::simulated,
+        run::simulated::{self, Known},
         scheduler::{Observation, Watcher},
         shell::Deadline,
     },
@@ -190,7 +190,10 @@ impl Fleet {
             }))
         };
         let disk = self.disk(pid, manager, node, spool.into());
-        let before = self.world.lock().pods[pod].answered.clone();
+        let known = self.world.lock().pods[pod]
+            .answered
+            .clone()
+            .map_or(Known::Certain, |before| Known::Before(Box::new(before)));
         let remember = {
             let world = self.world.clone();
             move |settings: &Settings| {
@@ -201,13 +204,13 @@ impl Fleet {
                 world.history.tell(Event::AnswersFor { pid, key });
             }
         };
-        let before = (before, remember);
+        let known = (known, remember);
         let prober = Prober::new(network.clone());
         let connect = move |settings: &Settings| -> Arc<dyn Manager> {
             Arc::new(network.at(manager_at(&settings.managers).unwrap()))
         };
         let (commands, run) =
-            simulated::agent_among(settings, before, (connect, prober), disk, look, deadline);
+            simulated::agent_among(settings, known, (connect, prober), disk, look, deadline);
         let fleet = self.clone();
         let main = tokio::spawn(async move {
             match std::panic::AssertUnwindSafe(run).catch_unwind().await {

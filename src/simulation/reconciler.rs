@@ -182,7 +182,7 @@ async fn reconcile(
     let source = Box::new(Table { network: network.clone(), rest });
     let manager: Arc<dyn Withdraw> = Arc::new(network.clone());
     let left = withdraws.then_some(LEFT_FOR);
-    let wanted = Wanted { replaced: withdraws && rest, left: left.filter(|_| rest) };
+    let wanted = Wanted { replaced: withdraws && rest, left: left.filter(|_| rest), without_times: false };
     let look = Options { scope: Scope::All, recheck_after: None, wanted, only: None };
     let limits = Limits { max_share: MaxShare::percent(100), without_times };
     let deadline = Duration::from_secs(240);

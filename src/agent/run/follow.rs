@@ -64,6 +64,8 @@ pub(super) struct Follower {
     clock: super::super::clock::Clock,
     named: Named,
     questions: mpsc::UnboundedReceiver<Question>,
+    /// The keys that the scheduler may register besides the likeliest one, until the manager shows which one.
+    doubted: Vec<SchedulerKey>,
 }
 
 impl Agent {
@@ -87,6 +89,7 @@ impl Agent {
             clock: self.clock,
             named: self.named.clone(),
             questions,
+            doubted: Vec::new(),
         };
         tasks.spawn(follower.run(start.open.clone()));
         ask
@@ -128,32 +131,37 @@ impl Follower {
         match open {
             Open::Nothing => {}
             Open::OtherThanBefore => {
-                self.settle(Question { was_away: false, appeared, closed }, Vec::new()).await;
+                self.settle(Question { was_away: false, appeared, closed }).await;
             }
             Open::Doubt(keys) => {
-                let others = keys.into_iter().map(|key| {
-                    let settings = self.settings.with_key(key);
-                    self.candidate(settings, true, Cause::Doubt, appeared)
-                });
-                let others = others.collect();
-                self.settle(Question { was_away: false, appeared, closed }, others).await;
+                self.doubted = keys;
+                self.settle(Question { was_away: false, appeared, closed }).await;
             }
         }
         while let Some(question) = self.questions.recv().await {
-            self.settle(question, Vec::new()).await;
+            self.settle(question).await;
         }
     }
 
+    /// Those of the keys in doubt, for a scheduler that appeared then.
+    fn in_doubt(&self, appeared: Moment) -> Vec<Candidate> {
+        let candidate = |key: &SchedulerKey| {
+            self.candidate(self.settings.with_key(key.clone()), true, Cause::Doubt, appeared)
+        };
+        self.doubted.iter().map(candidate).collect()
+    }
+
     /// Looks until it is known which key the scheduler registers, and tells.
-    async fn settle(&mut self, mut question: Question, mut open: Vec<Candidate>) {
+    async fn settle(&mut self, mut question: Question) {
         let (mut alone, mut answers_since) = (None, None);
+        let mut open = self.in_doubt(question.appeared);
         self.named.open(true);
         loop {
             while let Ok(newer) = self.questions.try_recv() {
                 // It was away, or may have been, once more.
                 if newer.was_away || open.is_empty() {
                     question = newer;
-                    open.clear();
+                    open = self.in_doubt(question.appeared);
                     (alone, answers_since) = (None, None);
                 }
             }
@@ -163,6 +171,7 @@ impl Follower {
                     if self.goes_on(&mut alone, question).await {
                         warn!(scheduler.key = %self.key, reason = why, "The scheduler's configuration can't be taken; the scheduler goes on under its old key.");
                         self.degraded.set(REASON, None);
+                        self.doubted.clear();
                         return self.tell(Command::Event(Event::Identified { in_question: false }));
                     }
                     self.say_unreadable(question, &why);
@@ -222,6 +231,7 @@ impl Follower {
                         "The scheduler goes on under its old key, whatever its configuration names by now."
                     );
                     self.degraded.set(REASON, None);
+                    self.doubted.clear();
                     return self.tell(Command::Event(Event::Identified { in_question: false }));
                 }
                 Ok(Answer::Open) => self.say_open(&open, question, "the manager does not show"),

@@ -20,28 +20,39 @@ use crate::{
     },
     exit::Exit,
     identity::{Resolved, Settings},
+    key::SchedulerKey,
     manager::Manager,
     net::Prober,
 };
 
+/// What an agent knows at its start of the key that its scheduler registers.
+pub(crate) enum Known {
+    /// It is the one that the settings name.
+    Certain,
+    /// The agent before this one answered for the key of these settings.
+    Before(Box<Settings>),
+    /// The one that the settings name is the likeliest; these are the others.
+    OrOneOf(Vec<SchedulerKey>),
+}
+
 /// As [`agent_among`], where there is one manager.
 pub(crate) fn agent(
     settings: impl Fn() -> Settings + Send + Sync + 'static,
-    before: (Option<Settings>, impl Fn(&Settings) + Send + Sync + 'static),
+    known: (Known, impl Fn(&Settings) + Send + Sync + 'static),
     (manager, prober): (Arc<dyn Manager>, Prober),
     disk: (Disk, mpsc::UnboundedReceiver<Report>),
     look: impl Fn() -> Watcher + Send + Sync + 'static,
     deadline: Deadline,
 ) -> (Commands, impl Future<Output = Exit> + Send) {
     let connect = move |_: &Settings| Arc::clone(&manager);
-    agent_among(settings, before, (connect, prober), disk, look, deadline)
+    agent_among(settings, known, (connect, prober), disk, look, deadline)
 }
 
 /// Runs an agent to its end, and answers whom to tell what happens to it. What is resolved is always complete; `connect` makes the
 /// client of the manager that settings name.
 pub(crate) fn agent_among(
     settings: impl Fn() -> Settings + Send + Sync + 'static,
-    (before, remember): (Option<Settings>, impl Fn(&Settings) + Send + Sync + 'static),
+    (known, remember): (Known, impl Fn(&Settings) + Send + Sync + 'static),
     (connect, prober): (impl Fn(&Settings) -> Arc<dyn Manager> + Send + Sync + 'static, Prober),
     (disk, reports): (Disk, mpsc::UnboundedReceiver<Report>),
     look: impl Fn() -> Watcher + Send + Sync + 'static,
@@ -83,11 +94,14 @@ pub(crate) fn agent_among(
     };
     let exit = async move {
         agent.watch_disk(&around.disk, reports);
-        let as_before = match before {
-            Some(before) => agent.answer_as(before).await,
-            None => false,
+        let open = match known {
+            Known::Certain => Open::Nothing,
+            Known::OrOneOf(others) => Open::Doubt(others),
+            Known::Before(before) => match agent.answer_as(*before).await {
+                true => Open::OtherThanBefore,
+                false => Open::Nothing,
+            },
         };
-        let open = if as_before { Open::OtherThanBefore } else { Open::Nothing };
         agent.live(around, inbox, open).await
     };
     (commands, exit)

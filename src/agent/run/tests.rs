@@ -13,7 +13,10 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{simulated, *};
+use super::{
+    simulated::{self, Known},
+    *,
+};
 use crate::{
     agent::{
         arrivals::Arrivals,
@@ -180,6 +183,15 @@ impl Scene {
         outcomes: Vec<(Duration, Outcome)>,
         left: impl FnOnce(&std::path::Path),
     ) -> Self {
+        Self::begin_with(Known::Certain, change, outcomes, left)
+    }
+
+    fn begin_with(
+        known: Known,
+        change: impl FnOnce(&mut Settings),
+        outcomes: Vec<(Duration, Outcome)>,
+        left: impl FnOnce(&std::path::Path),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         left(dir.path());
         let mut settings = settings(dir.path());
@@ -214,9 +226,9 @@ impl Scene {
         };
         let named = Arc::new(Mutex::new(settings));
         let says = Arc::clone(&named);
-        let (settings, before) = (move || says.lock().unwrap().clone(), (None, |_: &Settings| ()));
+        let (settings, known) = (move || says.lock().unwrap().clone(), (known, |_: &Settings| ()));
         let around: (Arc<dyn Manager>, Prober) = (Arc::clone(&manager) as _, Prober::new(TheRowsAnswer));
-        let (commands, run) = simulated::agent(settings, before, around, disk, look, deadline);
+        let (commands, run) = simulated::agent(settings, known, around, disk, look, deadline);
         let agent = tokio::spawn(run);
         Self { dir, manager, see, hangs, commands, named, agent, set: BTreeSet::new() }
     }
@@ -587,4 +599,24 @@ async fn g2_an_ask_for_a_key_in_question_waits_until_it_is_known_which_one_the_s
     let status = scene.after(SECOND * 300).await;
     assert!(!scene.signed_off(&other), "{status:?}");
     assert!(status.pending.iter().any(|ask| ask.key.contains("cluster 2")), "it is shown: {status:?}");
+}
+
+/// Its scheduler is restarted before the manager shows which of two keys it registers.
+#[tokio::test(start_paused = true)]
+async fn g3_a_doubt_in_the_key_outlives_a_restart_of_the_scheduler() {
+    let other = SchedulerKey {
+        hostname: "sched-0.example".parse().unwrap(),
+        ..settings("/".as_ref()).key().unwrap()
+    };
+    let known = Known::OrOneOf(vec![other.clone()]);
+    let mut scene = Scene::begin_with(known, |_| (), vec![(Duration::ZERO, Outcome::Confirmed)], |_| ());
+    for seen in [Observation::Serving(address()), Observation::Refused(vec![address()])] {
+        scene.sees(seen).await;
+        scene.after(SECOND * 2).await;
+    }
+    scene.sees(Observation::Serving(address())).await;
+    assert_ne!(scene.after(SECOND * 30).await.key, Some(other.clone()), "neither is shown");
+    let registered = Row { hostname: "sched-0.example".to_owned(), ..row("10.0.0.7") };
+    *scene.manager.of_an_address.lock().unwrap() = Some(vec![registered]);
+    assert_eq!(scene.after(SECOND * 120).await.key, Some(other));
 }

@@ -21,7 +21,7 @@ const AFTER: &str = "Without --apply nothing is changed: exit code 0 if all is w
     are the row's own times. So it writes only where keep-alive times are shown, and no row that was written long after\n\
     its last keep-alive. With --every, a row that comes back is not written again until a run has seen it live.\n\
     To withdraw a row is to take it out of the table, and out of what peers are given: through REST, with a user who may\n\
-    delete (`signoff grant` makes one). Without one, or without keep-alive times, no row is withdrawn.\n\
+    delete (`signoff grant` makes one). Without one, no row is withdrawn; nor without keep-alive times, unless that is allowed.\n\
     What is not given of the manager is taken from the settings of the agent in --run-dir, if there is one.";
 
 /// Longer than anything here makes sense for, and far from what a clock can't count.
@@ -44,6 +44,10 @@ pub struct ReconcileArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_parser = clap::builder::BoolishValueParser::new(), hide_possible_values = true, help_heading = "Repair")]
     pub apply_without_keep_alive_times: Option<bool>,
+    /// The same, and withdraw replaced rows there
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = clap::builder::BoolishValueParser::new(), hide_possible_values = true, help_heading = "Repair")]
+    pub withdraw_without_keep_alive_times: Option<bool>,
     /// Only rows with such hostnames are repaired: * is any text, ? one character
     #[arg(long, value_name = "PATTERN", help_heading = "Repair")]
     pub hostname_pattern: Option<Pattern>,

@@ -219,12 +219,16 @@ impl fmt::Display for Held {
             ),
             Self::NoTimes { rows, all } => write!(
                 f,
-                "{}: one that lives and can't be reached from here would be signed off again by each run, so {rows} row(s) \
-                 are left alone; give a REST endpoint with a user, of a manager from v2.3.1 on, or --database-url; or say \
+                "{}: one that lives and can't be reached from here would be signed off again by each run, so {} signed off; \
+                 give a REST endpoint with a user, of a manager from v2.3.1 on, or --database-url; or say \
                  --apply-without-keep-alive-times",
                 match all {
                     true => "no keep-alive times are shown (gRPC, or a manager before v2.3.1)",
                     false => "some rows have no keep-alive time (a manager before v2.3.1 made them)",
+                },
+                match rows {
+                    0 => "no row would be".to_owned(),
+                    rows => format!("{rows} row(s) are not"),
                 }
             ),
             Self::Withdrawals { wanted, before, allowed } => write!(

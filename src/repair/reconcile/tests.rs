@@ -498,7 +498,7 @@ async fn left_by(source: impl FnOnce(&mut List, &Ports), manager: &Arc<Scripted>
         ..short(sighting(1, T0))
     };
     let list = List::of(vec![vec![old.clone(), witness(T0)], vec![old, witness(T1)]]);
-    let wanted = Wanted { replaced: false, left: Some(Duration::from_secs(3600)) };
+    let wanted = Wanted { left: Some(Duration::from_secs(3600)), ..Wanted::default() };
     run_by(list, source, manager, Options { wanted, ..quick() }).await
 }
 
@@ -617,7 +617,7 @@ async fn replaced(now: Sighting, manager: Scripted) -> (Report, Arc<Scripted>) {
     run(list, |_, _| (), manager, Options { wanted: REPLACED, ..quick() }).await
 }
 
-const REPLACED: Wanted = Wanted { replaced: true, left: None };
+const REPLACED: Wanted = Wanted { replaced: true, left: None, without_times: false };
 
 #[tokio::test]
 async fn a_replaced_row_is_signed_off_and_withdrawn_in_the_run_that_sees_it() {

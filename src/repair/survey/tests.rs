@@ -97,12 +97,7 @@ impl Progress for Nobody {
 }
 
 pub(in crate::repair) fn options() -> Options {
-    Options {
-        scope: Scope::All,
-        recheck_after: None,
-        wanted: withdraw::Wanted { replaced: false, left: None },
-        only: None,
-    }
+    Options { scope: Scope::All, recheck_after: None, wanted: withdraw::Wanted::default(), only: None }
 }
 
 /// An active row at an address where nobody listens, its time as given.

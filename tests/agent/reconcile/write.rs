@@ -355,6 +355,28 @@ async fn a_manager_without_keep_alive_times_is_judged_by_probes_and_names_over_r
 }
 
 #[tokio::test]
+async fn where_no_keep_alive_times_are_shown_a_replaced_row_is_withdrawn_if_that_is_allowed() {
+    let mut fleet = Fleet::with(Config { release: Release::V2_2, ..Config::default() }, 2).await;
+    fleet.lose(&[0]).await;
+    async fn run(fleet: &Fleet, more: &str) -> (i32, String) {
+        let mut command = fleet.reconcile_as_root(&[&ALL[..], &[more]].concat());
+        command.arg("--recheck-after=100ms");
+        ended(command).await
+    }
+    // Nobody has its name.
+    let (code, said) = run(&fleet, "--withdraw-without-keep-alive-times").await;
+    assert_eq!((code, fleet.state(&nth(0))), (0, Some(State::Active)), "{said}");
+    let successor = named("scheduler-0", 1, 51);
+    fleet.add(successor.clone()).await;
+    let (code, said) = run(&fleet, "--apply-without-keep-alive-times").await;
+    assert_eq!((code, fleet.state(&nth(0))), (0, Some(State::Inactive)), "{said}");
+    let (code, said) = run(&fleet, "--withdraw-without-keep-alive-times").await;
+    assert_eq!((code, fleet.state(&nth(0))), (0, None), "{said}");
+    let states = [nth(1), successor].map(|key| fleet.state(&key));
+    assert_eq!(states, [Some(State::Active), Some(State::Active)], "{said}");
+}
+
+#[tokio::test]
 async fn rows_that_were_left_for_long_are_withdrawn_and_no_others() {
     let mut fleet = Fleet::of(4).await;
     fleet.lose(&[0]).await;
