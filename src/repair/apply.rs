@@ -318,7 +318,12 @@ impl Writer<'_> {
             }
         }
         let given = self.still_given(row, others).await;
-        let still_given = [missed, given].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        // Seen on v2.2.0: what this process is given tells nothing of what a peer is.
+        let by_caller = row.keep_alive.is_none().then(|| {
+            "a manager before v2.3.4 keeps a list for each peer that asked, so those may be given it for up to 8 min"
+                .to_owned()
+        });
+        let still_given = [missed, given, by_caller].into_iter().flatten().collect::<Vec<_>>().join("; ");
         Ok(Done::Withdrawn { still_given: Some(still_given).filter(|words| !words.is_empty()) })
     }
 
@@ -346,7 +351,7 @@ impl Writer<'_> {
         // Where neither shows one, it was allowed to go without.
         let shown = |row: &Sighting| row.keep_alive.is_some();
         if (shown(row) || shown(&now)) && now.times().heard_since(row.times()) != Some(false) {
-            return Err(Done::NotWithdrawn("its keep-alive time is not shown any more".to_owned()));
+            return Err(Done::NotWithdrawn("whether it was heard of meanwhile is not shown".to_owned()));
         }
         if now.state == State::Active {
             return Err(Done::Lives("it is active now".to_owned()));

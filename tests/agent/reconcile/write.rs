@@ -372,6 +372,7 @@ async fn where_no_keep_alive_times_are_shown_a_replaced_row_is_withdrawn_if_that
     assert_eq!((code, fleet.state(&nth(0))), (0, Some(State::Inactive)), "{said}");
     let (code, said) = run(&fleet, "--withdraw-without-keep-alive-times").await;
     assert_eq!((code, fleet.state(&nth(0))), (0, None), "{said}");
+    assert!(said.contains("a manager before v2.3.4 keeps a list for each peer that asked"), "{said}");
     let states = [nth(1), successor].map(|key| fleet.state(&key));
     assert_eq!(states, [Some(State::Active), Some(State::Active)], "{said}");
 }
