@@ -20,8 +20,9 @@ use crate::{
 
 /// How soon an ask that the disk refused is offered to it again.
 pub(super) const PERSIST_AGAIN: Duration = Duration::from_secs(5);
-/// How often the row is read: over REST, and over gRPC alone.
-pub(super) const READ_EVERY: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(300)];
+/// How often the row is read at least: over REST, and over gRPC alone. There one that is gone is back within 6 min: so long, a list's
+/// age before and after it is registered again, and its stream.
+pub(super) const READ_EVERY: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(290)];
 /// How soon after an attempt's end the row is read over REST.
 const READ_SOON: Duration = Duration::from_secs(1);
 
