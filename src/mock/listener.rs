@@ -10,6 +10,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{oneshot, watch},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
@@ -209,9 +210,42 @@ async fn ended(connections: &mut JoinSet<()>) {
     while connections.join_next().await.is_some() {}
 }
 
-/// Binds with SO_REUSEADDR, so that a port can be had again at once.
+/// How long an address that is in use is tried for: a process that is just being started has every file of its parent open, the
+/// former listener too, until it runs its own program.
+const IN_USE_FOR: Duration = Duration::from_secs(1);
+/// How many connections wait to be accepted, at most.
+const BACKLOG: i32 = 1024;
+
+async fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + IN_USE_FOR;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// With SO_REUSEADDR, so that a port can be had again at once: whoever listens there sets it too, and needs it on both.
+fn bound(addr: SocketAddr) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket)
+}
+
+/// Listens there.
 pub(super) async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(addr).await
+    let listener = once_free(|| {
+        let socket = bound(addr)?;
+        socket.listen(BACKLOG)?;
+        Ok(socket)
+    })
+    .await?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener.into())
 }
 
 /// An address that stays this mock's own between two lives: bound and never listening, so that callers are refused while
@@ -223,11 +257,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(addr: SocketAddr) -> io::Result<Self> {
-        let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
-        // Whoever listens there sets it too, and needs it on both.
-        socket.set_reuse_address(true)?;
-        socket.bind(&addr.into())?;
+    pub(super) async fn new(addr: SocketAddr) -> io::Result<Self> {
+        let socket = once_free(|| bound(addr)).await?;
         let addr = socket.local_addr()?.as_socket().unwrap_or(addr);
         Ok(Self { _socket: socket, addr })
     }

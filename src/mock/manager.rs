@@ -211,8 +211,8 @@ async fn listen(what: &'static str, addr: SocketAddr) -> Result<TcpListener, Moc
     bind(addr).await.map_err(|source| MockError::Bind { what, addr, source })
 }
 
-fn hold(what: &'static str, addr: SocketAddr) -> Result<Held, MockError> {
-    Held::new(addr).map_err(|source| MockError::Bind { what, addr, source })
+async fn hold(what: &'static str, addr: SocketAddr) -> Result<Held, MockError> {
+    Held::new(addr).await.map_err(|source| MockError::Bind { what, addr, source })
 }
 
 /// One life of the process: its servers, until they have ended.
@@ -252,8 +252,8 @@ impl MockManager {
             faults.add(fault.clone())?;
         }
         let mut manager = Self {
-            grpc: hold("gRPC", config.grpc)?,
-            rest: hold("REST", config.rest)?,
+            grpc: hold("gRPC", config.grpc).await?,
+            rest: hold("REST", config.rest).await?,
             admin: None,
             limit: config.limit.map(|per_second| Arc::new(Limit::new(per_second))),
             config,

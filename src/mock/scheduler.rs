@@ -144,7 +144,7 @@ impl MockScheduler {
     /// one does, where the manager can't be reached or refuses the registration.
     pub async fn start(config: SchedulerConfig) -> Result<Self, SchedulerError> {
         let addr = config.listen;
-        let held = Held::new(addr).map_err(|source| SchedulerError::Bind { addr, source })?;
+        let held = Held::new(addr).await.map_err(|source| SchedulerError::Bind { addr, source })?;
         let mut scheduler = Self { held, config, life: None, vanished: Vec::new() };
         scheduler.restart().await?;
         Ok(scheduler)
