@@ -21,7 +21,8 @@ const AFTER: &str = "Without --apply nothing is changed: exit code 0 if all is w
     are the row's own times. So it writes only where keep-alive times are shown, and no row that was written long after\n\
     its last keep-alive. With --every, a row that comes back is not written again until a run has seen it live.\n\
     To withdraw a row is to take it out of the table, and out of what peers are given: through REST, with a user who may\n\
-    delete (`signoff grant` makes one). Without one, no row is withdrawn; nor without keep-alive times, unless that is allowed.\n\
+    delete (`signoff grant` makes one). Without one no row is withdrawn; without keep-alive times neither, but where that is\n\
+    allowed.\n\
     What is not given of the manager is taken from the settings of the agent in --run-dir, if there is one.";
 
 /// Longer than anything here makes sense for, and far from what a clock can't count.
