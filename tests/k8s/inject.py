@@ -240,7 +240,7 @@ def policy(k8s):
             "metadata": meta,
             "spec": {
                 "failurePolicy": "Ignore",
-                "reinvocationPolicy": "IfNeeded",
+                "reinvocationPolicy": "Never",
                 # All that the API server would put in is here: so the second `kubectl apply` changes nothing.
                 "matchConstraints": {
                     "matchPolicy": "Equivalent",

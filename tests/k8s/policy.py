@@ -55,12 +55,17 @@ VARIANTS = {
 
 
 def eventually(what, question):
+    """What the question answers once that is true; a refusal is no answer yet."""
     until = time.monotonic() + BOUND
     while True:
-        answer = question()
+        refused = ""
+        try:
+            answer = question()
+        except Failed as failed:
+            answer, refused = None, f": {failed}"
         if answer:
             return answer
-        require(time.monotonic() < until, f"not within {BOUND} s: {what}")
+        require(time.monotonic() < until, f"not within {BOUND} s: {what}{refused}")
         time.sleep(0.1)
 
 
@@ -89,7 +94,7 @@ class Cluster:
 
     def take_away(self):
         self.uninstall()
-        self.kubectl("delete", "namespace", "--ignore-not-found", "--wait=false", WANTS, DOES_NOT, RESTRICTED)
+        self.kubectl("delete", "namespace", "--ignore-not-found", WANTS, DOES_NOT, RESTRICTED)
 
     def there(self, kind, name, namespace):
         return self.kubectl("get", kind, name, "-n", namespace, "--ignore-not-found", "-o", "name").strip()
@@ -129,12 +134,14 @@ class Cluster:
         return image
 
     def uninstall(self):
+        """Takes it away, and waits until it counts no more."""
         with tempfile.TemporaryDirectory() as dir:
             install = self.directory(pathlib.Path(dir), "registry.example.com/signoff:none")
             self.kubectl("delete", "--ignore-not-found", "-k", str(install))
+        eventually("no pod gets the sidecar", lambda: "signoff" not in json.dumps(self.created(PLAIN)["spec"]))
 
     def created(self, pod, namespace=WANTS):
-        """The pod as the API server would store it."""
+        """The pod as the API server would store it; fails where it would refuse it."""
         text = json.dumps({**pod, "metadata": {**pod["metadata"], "namespace": namespace}})
         stored = self.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", text=text)
         # The volume of the service account's token has a drawn name.
@@ -377,7 +384,6 @@ def applied_changed_deleted_and_applied_again_each_counts(cluster):
         used = {one["image"] for one in containers(cluster.created(PLAIN)["spec"])}
         require(used == {"scheduler", second}, f"the images are {used}")
         cluster.uninstall()
-        eventually("no pod gets it", lambda: "initContainers" not in cluster.created(PLAIN)["spec"])
         for kind in ("mutatingadmissionpolicy", "mutatingadmissionpolicybinding"):
             require(not cluster.there(kind, "signoff", WANTS), f"a {kind} is left")
         for kind in ("deployment", "serviceaccount", "role", "rolebinding"):
@@ -457,7 +463,6 @@ def a_stateful_set_stays_as_it_is_and_its_new_pods_have_the_sidecar(cluster):
         stored = json.loads(cluster.kubectl("get", "statefulset", name, "-n", WANTS, "-o", "json"))
         require("signoff" not in json.dumps(stored["spec"]["template"]), "the StatefulSet is changed")
         cluster.uninstall()
-        eventually("no pod gets it", lambda: "initContainers" not in cluster.created(PLAIN)["spec"])
         uid = pod["metadata"]["uid"]
         cluster.kubectl("delete", "pod", f"{name}-0", "-n", WANTS, "--force", "--grace-period=0")
         pod = eventually("the next pod", lambda: (one := first()) and one["metadata"]["uid"] != uid and one)
