@@ -10,6 +10,7 @@ import time
 
 import budget
 import helm
+import install
 import manifests
 import security
 from render import ROOT, Failed, Skipped, Tree
@@ -37,6 +38,7 @@ STATIC = [
     manifests.what_a_pod_mounts_is_there,
     budget.the_grace_budget_adds_up,
     budget.a_run_of_reconcile_fits_into_its_period,
+    *install.PROMISES,
     *helm.PROMISES,
 ]
 

@@ -224,7 +224,8 @@ def images_are_named_in_one_place(tree):
     for path in sorted(tree.k8s.glob("**/*.yaml")):
         where = path.relative_to(tree.k8s)
         text = path.read_text()
-        found = re.findall(r"^\s*(?:- )?(?:image|reference):[ \t]+(\S+)", text, re.M)
+        # A policy's is an expression: k8s/install has a place of its own, and promises of its own.
+        found = re.findall(r"^\s*(?:- )?(?:image|reference):[ \t]+(?!variables\.)(\S+)", text, re.M)
         wrong = set(found) - {"signoff", "signoff-mock", "docker.io/library/busybox:1.37"}
         require(not wrong, f"{where} names the images {wrong}")
         named = re.findall(

@@ -12,6 +12,7 @@ import tempfile
 
 import budget
 import helm
+import install
 import life
 import manifests
 import security
@@ -225,6 +226,37 @@ MUTATIONS = [
     (helm.flux_is_given_the_component_s_patch, "helm/flux.yaml", "memory: 64Mi", "memory: 48Mi"),
     (helm.flux_is_given_the_component_s_patch, SIDECAR, "cpu: 10m", "cpu: 20m"),
     (helm.argo_cd_renders_the_chart_with_the_sidecar, "helm/argocd/kustomization.yaml", "  - ../../components/grace\n", ""),
+    (install.the_policy_is_what_is_generated_from_the_components, SIDECAR, "memory: 64Mi", "memory: 65Mi"),
+    (install.the_policy_is_what_is_generated_from_the_components, HOSTPATH, "$(POD_APP)", "$(POD_INSTANCE)"),
+    (install.the_policy_is_what_is_generated_from_the_components, "install/policy.yaml", "restartPolicy: 'Always'", "restartPolicy: ''"),
+    (install.the_image_is_named_in_one_place_for_the_policy_and_for_reconcile, "install/image.yaml", "[name=image]", "[name=busybox]"),
+    (install.the_image_is_named_in_one_place_for_the_policy_and_for_reconcile, "install/kustomization.yaml", "  - path: image.yaml\n", ""),
+    (
+        install.the_image_is_named_in_one_place_for_the_policy_and_for_reconcile,
+        "install/policy.yaml",
+        "expression: '''signoff'''",
+        "expression: '''registry.example.com/signoff'''",
+    ),
+    (install.each_variant_sets_its_variable_and_nothing_else, "install/rest.yaml", "[name=manager]", "[name=token]"),
+    (install.each_variant_sets_its_variable_and_nothing_else, "install/spool/kustomization.yaml", "/6/expression", "/4/expression"),
+    (install.each_variant_sets_its_variable_and_nothing_else, "install/drain/kustomization.yaml", 'value: "true"', 'value: "false"'),
+    (install.each_variant_sets_its_variable_and_nothing_else, "install/kustomization.yaml", "/2/expression", "/3/expression"),
+    (install.the_namespace_is_named_in_one_place, "install/reconcile.yaml", "name: signoff-reconcile\n", "name: dragonfly-system\n"),
+    (install.nothing_waits_for_a_secret, "install/reconcile.yaml", "optional: true", "optional: false"),
+    (install.nothing_waits_for_a_secret, "install/policy.yaml", "name: 'signoff-rest', key: 'username', optional: true", "name: 'signoff-rest', key: 'username'"),
+    (install.reconcile_here_is_the_cronjob_s_but_stays_and_repairs, "reconcile/cronjob.yaml", "memory: 128Mi", "memory: 256Mi"),
+    (install.reconcile_here_is_the_cronjob_s_but_stays_and_repairs, "install/reconcile.yaml", "--apply, ", ""),
+    (install.reconcile_here_is_the_cronjob_s_but_stays_and_repairs, "install/reconcile.yaml", "SIGNOFF_CLUSTER_ID", "SIGNOFF_APPLY"),
+    (install.reconcile_here_is_the_cronjob_s_but_stays_and_repairs, "install/kustomization.yaml", "  - ../components/reconcile-pods\n", ""),
+    (install.the_policy_fails_open_and_goes_by_two_labels, "install/policy.yaml", "failurePolicy: Ignore", "failurePolicy: Fail"),
+    (install.the_policy_fails_open_and_goes_by_two_labels, "install/policy.yaml", "inject: enabled", "inject: disabled"),
+    (
+        install.every_variable_that_the_policy_sets_is_one_that_the_program_reads,
+        "install/policy.yaml",
+        "SIGNOFF_HOOK_LISTEN",
+        "SIGNOFF_HOOK_LISTENER",
+    ),
+    (install.it_fits_the_api_from_the_version_that_has_such_policies, "install/policy.yaml", "matchConditions:", "matchCondition:"),
     (helm.the_scripts_pass_shellcheck, "helm/post-render", 'cat >"$dir', 'cat >$dir"'),
     (life.the_default_variant_signs_its_scheduler_off, SIDECAR, PROBE, "[signoff, status, --begun]"),
     (life.the_plain_sidecar_waits_for_its_scheduler_and_signs_it_off, PLAIN, "mountPath: /etc/dragonfly\n", "mountPath: /etc/x\n"),

@@ -13,18 +13,16 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 
 import inject
-import manifests
 import yaml
 from container import enter_a_world
+from install import VARIANTS, edited
 from render import (
-    CHART,
     RELEASES,
     ROOT,
     Failed,
@@ -32,7 +30,6 @@ from render import (
     containers,
     helm_template,
     load,
-    pod_spec,
     require,
     run,
     scheduler_set,
@@ -44,14 +41,6 @@ from render import (
 WANTS, DOES_NOT, RESTRICTED = "signoff-wants", "signoff-does-not", "signoff-restricted"
 # So long the API server may take until it goes by a changed policy.
 BOUND = 60
-# The lines of kustomization.yaml that make a variant of it, and the components that do the same.
-VARIANTS = {
-    "default": ([], []),
-    "rest": (["- path: rest.yaml"], ["rest"]),
-    "drain": (["- drain"], ["drain-http"]),
-    "spool": (["- spool"], ["spool-hostpath"]),
-    "all": (["- path: rest.yaml", "- drain", "- spool"], ["drain-http", "rest", "spool-hostpath"]),
-}
 
 
 def eventually(what, question):
@@ -99,23 +88,9 @@ class Cluster:
     def there(self, kind, name, namespace):
         return self.kubectl("get", kind, name, "-n", namespace, "--ignore-not-found", "-o", "name").strip()
 
-    def directory(self, dir, image, variant="default", namespace=WANTS, settings=None):
-        """A copy of k8s/install as its user edits it."""
-        shutil.copytree(self.tree.k8s, dir / "k8s", symlinks=True)
-        install = dir / "k8s/install"
-        text = (install / "kustomization.yaml").read_text()
-        for line in VARIANTS[variant][0]:
-            require(text.count(f"# {line}\n") == 1, f"kustomization.yaml doesn't offer {line!r}")
-            text = text.replace(f"# {line}\n", f"{line}\n")
-        name, _, tag = image.rpartition(":")
-        text = text.replace("registry.example.com/signoff", name).replace('"0.1.0"', f'"{tag}"')
-        text = text.replace("dragonfly-system\n\n", f"{namespace}\n\n")
-        if settings is not None:
-            begin = text.index("  # - target: {kind: MutatingAdmissionPolicy")
-            end = text.index("\n\n", begin)
-            offered = re.sub(r"^  # ", "  ", text[begin:end], flags=re.M)
-            text = text[:begin] + offered.replace("[['SIGNOFF_REPAIR', 'report']]", settings) + text[end:]
-        (install / "kustomization.yaml").write_text(text)
+    def directory(self, dir, image, variant="default", settings=None):
+        """A copy of k8s/install as its user edits it, and with what is to be broken broken."""
+        install = edited(self.tree.k8s, dir, image=image, variant=variant, namespace=WANTS, settings=settings)
         if self.breaks:
             old, new = self.breaks
             policy = (install / "policy.yaml").read_text()
