@@ -1,6 +1,6 @@
 //! `signoff reconcile`: finds the rows of schedulers that are gone, and repairs them.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
@@ -23,6 +23,7 @@ use crate::{
         last_words::{LastWords, TERMINATION_LOG},
     },
     exit::Exit,
+    files,
     identity::{Inputs, Settings, duration, settings::DEFAULT_LISTEN},
     manager::{Failure, Withdraw, client::Client, rest::Rest},
     net::{Prober, Tls, TlsFiles},
@@ -119,22 +120,57 @@ async fn reconcile(args: &ReconcileArgs) -> Exit {
         apply,
         deadline,
     };
+    let without_user = match without_user(args, &policy).await {
+        Ok(reconciler) => reconciler,
+        Err(exit) => return exit,
+    };
     let reconciler = match reconciler(&args.look, (source, manager), policy).await {
         Ok(reconciler) => reconciler,
         Err(exit) => return exit,
     };
     let words = LastWords::to(TERMINATION_LOG);
     let output = args.look.output.output.unwrap_or_default();
-    let job = Job { reconciler, output, words, out: Out::default() };
+    let job = Job { reconciler, without_user, output, words, out: Out::default() };
     match args.every {
         Some(every) => job.stay(every, args).await,
         None => job.once().await,
     }
 }
 
+/// What stands in as long as the user's password file isn't there, as a Secret that is optional: it only reports, over gRPC.
+struct WithoutUser {
+    password_file: PathBuf,
+    reconciler: Reconciler,
+    /// It stood in for the last run.
+    stood_in: bool,
+}
+
+impl WithoutUser {
+    /// It, if it is to stand in for the next run.
+    async fn now(&mut self) -> Option<&mut Reconciler> {
+        let file = self.password_file.clone();
+        // A file that can't be looked for is for the run itself to name.
+        let is_there = files::within(files::LIMIT, move || file.try_exists().unwrap_or(true)).await;
+        let stands_in = !is_there.unwrap_or(true);
+        if stands_in && !self.stood_in {
+            warn!(
+                manager.password_file = %self.password_file.display(),
+                "There is no password file: rows are read over gRPC, and only reported. `signoff grant` makes a user and the Secret with \
+                 its password; once the file is there, the next run goes by it."
+            );
+        }
+        if self.stood_in && !stands_in {
+            info!(manager.password_file = %self.password_file.display(), "The password file is there now.");
+        }
+        self.stood_in = stands_in;
+        stands_in.then_some(&mut self.reconciler)
+    }
+}
+
 /// One process's runs.
 struct Job {
     reconciler: Reconciler,
+    without_user: Option<WithoutUser>,
     output: OutputFormat,
     words: LastWords,
     out: Out,
@@ -229,7 +265,12 @@ impl Job {
         begin.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             begin.tick().await;
-            match self.reconciler.run(&shown::Quiet).await {
+            let stand_in = match &mut self.without_user {
+                Some(without) => without.now().await,
+                None => None,
+            };
+            let reconciler = stand_in.unwrap_or(&mut self.reconciler);
+            match reconciler.run(&shown::Quiet).await {
                 Ok(report) => {
                     ready.set(true);
                     metrics.ended(&report, wall_millis());
@@ -309,6 +350,27 @@ async fn reconciler(look: &LookArgs, (source, manager): Ends, policy: Policy) ->
     let mut reconciler = Reconciler::new(source, manager, Prober::network(), policy);
     reconciler.pods = pods(look).await.map_err(|wrong| usage(&wrong))?;
     Ok(reconciler)
+}
+
+/// What stands in for a process that stays and has no password file, where there is gRPC, too.
+async fn without_user(args: &ReconcileArgs, policy: &Policy) -> Result<Option<WithoutUser>, Exit> {
+    let look = &args.look;
+    if args.every.is_none() || look.source.is_some() || look.database_url.is_some() {
+        return Ok(None);
+    }
+    let settings = manager(look, policy.apply).await?;
+    let (endpoints, Some(password_file)) = (settings.manager(), settings.password_file.clone()) else {
+        return Ok(None);
+    };
+    if endpoints.rest.is_empty() || endpoints.grpc.is_empty() {
+        return Ok(None);
+    }
+    let look = LookArgs { source: Some(SourceName::Grpc), ..look.clone() };
+    let options = Options { wanted: Wanted::default(), ..policy.look.clone() };
+    let policy = Policy { look: options, apply: false, ..policy.clone() };
+    let ends = ends(&look, false, false).await?;
+    let reconciler = reconciler(&look, ends, policy).await?;
+    Ok(Some(WithoutUser { password_file, reconciler, stood_in: false }))
 }
 
 /// Where the rows are read, and who writes them, if somebody is to.

@@ -15,7 +15,7 @@ use signoff::{
     },
 };
 
-use crate::harness::{INTERVAL, LONG, PASSWORD, run, signoff};
+use crate::harness::{INTERVAL, LONG, PASSWORD, eventually, run, signoff};
 
 mod look;
 mod stay;
@@ -102,6 +102,16 @@ impl Fleet {
 
     pub(crate) fn row(&self, key: &SchedulerKey) -> TableRow {
         self.manager.table().find(key).unwrap().unwrap()
+    }
+
+    /// A manager before v2.3.1 shows whole seconds: what is made from here on was made later than this row was written.
+    pub(crate) async fn until_a_later_second(&self, key: &SchedulerKey) {
+        eventually("the second is over", async || {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+            let written = u64::try_from(self.row(key).updated_at).unwrap() / 1000;
+            (now > written).then_some(())
+        })
+        .await;
     }
 
     /// All writes of states until now.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    harness::{Process, eventually},
+    harness::Process,
     hook::{get, metric, own_address},
 };
 
@@ -75,4 +75,27 @@ async fn an_outage_of_the_manager_ends_no_process_and_is_counted() {
     fleet.manager.restart().await.unwrap();
     eventually("it is ready", async || (get(address, "/readyz").await.0 == 200).then_some(())).await;
     assert_eq!(fleet.state(&nth(0)), Some(State::Active), "{}", job.log());
+}
+
+/// A Secret that is optional and isn't there yet, as in a first install.
+#[tokio::test]
+async fn without_its_password_file_it_only_reports_and_with_it_it_repairs() {
+    let mut fleet = Fleet::of(2).await;
+    fleet.lose(&[0]).await;
+    fleet.add(named("scheduler-0", 1, 51)).await;
+    let password = tempfile::tempdir().unwrap();
+    let file = password.path().join("password");
+    let mut command = fleet.reconcile_as_root(&[&ALL[..], &["--every=1s"]].concat());
+    command.env("SIGNOFF_PASSWORD_FILE", &file).env("SIGNOFF_LISTEN", "127.0.0.1:0");
+    let before = fleet.history().len();
+    let job = Process::start(command);
+    job.says_times("A run ended.", 2).await;
+    job.says_times("There is no password file", 1).await;
+    job.says("A row is not as it should be.").await;
+    assert_eq!((fleet.history().len(), fleet.state(&nth(0))), (before, Some(State::Active)), "{}", job.log());
+    // At once, as the kubelet puts it there.
+    std::fs::write(file.with_extension("new"), ROOT_PASSWORD).unwrap();
+    std::fs::rename(file.with_extension("new"), &file).unwrap();
+    eventually("the row is gone", async || fleet.state(&nth(0)).is_none().then_some(())).await;
+    job.says("The password file is there now.").await;
 }

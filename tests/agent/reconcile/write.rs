@@ -337,6 +337,7 @@ async fn a_manager_without_keep_alive_times_is_judged_by_probes_and_names_over_r
     let mut fleet = Fleet::with(Config { release: Release::V2_2, ..Config::default() }, 3).await;
     fleet.lose(&[0, 1]).await;
     let successor = named("scheduler-0", 1, 51);
+    fleet.until_a_later_second(&nth(0)).await;
     fleet.add(successor.clone()).await;
     fleet.manager.table().set_by_hand(&nth(2), State::Inactive).unwrap();
     without_times(&fleet, || fleet.reconcile(&ALL)).await;
@@ -367,6 +368,7 @@ async fn where_no_keep_alive_times_are_shown_a_replaced_row_is_withdrawn_if_that
     let (code, said) = run(&fleet, "--withdraw-without-keep-alive-times").await;
     assert_eq!((code, fleet.state(&nth(0))), (0, Some(State::Active)), "{said}");
     let successor = named("scheduler-0", 1, 51);
+    fleet.until_a_later_second(&nth(0)).await;
     fleet.add(successor.clone()).await;
     let (code, said) = run(&fleet, "--apply-without-keep-alive-times").await;
     assert_eq!((code, fleet.state(&nth(0))), (0, Some(State::Inactive)), "{said}");
