@@ -126,7 +126,7 @@ def reconcile_here_is_the_cronjob_s_but_stays_and_repairs(tree):
         require(ours[field] == theirs[field], f"its {field} differ")
     require(spec["securityContext"] == of_the_job["securityContext"], "its pod's securityContext differs")
     require(not pss.offences(spec), f"restricted Pod Security: {pss.offences(spec)}")
-    require(ours["command"] == [*theirs["command"], "--apply", "--every=1m"], f"it runs {ours['command']}")
+    require(ours["command"] == [*theirs["command"], "--apply", "--every=20s"], f"it runs {ours['command']}")
     require(deployment_of(docs)["spec"]["strategy"] == {"type": "Recreate"}, "two at a time")
     require(variables(ours)["SIGNOFF_PODS"] == "true" and spec["serviceAccountName"] == "signoff-reconcile", "it can't list pods")
     # By `kubectl exec` a run in it is one, and only reports.
