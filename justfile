@@ -31,6 +31,10 @@ manifests:
 image:
     tests/image/run
 
+# The units of systemd/, under a systemd of its own (needs root and systemd).
+systemd:
+    tests/systemd/run
+
 # Every planted bug and the test that catches it; or those whose name has one of these words in it (needs python3).
 planted *names:
     tests/planted/run {{ names }}
