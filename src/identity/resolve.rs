@@ -106,6 +106,7 @@ pub fn resolve(inputs: &Inputs, file: Option<&Settings>, surroundings: &impl Sur
             Config::Read(parsed) if !parsed.is_bad("server.advertisePort") => Some(yaml.registered_port()),
             Config::Read(_) | Config::Unreadable => None,
         },
+        scheduler_ports: scheduler_ports(&config, &file.scheduler_ports, inputs.scheduler_addr.as_ref()),
         scheduler_tls: yaml.server_tls_files().or(file.scheduler_tls),
         keep_alive_interval: match config {
             Config::NotThere => file.keep_alive_interval,
@@ -147,6 +148,20 @@ pub fn resolve(inputs: &Inputs, file: Option<&Settings>, surroundings: &impl Sur
     pairs(inputs, &settings, yaml.manager_tls_files().is_some(), &mut problems);
     let keys = cluster_id.map(|cluster_id| keys(cluster_id, &names, &ips)).unwrap_or_default();
     Resolved { settings, keys, doubt: names.doubt.or(ips.doubt), problems }
+}
+
+/// The ports that the agent keeps clear of: the file's, or what an agent read of it, or the default; and the one that a flag names.
+fn scheduler_ports(config: &Config, of_file: &[u16], given: Option<&HostPort>) -> Vec<u16> {
+    let mut ports = match config {
+        Config::NotThere if !of_file.is_empty() => of_file.to_vec(),
+        Config::Read(_) => config.yaml().listening_ports(),
+        Config::NotThere | Config::Unreadable if given.is_some() => Vec::new(),
+        Config::NotThere | Config::Unreadable => vec![DEFAULT_SCHEDULER_PORT],
+    };
+    ports.extend(given.map(HostPort::port));
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 /// Every name with every address, the likeliest first.

@@ -62,6 +62,10 @@ pub struct SchedulerYaml {
     pub cluster_id: Option<u64>,
     /// `manager.keepAlive.interval`.
     pub keep_alive_interval: Option<Duration>,
+    /// `metrics.enable`.
+    pub metrics: bool,
+    /// `metrics.addr`, as Go listens on it: `host:port`.
+    pub metrics_addr: Option<String>,
     /// `network.enableIPv6`.
     pub enable_ipv6: bool,
     /// `security`, of which v2.1.34 to v2.1.60 took the manager's TLS.
@@ -142,7 +146,7 @@ impl Parsed {
 }
 
 /// Every field that is read, by its dotted name.
-const FIELDS: [&str; 18] = [
+pub(crate) const FIELDS: [&str; 20] = [
     "server.host",
     "server.advertiseIP",
     "server.advertisePort",
@@ -157,6 +161,8 @@ const FIELDS: [&str; 18] = [
     "manager.tls.key",
     "manager.schedulerClusterID",
     "manager.keepAlive.interval",
+    "metrics.enable",
+    "metrics.addr",
     "network.enableIPv6",
     "security.autoIssueCert",
     "security.caCert",
@@ -164,8 +170,8 @@ const FIELDS: [&str; 18] = [
 ];
 
 /// What holds those fields.
-const SECTIONS: [&str; 7] =
-    ["server", "server.tls", "manager", "manager.tls", "manager.keepAlive", "network", "security"];
+pub(crate) const SECTIONS: [&str; 8] =
+    ["server", "server.tls", "manager", "manager.tls", "manager.keepAlive", "metrics", "network", "security"];
 
 /// Reads the named fields from the file's `text`; `file` is its path, for errors only.
 pub fn parse(text: &str, file: &Path) -> Result<Parsed, YamlError> {
@@ -265,6 +271,8 @@ impl SchedulerYaml {
                 let interval = value.duration().filter(|interval| !interval.is_zero());
                 self.keep_alive_interval = Some(interval.ok_or("a duration such as 5s or 1m30s")?);
             }
+            "metrics.enable" => self.metrics = value.bool().ok_or("true or false")?,
+            "metrics.addr" => self.metrics_addr = Some(value.text().ok_or(TEXT)?),
             "network.enableIPv6" => self.enable_ipv6 = value.bool().ok_or("true or false")?,
             "security.autoIssueCert" => {
                 self.security.auto_issue_cert = value.bool().ok_or("true or false")?
@@ -285,6 +293,19 @@ impl SchedulerYaml {
             }
         }
         Ok(())
+    }
+
+    /// The ports that the scheduler listens on: for its peers, and for its metrics (8000 unless one is given) where they are on.
+    pub fn listening_ports(&self) -> Vec<u16> {
+        let metrics = match (self.metrics, &self.metrics_addr) {
+            (false, _) => None,
+            (true, None) => Some(DEFAULT_METRICS_PORT),
+            // A port's name, or port 0, is nobody's to keep clear of.
+            (true, Some(addr)) => {
+                addr.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).filter(|port| *port > 0)
+            }
+        };
+        std::iter::once(self.port.unwrap_or(DEFAULT_SCHEDULER_PORT)).chain(metrics).collect()
     }
 
     /// The files with which the scheduler speaks TLS to its manager; none where it speaks plain text.
@@ -318,6 +339,9 @@ impl SchedulerYaml {
         }
     }
 }
+
+/// Where the scheduler serves its metrics unless told otherwise (v2.0.2 to v2.5.1).
+const DEFAULT_METRICS_PORT: u16 = 8000;
 
 const PORT: &str = "a port, a whole number from 1 to 65535";
 

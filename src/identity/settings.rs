@@ -76,6 +76,9 @@ pub struct Settings {
     /// The port that scheduler.yaml itself has it register with (8002 where the file names none); `None` where no such file was
     /// read, so that [`advertise_port`](Self::advertise_port) is no more than a guess.
     pub registered_port: Option<u16>,
+    /// The ports that the scheduler listens on, as far as they are known. The agent listens on none of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scheduler_ports: Vec<u16>,
     /// The scheduler's own `server.tls`, where it has any.
     pub scheduler_tls: Option<TlsFiles>,
     /// Its `manager.keepAlive.interval`.
@@ -133,6 +136,7 @@ impl Default for Settings {
             scheduler_addr: None,
             advertise_port: DEFAULT_SCHEDULER_PORT,
             registered_port: None,
+            scheduler_ports: Vec::new(),
             scheduler_tls: None,
             keep_alive_interval: DEFAULT_KEEP_ALIVE,
             managers: Vec::new(),
@@ -295,6 +299,7 @@ mod tests {
             scheduler_addr: Some("[::1]:9001".parse().unwrap()),
             advertise_port: 9000,
             registered_port: Some(9000),
+            scheduler_ports: vec![9001, 8000],
             scheduler_tls: Some(TlsFiles { ca_file: Some("/ca".into()), ..TlsFiles::default() }),
             keep_alive_interval: Duration::from_millis(1500),
             managers: vec!["grpcs://m:65003".into(), "https://m:8080".into()],

@@ -348,3 +348,28 @@ async fn whatever_place_or_port_can_not_be_had_the_agent_starts_and_answers_its_
     drop(taken);
     assert_eq!(world.state(), Some(State::Active));
 }
+
+/// The two share a pod's network: whoever is first on a port keeps the other off.
+#[tokio::test]
+async fn a_port_that_the_scheduler_needs_is_left_to_it() {
+    let world = World::new().await;
+    for variable in ["SIGNOFF_LISTEN", "SIGNOFF_HOOK_LISTEN"] {
+        let reason = variable.trim_start_matches("SIGNOFF_").to_lowercase().replace('_', "-");
+        let mut subject = Subject::new(&world, &reason);
+        let schedulers = std::net::SocketAddr::new(own_address().ip(), 8012);
+        let config = world.path(&format!("{reason}.yaml"));
+        std::fs::write(&config, format!("server: {{port: {}}}\n", schedulers.port())).unwrap();
+        subject
+            .command
+            .env_remove("SIGNOFF_SCHEDULER_ADDR")
+            .env("SIGNOFF_SCHEDULER_CONFIG", config)
+            .env(variable, schedulers.to_string());
+        if variable == "SIGNOFF_LISTEN" {
+            subject.listens = None;
+        }
+        let needs = format!("the scheduler needs port {} itself", schedulers.port());
+        let agent = starts_and_says(subject, &reason, &[&needs]).await;
+        drop(std::net::TcpListener::bind(schedulers).unwrap());
+        agent.kill().await;
+    }
+}

@@ -45,6 +45,10 @@ type config struct {
 			Interval time.Duration `mapstructure:"interval"`
 		} `mapstructure:"keepAlive"`
 	} `mapstructure:"manager"`
+	Metrics struct {
+		Enable bool   `mapstructure:"enable"`
+		Addr   string `mapstructure:"addr"`
+	} `mapstructure:"metrics"`
 	Network struct {
 		EnableIPv6 bool `mapstructure:"enableIPv6"`
 	} `mapstructure:"network"`
@@ -63,6 +67,7 @@ func defaults() *config {
 	c.Server.Port, c.Server.AdvertisePort = 8002, 8002
 	c.Manager.SchedulerClusterID = 1
 	c.Manager.KeepAlive.Interval = 5 * time.Second
+	c.Metrics.Addr = ":8000"
 	c.Security.TLSPolicy = "prefer"
 	return c
 }
@@ -82,6 +87,8 @@ type answer struct {
 	ManagerTLS    *files   `json:"manager_tls"`
 	ClusterID     uint64   `json:"cluster_id"`
 	Interval      int64    `json:"interval"`
+	Metrics       bool     `json:"metrics"`
+	MetricsAddr   string   `json:"metrics_addr"`
 	EnableIPv6    bool     `json:"enable_ipv6"`
 	AutoIssueCert bool     `json:"auto_issue_cert"`
 	CACert        string   `json:"ca_cert"`
@@ -137,6 +144,8 @@ func read(text string) (said answer) {
 		ManagerTLS:    c.Manager.TLS,
 		ClusterID:     uint64(c.Manager.SchedulerClusterID),
 		Interval:      int64(c.Manager.KeepAlive.Interval),
+		Metrics:       c.Metrics.Enable,
+		MetricsAddr:   c.Metrics.Addr,
 		EnableIPv6:    c.Network.EnableIPv6,
 		AutoIssueCert: c.Security.AutoIssueCert,
 		CACert:        c.Security.CACert,

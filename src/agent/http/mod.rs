@@ -141,6 +141,14 @@ pub enum ListenError {
         /// The address.
         address: SocketAddr,
     },
+    /// The scheduler needs that port: taken by us, it would keep the scheduler from starting.
+    #[error("{flag} {address} is not listened on: the scheduler needs port {port} itself: give {flag} another one", port = address.port())]
+    Schedulers {
+        /// The flag.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
     /// Anything else the system said.
     #[error("{flag} {address} can't be listened on: {source}")]
     System {

@@ -1,6 +1,7 @@
 //! What an agent can be asked: the port, the hook's port, the socket.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -8,6 +9,7 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
+    net::TcpListener,
     sync::{oneshot, watch},
     task::JoinSet,
 };
@@ -22,7 +24,7 @@ use super::super::{
         allow::{AllowList, Network, RouteTables},
         token::TokenFile,
     },
-    http::{self, Readiness, Served},
+    http::{self, ListenError, Readiness, Served},
     lifecycle::HOOK_WAIT,
     socket::{self, AgentSocket, Request, Response},
 };
@@ -81,8 +83,9 @@ impl Agent {
         let mut listeners = Listeners::new();
         let served = Served::new(self.metrics.clone(), self.ready.clone());
         let address = settings.listen;
+        let ports = settings.scheduler_ports.clone();
         listeners.add(
-            bind("listen", self.degraded.clone(), move || http::listen("--listen", address)),
+            bind("listen", self.degraded.clone(), move || listen("--listen", address, &ports)),
             move |listener, end| http::run(listener, served, end),
         );
         if let Some(address) = settings.hook_listen {
@@ -113,9 +116,10 @@ impl Agent {
                         }
                         .boxed()
                     };
+                    let ports = settings.scheduler_ports.clone();
                     listeners.add(
                         bind("hook-listen", self.degraded.clone(), move || {
-                            http::listen("--hook-listen", address)
+                            listen("--hook-listen", address, &ports)
                         }),
                         move |listener, end| hook::run(listener, hook, answer, end),
                     );
@@ -142,6 +146,14 @@ impl Agent {
         let commands = self.commands.clone();
         move || pre_stop(commands.clone(), Some(wait)).boxed()
     }
+}
+
+/// Listens on `address`, but never on a port of the scheduler's, which would then find it taken and not start.
+fn listen(flag: &'static str, address: SocketAddr, schedulers: &[u16]) -> Result<TcpListener, ListenError> {
+    if schedulers.contains(&address.port()) {
+        return Err(ListenError::Schedulers { flag, address });
+    }
+    http::listen(flag, address)
 }
 
 /// Tries until it succeeds; what stands in the way is shown meanwhile. For what never blocks.

@@ -553,6 +553,7 @@ fn beside_an_agent_its_file_goes_before_scheduler_yaml_and_defaults_but_after_wh
         scheduler_addr: "10.0.0.3:5".parse().ok(),
         advertise_port: 6,
         registered_port: Some(6),
+        scheduler_ports: vec![5, 8000],
         scheduler_tls: Some(TlsFiles { ca_file: Some("/a".into()), ..TlsFiles::default() }),
         keep_alive_interval: Duration::from_secs(9),
         managers: vec!["grpc://a:65003".into(), "http://a:8080".into()],
@@ -612,6 +613,7 @@ fn beside_an_agent_its_file_goes_before_scheduler_yaml_and_defaults_but_after_wh
             cluster_id: inputs.cluster_id,
             scheduler_addr: inputs.scheduler_addr,
             advertise_port: 1,
+            scheduler_ports: vec![1, 5, 8000],
             managers: inputs.managers,
             username: inputs.username,
             password_file: inputs.password_file,
@@ -707,6 +709,33 @@ fn g8_a_wrong_repair_writes_nothing_unasked_and_a_wrong_token_opens_no_hook() {
     assert_eq!(with(&["ca-file"]).ca_file, None);
     let defaults = with(&["spool", "run-dir", "grace", "listen", "ready-after-manager", "log-level"]);
     assert_eq!((defaults.grace, defaults.listen), (Duration::from_secs(30), Settings::default().listen));
+}
+
+#[test]
+fn the_ports_to_keep_clear_of_are_those_that_the_scheduler_listens_on() {
+    let ports = |yaml: &str, given: Option<&str>| {
+        let fake = if yaml.is_empty() { Fake::default() } else { Fake::with_config(yaml) };
+        let inputs = Inputs { scheduler_addr: given.map(|addr| addr.parse().unwrap()), ..Inputs::default() };
+        resolved(&inputs, &fake).settings.scheduler_ports
+    };
+    let with = |yaml: &str| ports(&format!("{yaml}\nmanager: {{addr: 'm:65003'}}"), None);
+    assert_eq!(with("server: {advertisePort: 9000}"), [8002]);
+    assert_eq!(with("server: {port: 9001, advertisePort: 9000}"), [9001]);
+    // The metrics', but only where they are served.
+    assert_eq!(with("metrics: {enable: true}"), [8000, 8002]);
+    assert_eq!(with("metrics: {enable: true, addr: '0.0.0.0:9802'}"), [8002, 9802]);
+    assert_eq!(with("metrics: {enable: true, addr: '[::]:9802'}"), [8002, 9802]);
+    assert_eq!(with("metrics: {enable: false, addr: ':9802'}"), [8002]);
+    for none in ["':0'", "':http'", "''", "9802", "':99999'"] {
+        assert_eq!(with(&format!("metrics: {{enable: true, addr: {none}}}")), [8002], "{none}");
+    }
+    // What can't be read leaves the default; a flag is believed beside the file.
+    assert_eq!(ports("", None), [8002]);
+    assert_eq!(ports("server: [", None), [8002]);
+    assert_eq!(ports("", Some("127.0.0.1:9001")), [9001]);
+    assert_eq!(ports("server: {port: 9001}", Some("127.0.0.1:9003")), [9001, 9003]);
+    // A scheduler without a manager has ports, too.
+    assert_eq!(ports("server: {port: 9001}", None), [9001]);
 }
 
 #[test]

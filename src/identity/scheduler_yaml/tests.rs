@@ -66,6 +66,8 @@ fn the_charts_file_is_read_without_complaint() {
             manager_addr: Some("d-dragonfly-manager.dragonfly.svc.cluster.local:65003".into()),
             cluster_id: Some(1),
             keep_alive_interval: Some(Duration::from_secs(5)),
+            metrics: true,
+            metrics_addr: Some(":8000".into()),
             ..SchedulerYaml::default()
         }
     );

@@ -59,3 +59,21 @@ async fn what_fails_is_told_and_tried_again_until_it_succeeds() {
     assert_eq!(done.await.unwrap(), 1);
     assert_eq!(why(&degraded), None);
 }
+
+#[tokio::test]
+async fn g8_no_port_of_the_schedulers_is_listened_on() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let others = [free.port().wrapping_add(1), free.port()];
+    for flag in ["--listen", "--hook-listen"] {
+        let said = listen(flag, free, &others).unwrap_err().to_string();
+        assert_eq!(
+            said,
+            format!(
+                "{flag} {free} is not listened on: the scheduler needs port {} itself: give {flag} another one",
+                free.port()
+            )
+        );
+    }
+    // Nobody holds it: the scheduler gets it, and so would the agent where it is nobody's.
+    drop(listen("--listen", free, &others[..1]).unwrap());
+}

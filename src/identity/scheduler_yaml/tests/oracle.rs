@@ -32,6 +32,8 @@ struct Read {
     manager_tls: Option<Files>,
     cluster_id: u64,
     interval: i64,
+    metrics: bool,
+    metrics_addr: String,
     enable_ipv6: bool,
     auto_issue_cert: bool,
     ca_cert: String,
@@ -84,6 +86,8 @@ fn ours(text: &str) -> Read {
         cluster_id: yaml.cluster_id.unwrap_or(1),
         interval: i64::try_from(yaml.keep_alive_interval.unwrap_or(Duration::from_secs(5)).as_nanos())
             .unwrap(),
+        metrics: yaml.metrics,
+        metrics_addr: yaml.metrics_addr.unwrap_or(":8000".into()),
         enable_ipv6: yaml.enable_ipv6,
         auto_issue_cert: yaml.security.auto_issue_cert,
         ca_cert: yaml.security.ca_cert.unwrap_or_default(),
@@ -139,6 +143,8 @@ fn differs(ours: &Read, theirs: &Read) -> Option<String> {
             ours.interval != theirs.interval && !is_bad("manager.keepAlive.interval"),
             "manager.keepAlive.interval",
         ),
+        (ours.metrics != theirs.metrics && !is_bad("metrics.enable"), "metrics.enable"),
+        (ours.metrics_addr != theirs.metrics_addr && !is_bad("metrics.addr"), "metrics.addr"),
         (ours.enable_ipv6 != theirs.enable_ipv6 && !is_bad("network.enableIPv6"), "network.enableIPv6"),
         (
             ours.auto_issue_cert != theirs.auto_issue_cert && !is_bad("security.autoIssueCert"),

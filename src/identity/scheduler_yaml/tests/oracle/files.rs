@@ -44,7 +44,7 @@ pub(super) const KNOWN: [&str; 37] = [
     "manager: {addr: m:65003}\nmanager: {addr: n:65003}\n",
 ];
 
-const FIELDS: [(&str, &[&str]); 18] = [
+const FIELDS: [(&str, &[&str]); 20] = [
     ("server.host", TEXTS),
     ("server.advertiseIP", IPS),
     ("server.advertisePort", NUMBERS),
@@ -59,6 +59,8 @@ const FIELDS: [(&str, &[&str]); 18] = [
     ("manager.tls.key", PATHS),
     ("manager.schedulerClusterID", NUMBERS),
     ("manager.keepAlive.interval", DURATIONS),
+    ("metrics.enable", BOOLS),
+    ("metrics.addr", TEXTS),
     ("network.enableIPv6", BOOLS),
     ("security.autoIssueCert", BOOLS),
     ("security.caCert", PATHS),
@@ -183,7 +185,6 @@ const OTHERS: &[&str] = &[
     "verbose: true\n",
     "database:\n  redis:\n    addrs:\n    - r:6379\n    password: hunter2\n",
     "scheduler:\n  gc:\n    hostGCInterval: 5m\n  algorithm: default\n",
-    "metrics:\n  enable: true\n  addr: \":8000\"\n",
     "? 1\n: a\n",
     "\"quoted key\": 'x'\n",
     "list:\n- a\n-   b\n- {c: d}\n",
