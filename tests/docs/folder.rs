@@ -26,7 +26,7 @@ pub(super) fn headings(document: &str) -> Vec<String> {
 }
 
 /// A link's target, seen from the document it stands in: the file, and the heading in it.
-fn target(document: &str, link: &str) -> (String, Option<String>) {
+pub(super) fn target(document: &str, link: &str) -> (String, Option<String>) {
     let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
     let file = match (file, document.rsplit_once('/')) {
         ("", _) => document.to_owned(),
