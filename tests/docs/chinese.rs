@@ -355,7 +355,7 @@ printed
 AS PROMISED
 ```
 
-## Why
+## How it works
 
 | when | who |
 |---|---|

@@ -79,12 +79,16 @@ fn every_log_field_in_the_reference_is_one() {
     let mut found = Vec::new();
     sources(&path("src"), &mut found);
     let all: String = found.iter().map(|source| fs::read_to_string(source).unwrap()).collect();
-    let fields: BTreeSet<String> = table("Log fields").lines().skip(2).flat_map(|row| {
-        spans(row.split('|').nth(1).unwrap()).map(str::to_owned).collect::<Vec<_>>()
-    }).collect();
+    let fields: BTreeSet<String> = table("Log fields")
+        .lines()
+        .skip(2)
+        .flat_map(|row| spans(row.split('|').nth(1).unwrap()).map(str::to_owned).collect::<Vec<_>>())
+        .collect();
     assert!(fields.len() > 20, "{fields:?}");
     for field in fields {
-        let ends = |at: &(usize, &str)| !all[..at.0].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.');
+        let ends = |at: &(usize, &str)| {
+            !all[..at.0].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.')
+        };
         let written = all.match_indices(&format!("{field} = ")).any(|at| ends(&at));
         assert!(written, "{field}");
     }
