@@ -91,7 +91,7 @@ demo *args:
 ci:
     .ci/run
 
-# Write anew what is generated: the code of proto/, and README's tables.
+# Write anew what is generated: the code of proto/, and the tables of docs/reference.md.
 bless:
     SIGNOFF_BLESS=1 cargo test --test proto --test docs
 

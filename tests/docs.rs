@@ -1,5 +1,5 @@
-//! README's tables are what the code says, in English and in Chinese. `SIGNOFF_BLESS=1 cargo test --test docs` rewrites
-//! those that are generated; what their cells are in Chinese is in `docs/chinese.txt`.
+//! The tables of docs/reference.md are what the code says, in English and in Chinese. `SIGNOFF_BLESS=1 cargo test --test
+//! docs` rewrites those that are generated; what their cells are in Chinese is in `docs/chinese.txt`.
 #![allow(clippy::unwrap_used, reason = "a test's helper that can't go on fails the test")]
 
 use std::{collections::BTreeSet, ffi::OsString, fmt::Write, fs, path::PathBuf, sync::Mutex};
@@ -12,6 +12,10 @@ mod chinese;
 mod dictionary;
 #[path = "docs/folder.rs"]
 mod folder;
+
+/// Where the generated tables are, in English and in Chinese.
+const REFERENCE: &str = "docs/reference.md";
+const CHINESE: &str = "docs/reference.zh-CN.md";
 
 /// Those at the top, and all of docs/.
 fn documents() -> Vec<String> {
@@ -34,42 +38,42 @@ fn read(name: &str) -> String {
     fs::read_to_string(path(name)).unwrap()
 }
 
-/// Where the table under a heading is in a README: from its first row on, to the next empty line.
-fn around(readme: &str, heading: &str) -> (usize, usize) {
-    let section = readme.find(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no {heading:?}"));
-    let begin = section + readme[section..].find("\n|").unwrap() + 1;
-    let end = begin + readme[begin..].find("\n\n").unwrap() + 1;
+/// Where the table under a heading is in a text: from its first row on, to the next empty line.
+fn around(text: &str, heading: &str) -> (usize, usize) {
+    let section = text.find(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no {heading:?}"));
+    let begin = section + text[section..].find("\n|").unwrap() + 1;
+    let end = begin + text[begin..].find("\n\n").unwrap() + 1;
     (begin, end)
 }
 
 fn table(heading: &str) -> String {
-    table_of("README.md", heading)
+    table_of(REFERENCE, heading)
 }
 
-fn table_of(readme: &str, heading: &str) -> String {
-    let readme = read(readme);
-    let (begin, end) = around(&readme, heading);
-    readme[begin..end].to_owned()
+fn table_of(name: &str, heading: &str) -> String {
+    let text = read(name);
+    let (begin, end) = around(&text, heading);
+    text[begin..end].to_owned()
 }
 
-/// The table under this heading is the one given, and the Chinese README's is that in Chinese; with SIGNOFF_BLESS they
-/// are made so.
+/// The reference's table under this heading is the one given, and the Chinese reference's is that in Chinese; with
+/// SIGNOFF_BLESS they are made so.
 fn is(heading: &str, wanted: &str) {
-    is_in("README.md", heading, wanted);
-    is_in("README.zh-CN.md", &dictionary::heading(heading), &dictionary::generated(wanted));
+    is_in(REFERENCE, heading, wanted);
+    is_in(CHINESE, &dictionary::heading(heading), &dictionary::generated(wanted));
 }
 
 fn is_in(name: &str, heading: &str, wanted: &str) {
     static WRITING: Mutex<()> = Mutex::new(());
     if std::env::var_os("SIGNOFF_BLESS").is_some() {
         let _one = WRITING.lock();
-        let mut readme = read(name);
-        let (begin, end) = around(&readme, heading);
-        readme.replace_range(begin..end, wanted);
+        let mut text = read(name);
+        let (begin, end) = around(&text, heading);
+        text.replace_range(begin..end, wanted);
         // As a whole: other tests are reading it.
-        let new = path("target").join(name);
+        let new = path("target").join(name.replace('/', "-"));
         fs::create_dir_all(path("target")).unwrap();
-        fs::write(&new, readme).unwrap();
+        fs::write(&new, text).unwrap();
         fs::rename(new, path(name)).unwrap();
     }
     let shown = table_of(name, heading);
@@ -257,6 +261,15 @@ fn every_command_in_the_documents_is_one() {
                 assert!(partial || !error.use_stderr(), "{command}: {error}");
             }
         }
+    }
+}
+
+/// Who has never heard of signoff reads it to its end.
+#[test]
+fn a_readme_has_fewer_than_160_lines() {
+    for readme in chinese::files("README") {
+        let lines = read(&readme).lines().count();
+        assert!(lines < 160, "{readme}: {lines} lines: what is looked up goes to docs/");
     }
 }
 

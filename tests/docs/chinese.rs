@@ -1,13 +1,47 @@
-//! README.zh-CN.md says what README.md says. How it is worded is its translator's; this goes by what must not differ:
-//! the order of headings, paragraphs, lists, tables and code; commands; and in each part the names, figures and links.
+//! A page that is there in Chinese says what it says in English. How it is worded is its translator's; this goes by what
+//! must not differ: the order of headings, paragraphs, lists, tables and code; commands; and in each part the names,
+//! figures and links.
 
-use super::{folder::slug, read, spans};
+use super::{
+    documents,
+    folder::{headings, slug, target},
+    read, spans,
+};
 
-const LANGUAGES: [&str; 2] =
-    ["\n\nEnglish | [简体中文](README.zh-CN.md)\n\n", "\n\n[English](README.md) | 简体中文\n\n"];
+/// The pages in both languages: NAME.md and NAME.zh-CN.md.
+pub(super) const PAGES: [&str; 4] = ["README", "docs/how-it-works", "docs/reconcile", "docs/reference"];
+
+/// What stands under a page's title, in English and in Chinese.
+fn languages(page: &str) -> [String; 2] {
+    let name = page.rsplit('/').next().unwrap();
+    [
+        format!("\n\nEnglish | [简体中文]({name}.zh-CN.md)\n\n"),
+        format!("\n\n[English]({name}.md) | 简体中文\n\n"),
+    ]
+}
+
+/// The files of a page, in English and in Chinese.
+pub(super) fn files(page: &str) -> [String; 2] {
+    [format!("{page}.md"), format!("{page}.zh-CN.md")]
+}
+
+/// A page in one language.
+struct Side {
+    file: String,
+    headings: Vec<String>,
+    chinese: bool,
+}
 
 /// Under these headings a table's first column is words; in all other tables it is names, and they stay as they are.
-const WORDS_FIRST: [&str; 4] = ["signoff", "Why", "How it works", "What each kind of volume survives"];
+const WORDS_FIRST: [&str; 7] = [
+    "Before and after",
+    "How it works",
+    "Read on",
+    "What the row should be",
+    "What reconcile makes of a row",
+    "Files on disk",
+    "What each kind of volume survives",
+];
 
 /// A month has a name in English, and a figure in Chinese.
 const MONTHS: &str = "January February March April May June July August September October November December";
@@ -76,23 +110,34 @@ pub(super) fn cells(row: &str) -> Vec<String> {
     row.split('|').map(|cell| cell.trim().replace('\u{0}', "\\|")).collect()
 }
 
-/// What must be the same in both languages, wherever in the sentence it stands: code, links, figures. A link within the
-/// document counts by the place of its heading.
-fn facts(text: &str, headings: &[&str]) -> Vec<String> {
+/// A link, so that it reads the same in both languages: to a page that is there in both it has to lead to the one in the
+/// text's own language, and a heading counts by its place.
+fn link_of(link: &str, side: &Side) -> String {
+    let (file, anchor) = target(&side.file, link);
+    let Some(page) = PAGES.into_iter().find(|page| files(page).contains(&file)) else {
+        return link.to_owned();
+    };
+    if file != files(page)[usize::from(side.chinese)] {
+        return format!("{link}, which is in the other language");
+    }
+    let (name, headings) =
+        if file == side.file { ("", side.headings.clone()) } else { (page, headings(&file)) };
+    let Some(anchor) = anchor else { return name.to_owned() };
+    match headings.iter().position(|heading| slug(heading) == anchor) {
+        Some(at) => format!("{name}#{at}"),
+        None => format!("{name}#{anchor}, which is no heading's"),
+    }
+}
+
+/// What must be the same in both languages, wherever in the sentence it stands: code, links, figures.
+fn facts(text: &str, side: &Side) -> Vec<String> {
     let mut found: Vec<String> = spans(text).map(|span| format!("`{span}`")).collect();
     let words: String = text.split('`').step_by(2).collect::<Vec<_>>().join("` `");
     let mut rest = words.split("](");
     let mut words = rest.next().unwrap_or_default().to_owned();
     for link in rest {
         let (target, after) = link.split_once(')').unwrap_or((link, ""));
-        let target = match target.strip_prefix('#') {
-            Some(anchor) => match headings.iter().position(|heading| slug(heading) == anchor) {
-                Some(at) => format!("#{at}"),
-                None => format!("#{anchor}, which is no heading's"),
-            },
-            None => target.to_owned(),
-        };
-        found.push(format!("]({target})"));
+        found.push(format!("]({})", link_of(target, side)));
         words.push_str(after);
     }
     for (at, month) in MONTHS.split(' ').enumerate() {
@@ -129,8 +174,8 @@ fn command(line: &str) -> (&str, Option<&str>) {
 }
 
 /// Two pieces that say the same, as far as can be told: or why not.
-fn same(english: &str, chinese: &str, headings: [&[&str]; 2]) -> Result<(), String> {
-    let facts = [facts(english, headings[0]), facts(chinese, headings[1])];
+fn same(english: &str, chinese: &str, sides: &[Side; 2]) -> Result<(), String> {
+    let facts = [facts(english, &sides[0]), facts(chinese, &sides[1])];
     if facts[0] != facts[1] {
         let only = |a: &[String], b: &[String]| {
             let mut rest = b.to_vec();
@@ -145,8 +190,8 @@ fn same(english: &str, chinese: &str, headings: [&[&str]; 2]) -> Result<(), Stri
         };
         let only = [only(&facts[0], &facts[1]), only(&facts[1], &facts[0])];
         return Err(format!(
-            "only README.md has: {}; only README.zh-CN.md has: {}\n  {english}\n  {chinese}",
-            only[0], only[1]
+            "only {} has: {}; only {} has: {}\n  {english}\n  {chinese}",
+            sides[0].file, only[0], sides[1].file, only[1]
         ));
     }
     if has_words(english) && !is_chinese(chinese) {
@@ -155,7 +200,7 @@ fn same(english: &str, chinese: &str, headings: [&[&str]; 2]) -> Result<(), Stri
     Ok(())
 }
 
-fn same_code(english: &[&str], chinese: &[&str]) -> Result<(), String> {
+fn same_code(english: &[&str], chinese: &[&str], sides: &[Side; 2]) -> Result<(), String> {
     if english.len() != chinese.len() {
         return Err(format!("{} lines of code, and {}", english.len(), chinese.len()));
     }
@@ -173,7 +218,7 @@ fn same_code(english: &[&str], chinese: &[&str]) -> Result<(), String> {
         match (comment, translated) {
             (None, None) => {}
             (Some(comment), Some(translated)) => {
-                same(comment, translated, [&[], &[]]).map_err(|why| format!("comment on {one}: {why}"))?;
+                same(comment, translated, sides).map_err(|why| format!("comment on {one}: {why}"))?;
             }
             _ => return Err(format!("only one has a comment: {one}")),
         }
@@ -185,7 +230,7 @@ fn same_table(
     english: &[&str],
     chinese: &[&str],
     names_first: bool,
-    headings: [&[&str]; 2],
+    sides: &[Side; 2],
 ) -> Result<(), String> {
     if english.len() != chinese.len() {
         return Err(format!("{} lines of a table, and {}", english.len(), chinese.len()));
@@ -200,35 +245,37 @@ fn same_table(
             return Err(format!("the row of {:?} is that of {:?}", names[0], others[0]));
         }
         for (cell, translated) in names.iter().zip(&others) {
-            same(cell, translated, headings).map_err(|why| format!("row of {}: {why}", others[0]))?;
+            same(cell, translated, sides).map_err(|why| format!("row of {}: {why}", others[0]))?;
         }
     }
     Ok(())
 }
 
-/// Where the Chinese says something else, each with the English that it should say.
-fn differences(english: &str, chinese: &str) -> Vec<String> {
+/// Where a page's Chinese says something else, each with the English that it should say.
+fn differences(page: &str, english: &str, chinese: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let texts = [english, chinese];
-    for (text, line) in texts.iter().zip(LANGUAGES) {
-        if !text.starts_with(&format!("# signoff{line}")) {
+    let mut texts = [english.to_owned(), chinese.to_owned()];
+    for (text, line) in texts.iter_mut().zip(languages(page)) {
+        let title = text.find('\n').unwrap_or(text.len());
+        if !(text.starts_with("# ") && text[title..].starts_with(&line)) {
             found.push(format!("no languages under the title: {line:?}"));
         }
+        *text = text.replacen(&line, "\n\n", 1);
     }
-    let texts = [english.replacen(LANGUAGES[0], "\n\n", 1), chinese.replacen(LANGUAGES[1], "\n\n", 1)];
     let [english, chinese] = [blocks(&texts[0]), blocks(&texts[1])];
-    let headings = |blocks: &[Block<'_>]| -> Vec<String> {
-        blocks
-            .iter()
-            .filter_map(|block| match block {
-                Block::Heading(_, text) => Some((*text).to_owned()),
-                _ => None,
-            })
-            .collect()
-    };
-    let headings = [headings(&english), headings(&chinese)];
-    let headings = headings.each_ref().map(|of| of.iter().map(String::as_str).collect::<Vec<_>>());
-    let headings = [headings[0].as_slice(), headings[1].as_slice()];
+    let headings = [&english, &chinese].map(|blocks| {
+        let of = blocks.iter().filter_map(|block| match block {
+            Block::Heading(_, text) => Some((*text).to_owned()),
+            _ => None,
+        });
+        of.collect::<Vec<_>>()
+    });
+    let [of_english, of_chinese] = headings;
+    let [file, translation] = files(page);
+    let sides = [
+        Side { file, headings: of_english, chinese: false },
+        Side { file: translation, headings: of_chinese, chinese: true },
+    ];
 
     let mut section = "";
     for (one, other) in english.iter().zip(&chinese) {
@@ -237,13 +284,13 @@ fn differences(english: &str, chinese: &str) -> Vec<String> {
                 section = *heading;
                 if level == other { Ok(()) } else { Err(format!("a heading of level {other}, not {level}")) }
             }
-            (Block::Code(one), Block::Code(other)) => same_code(one, other),
+            (Block::Code(one), Block::Code(other)) => same_code(one, other, &sides),
             (Block::Table(one), Block::Table(other)) => {
-                same_table(one, other, !WORDS_FIRST.contains(&section), headings)
+                same_table(one, other, !WORDS_FIRST.contains(&section), &sides)
             }
-            (Block::Paragraph(one), Block::Paragraph(other)) => same(one, other, headings),
+            (Block::Paragraph(one), Block::Paragraph(other)) => same(one, other, &sides),
             (Block::List(one), Block::List(other)) if one.len() == other.len() => {
-                one.iter().zip(other).try_for_each(|(one, other)| same(one, other, headings))
+                one.iter().zip(other).try_for_each(|(one, other)| same(one, other, &sides))
             }
             (Block::List(one), Block::List(other)) => {
                 Err(format!("{} items, and {}", one.len(), other.len()))
@@ -251,8 +298,10 @@ fn differences(english: &str, chinese: &str) -> Vec<String> {
             _ => {
                 // All that follows would be compared with its neighbour.
                 found.push(format!(
-                    "{section}: out of step: README.md goes on with {}\nand README.zh-CN.md with {}",
+                    "{section}: out of step: {} goes on with {}\nand {} with {}",
+                    sides[0].file,
                     one.begins(),
+                    sides[1].file,
                     other.begins()
                 ));
                 return found;
@@ -263,15 +312,28 @@ fn differences(english: &str, chinese: &str) -> Vec<String> {
         }
     }
     if english.len() != chinese.len() {
-        found.push(format!("README.md has {} parts, README.zh-CN.md {}", english.len(), chinese.len()));
+        let [one, other] = sides.map(|side| side.file);
+        found.push(format!("{one} has {} parts, {other} {}", english.len(), chinese.len()));
     }
     found
 }
 
 #[test]
-fn the_chinese_readme_has_each_part_command_name_figure_and_link_of_the_english_one() {
-    let found = differences(&read("README.md"), &read("README.zh-CN.md"));
-    assert!(found.is_empty(), "README.zh-CN.md is not README.md in Chinese:\n\n{}", found.join("\n\n"));
+fn a_chinese_page_has_each_part_command_name_figure_and_link_of_the_english_one() {
+    for page in PAGES {
+        let [english, chinese] = files(page);
+        let found = differences(page, &read(&english), &read(&chinese));
+        assert!(found.is_empty(), "{chinese} is not {english} in Chinese:\n\n{}", found.join("\n\n"));
+    }
+}
+
+#[test]
+fn no_chinese_page_goes_uncompared() {
+    let mut compared = PAGES.map(|page| files(page)[1].clone());
+    let mut there: Vec<String> = documents().into_iter().filter(|name| name.contains(".zh-CN.")).collect();
+    compared.sort();
+    there.sort();
+    assert_eq!(there, compared);
 }
 
 /// A document with one of each, the first in English.
@@ -281,6 +343,7 @@ const SAMPLES: [&str; 2] = [
 English | [简体中文](README.zh-CN.md)
 
 It waits for 35 s, see [below](#exit-codes) and [install](docs/install.md#the-image), with `--grace`, since May 2024.
+More is in [reference](docs/reference.md#exit-codes).
 
 ```console
 $ signoff agent        # at most 40 s
@@ -292,7 +355,7 @@ printed
 AS PROMISED
 ```
 
-## Why
+## How it works
 
 | when | who |
 |---|---|
@@ -313,6 +376,7 @@ AS PROMISED
 [English](README.md) | 简体中文
 
 它等待 35 秒，带 `--grace`，见[下文](#退出码)和[安装](docs/install.md#the-image)，始于 2024 年 5 月。
+另见[参考](docs/reference.zh-CN.md#退出码)。
 
 ```console
 $ signoff agent        # 至多 40 秒
@@ -345,7 +409,7 @@ AS PROMISED
 #[test]
 fn each_kind_of_difference_is_noticed() {
     let [english, chinese] = SAMPLES;
-    assert_eq!(differences(english, chinese), Vec::<String>::new());
+    assert_eq!(differences("README", english, chinese), Vec::<String>::new());
     let planted = [
         ("\n## 退出码\n", "\n### 退出码\n", "a heading of level"),
         ("\n## 退出码\n", "\n", "out of step"),
@@ -369,6 +433,9 @@ fn each_kind_of_difference_is_noticed() {
         ("[安装](docs/install.md#the-image)", "安装", "only README.md has"),
         ("#退出码", "#为什么", "only README.md has: ](#2)"),
         ("#退出码", "#exit-codes", "which is no heading's"),
+        ("reference.zh-CN.md#退出码", "reference.md#exit-codes", "which is in the other language"),
+        ("reference.zh-CN.md#退出码", "reference.zh-CN.md#指标", "only README.md has: ](docs/reference#"),
+        ("reference.zh-CN.md#退出码", "reference.zh-CN.md#exit-codes", "which is no heading's"),
         ("35 秒", "30 秒", "only README.md has: 35"),
         ("5 月", "6 月", "only README.md has: 5"),
         ("`--grace`", "`--spool`", "only README.md has: `--grace`"),
@@ -381,28 +448,31 @@ fn each_kind_of_difference_is_noticed() {
     for (from, to, noticed) in planted {
         let fault = chinese.replacen(from, to, 1);
         assert_ne!(fault, chinese, "{from:?}");
-        let found = differences(english, &fault);
+        let found = differences("README", english, &fault);
         assert!(found.iter().any(|found| found.contains(noticed)), "{from:?} as {to:?}: {found:#?}");
     }
-    let found = differences(&english.replacen(LANGUAGES[0], "\n\n", 1), chinese);
+    let found = differences("README", &english.replacen(&languages("README")[0], "\n\n", 1), chinese);
     assert!(found[0].contains("no languages under the title"), "{found:#?}");
 }
 
 /// A line's end is a space when it is shown; behind these nobody sees it.
 #[test]
-fn no_line_of_the_chinese_readme_ends_within_a_clause() {
-    let text = read("README.zh-CN.md");
-    let parts = blocks(&text).into_iter().flat_map(|block| match block {
-        Block::Paragraph(text) => vec![text],
-        Block::List(items) => items,
-        _ => Vec::new(),
-    });
+fn no_line_of_a_chinese_page_ends_within_a_clause() {
     let mut ends = 0;
-    for part in parts {
-        let lines: Vec<&str> = part.lines().collect();
-        for line in &lines[..lines.len() - 1] {
-            assert!(line.trim_end_matches('*').ends_with(['。', '，', '；', '：', '、', '）']), "{line}");
-            ends += 1;
+    for page in PAGES {
+        let text = read(&files(page)[1]);
+        let parts = blocks(&text).into_iter().flat_map(|block| match block {
+            Block::Paragraph(text) => vec![text],
+            Block::List(items) => items,
+            _ => Vec::new(),
+        });
+        for part in parts {
+            let lines: Vec<&str> = part.lines().collect();
+            for line in &lines[..lines.len() - 1] {
+                let clause = line.trim_end_matches('*').ends_with(['。', '，', '；', '：', '、', '）']);
+                assert!(clause, "{page}: {line}");
+                ends += 1;
+            }
         }
     }
     assert!(ends > 20, "{ends}");

@@ -1,9 +1,10 @@
-//! The generated tables of README, in Chinese: each of their cells is translated once, in `chinese.txt`, so that a cell
+//! The generated tables of docs/reference.md, in Chinese: each of their cells is translated once, in `chinese.txt`, so that a cell
 //! that changes has no Chinese, and a test says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    CHINESE, REFERENCE,
     chinese::{cells, is_chinese},
     folder::headings,
     read, table,
@@ -18,11 +19,11 @@ const GENERATED: [&str; 5] = [
     "Metrics of reconcile",
 ];
 
-/// The heading that has this one's place in README.zh-CN.md.
+/// The heading that has this one's place in the Chinese reference.
 pub(super) fn heading(english: &str) -> String {
-    let headings = ["README.md", "README.zh-CN.md"].map(headings);
+    let headings = [REFERENCE, CHINESE].map(headings);
     let at = headings[0].iter().position(|heading| heading == english).unwrap();
-    assert_eq!(headings[0].len(), headings[1].len(), "README.zh-CN.md has not the headings of README.md");
+    assert_eq!(headings[0].len(), headings[1].len(), "{CHINESE} has not the headings of {REFERENCE}");
     headings[1][at].clone()
 }
 
@@ -66,7 +67,7 @@ fn translated(table: &str, dictionary: &BTreeMap<String, String>) -> Result<Stri
     if missing.is_empty() { Ok(said) } else { Err(missing) }
 }
 
-/// A generated table of README as README.zh-CN.md has it.
+/// A generated table as the Chinese reference has it.
 pub(super) fn generated(table: &str) -> String {
     translated(table, &dictionary()).unwrap_or_else(|missing| {
         panic!("tests/docs/chinese.txt says not what this is in Chinese:\n{}", missing.join("\n"))
@@ -89,6 +90,6 @@ fn no_chinese_is_kept_of_a_cell_that_is_gone() {
     let tables = GENERATED.map(table).join("");
     let used: BTreeSet<String> = tables.lines().flat_map(cells).collect();
     let unused: Vec<String> = dictionary().into_keys().filter(|english| !used.contains(english)).collect();
-    assert!(unused.is_empty(), "in tests/docs/chinese.txt, and in no generated table of README: {unused:#?}");
+    assert!(unused.is_empty(), "in tests/docs/chinese.txt, and in no generated table: {unused:#?}");
     assert!(used.len() > 100, "{used:?}");
 }

@@ -10,7 +10,7 @@ use std::{
 
 use signoff::agent::metrics::Metrics;
 
-use super::{documents, path, prose, read, spans};
+use super::{chinese::files, documents, path, prose, read, spans, table};
 
 /// What a heading is called in a link, as GitHub and GitLab make it.
 pub(super) fn slug(heading: &str) -> String {
@@ -26,7 +26,7 @@ pub(super) fn headings(document: &str) -> Vec<String> {
 }
 
 /// A link's target, seen from the document it stands in: the file, and the heading in it.
-fn target(document: &str, link: &str) -> (String, Option<String>) {
+pub(super) fn target(document: &str, link: &str) -> (String, Option<String>) {
     let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
     let file = match (file, document.rsplit_once('/')) {
         ("", _) => document.to_owned(),
@@ -42,7 +42,7 @@ fn target(document: &str, link: &str) -> (String, Option<String>) {
 #[test]
 fn every_link_in_the_documents_leads_somewhere() {
     let mut anchors = 0;
-    for document in documents() {
+    for document in documents().into_iter().chain(["k8s/README.md".to_owned()]) {
         let text = read(&document);
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             if link.starts_with("https://") {
@@ -58,6 +58,40 @@ fn every_link_in_the_documents_leads_somewhere() {
         }
     }
     assert!(anchors > 20, "{anchors}");
+}
+
+/// Who wants to find a page has the README.
+#[test]
+fn the_readmes_lead_to_every_page_of_docs() {
+    for readme in files("README") {
+        let text = read(&readme);
+        for page in documents().iter().filter(|name| name.starts_with("docs/") && !name.contains(".zh-CN.")) {
+            let chinese = page.replace(".md", ".zh-CN.md");
+            let page = if readme.contains(".zh-CN.") && path(&chinese).exists() { &chinese } else { page };
+            assert!(text.contains(&format!("| [{page}]({page})")), "{readme}: no row leads to {page}");
+        }
+    }
+}
+
+/// The fields of the reference's table are written somewhere: `name = …`, in a log line's macro.
+#[test]
+fn every_log_field_in_the_reference_is_one() {
+    let mut found = Vec::new();
+    sources(&path("src"), &mut found);
+    let all: String = found.iter().map(|source| fs::read_to_string(source).unwrap()).collect();
+    let fields: BTreeSet<String> = table("Log fields")
+        .lines()
+        .skip(2)
+        .flat_map(|row| spans(row.split('|').nth(1).unwrap()).map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    assert!(fields.len() > 20, "{fields:?}");
+    for field in fields {
+        let ends = |at: &(usize, &str)| {
+            !all[..at.0].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.')
+        };
+        let written = all.match_indices(&format!("{field} = ")).any(|at| ends(&at));
+        assert!(written, "{field}");
+    }
 }
 
 #[test]

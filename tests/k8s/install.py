@@ -148,7 +148,7 @@ def the_policy_fails_open_and_goes_by_two_labels(tree):
 
 
 def every_variable_that_the_policy_sets_is_one_that_the_program_reads(tree):
-    known = set(re.findall(r"`(SIGNOFF_[A-Z_]+|POD_NAME|POD_IP|HOST_IP)`", (ROOT / "README.md").read_text()))
+    known = set(re.findall(r"`(SIGNOFF_[A-Z_]+|POD_NAME|POD_IP|HOST_IP)`", (ROOT / "docs/reference.md").read_text()))
     text = policy_of(rendered(tree))["spec"]["mutations"][0]["jsonPatch"]["expression"]
     named = set(re.findall(r"\.env\{\s*name: '(\w+)'", text))
     put_in = set(re.findall(r"\$\((\w+)\)", text))

@@ -290,8 +290,8 @@ def the_names_that_others_go_by_are_there(tree):
 
 
 def every_variable_is_one_that_the_program_reads(tree):
-    """A misspelt one is silent. README's tables, which are the program's own, have them all; the kubelet reads some for others."""
-    known = set(re.findall(r"`(SIGNOFF_[A-Z_]+|POD_NAME|POD_IP|HOST_IP)`", (ROOT / "README.md").read_text()))
+    """A misspelt one is silent. docs/reference.md's tables, which are the program's own, have them all; the kubelet reads some for others."""
+    known = set(re.findall(r"`(SIGNOFF_[A-Z_]+|POD_NAME|POD_IP|HOST_IP)`", (ROOT / "docs/reference.md").read_text()))
     for example in tree.examples():
         for doc in tree.render(f"examples/{example}"):
             for container in containers(pod_spec(doc) or {}):
