@@ -35,6 +35,10 @@ image:
 systemd:
     tests/systemd/run
 
+# compose/, on podman (needs root, podman, podman-compose or docker-compose, and what `just image` built).
+compose:
+    tests/compose/run
+
 # Every planted bug and the test that catches it; or those whose name has one of these words in it (needs python3).
 planted *names:
     tests/planted/run {{ names }}
