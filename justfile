@@ -39,6 +39,10 @@ systemd:
 compose:
     tests/compose/run
 
+# The lives of pods on a Kubernetes of its own (needs root, go, etcd, containerd and kubectl; the first build takes 10 minutes).
+cluster *args:
+    tests/cluster/run {{ args }}
+
 # Every planted bug and the test that catches it; or those whose name has one of these words in it (needs python3).
 planted *names:
     tests/planted/run {{ names }}
