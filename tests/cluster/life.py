@@ -6,6 +6,8 @@ or the manager is away, or the node is. Without signoff the row of what is gone 
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 from dragonfly import World
@@ -166,6 +168,43 @@ def hung(world):
     world.table.wait(key, "active", at, 60)
 
 
+@life()
+def agent_out_of_memory(world):
+    """The kernel takes the agent; the next one signs off all the same."""
+    key = world.serving()
+    if world.has_agent():
+        (pid, *_) = world.processes(world.identifier("signoff"))
+        fill_memory_of(pid)
+        eventually("the agent is back", lambda: world.restarts("signoff")[0] == 1, within=60)
+        require(world.restarts("signoff")[1] == "OOMKilled", f"the agent ended otherwise: {world.restarts('signoff')[1]}")
+        world.serving()
+    world.lose_ends()
+    is_signed_off(world, key, world.delete())
+
+
+# Puts itself into that process' cgroup, and takes memory until that process is gone. As four, or it would be the largest.
+GLUTTON = """
+import os, sys
+group, pid = sys.argv[1:]
+with open(f"{group}/cgroup.procs", "w") as procs:
+    procs.write(str(os.getpid()))
+os.fork(), os.fork()
+taken = []
+while os.path.exists(f"/proc/{pid}"):
+    taken.append(bytearray(os.urandom(1 << 10)) * (1 << 10))
+"""
+
+
+def fill_memory_of(pid):
+    """Until the kernel ends that process: it is the first that is to go."""
+    lines = [line.strip().split(":", 2) for line in open(f"/proc/{pid}/cgroup")]
+    group = next(f"/sys/fs/cgroup/{'memory' if names else ''}{path}" for _, names, path in lines if names in ("memory", ""))
+    with open(f"/proc/{pid}/oom_score_adj", "w") as score:
+        score.write("1000")
+    done = subprocess.run([sys.executable, "-c", GLUTTON, group, str(pid)], capture_output=True, text=True)
+    require(not os.path.exists(f"/proc/{pid}"), f"the agent has memory still: {done.returncode} {done.stderr}")
+
+
 @life(grace=6)
 def manager_away(world):
     """For longer than the grace, while a pod is replaced: the next one signs its predecessor off."""
@@ -223,3 +262,19 @@ ELSEWHERE = {
         ]
     }
 }
+
+
+def node_lost(cluster, broken):
+    """Nobody there says a word, and the manager hears of no end. The pod comes back on another node."""
+    node = cluster.second_node()
+    with World(cluster, "life-node-lost", node=ELSEWHERE, broken=broken) as world:
+        key = world.serving()
+        require(world.pod()["spec"]["nodeName"] == node.name, "the pod is not on the node that is to be lost")
+        node.lose()
+        since = time.monotonic()
+        cluster.api.delete(f"/api/v1/nodes/{node.name}")
+        cluster.api.delete(world.path("pods", key[0]), 0)
+        is_signed_off(world, key, since, within=90)
+
+
+SCENARIOS.append(("life: node-lost", node_lost, True))

@@ -102,7 +102,7 @@ class Node:
         self.cluster, self.number, self.name = cluster, number, f"node-{number}"
         self.ip, self.pods = f"10.0.0.{number}", f"10.244.{number}"
         self.dir = cluster.dir / self.name
-        self.inside = [] if number == 1 else ["ip", "netns", "exec", self.name]
+        self.inside = [] if number == 1 else ["nsenter", f"--net=/run/netns/{self.name}"]
         self.socket = self.dir / "containerd.sock"
         self.processes = {}
 
@@ -122,7 +122,11 @@ class Node:
             "proxy", self.cluster.program, "proxy", f"--kubeconfig={self.cluster.kubeconfig}", f"--hostname-override={self.name}",
             "--proxy-mode=iptables", "--cluster-cidr=10.244.0.0/16", "--conntrack-max-per-core=0", "--conntrack-min=0",
         )  # fmt: skip
-        eventually(f"{self.name} is ready", self.ready)
+        try:
+            eventually(f"{self.name} is ready", self.ready, within=60)
+        except Failed as failed:
+            log = (self.cluster.logs / f"{self.name}.kubelet.log").read_text()
+            raise Failed(f"{failed}; its kubelet said last: {log[-1500:]}") from failed
 
     def link(self):
         """Two ends of one cable: the nodes. The pods' bridge is there before its first pod."""
