@@ -359,11 +359,7 @@ async fn a_port_that_the_scheduler_needs_is_left_to_it() {
         let schedulers = std::net::SocketAddr::new(own_address().ip(), 8012);
         let config = world.path(&format!("{reason}.yaml"));
         std::fs::write(&config, format!("server: {{port: {}}}\n", schedulers.port())).unwrap();
-        subject
-            .command
-            .env_remove("SIGNOFF_SCHEDULER_ADDR")
-            .env("SIGNOFF_SCHEDULER_CONFIG", config)
-            .env(variable, schedulers.to_string());
+        subject.command.env("SIGNOFF_SCHEDULER_CONFIG", config).env(variable, schedulers.to_string());
         if variable == "SIGNOFF_LISTEN" {
             subject.listens = None;
         }

@@ -13,7 +13,7 @@ import yaml
 from images import MOCK, SIGNOFF
 from render import LOADER, ROOT, Failed, require, run, tool
 from table import Table
-from up import eventually
+from wait import eventually
 
 # As k8s/ has it, and as these tests have it: a life is over sooner.
 INTERVAL, SHORT = "interval: 5s", "interval: 1s"
@@ -41,14 +41,14 @@ def rendered(path, namespace, components=()):
     return [doc for doc in yaml.load_all(text, LOADER) if doc]
 
 
-def of_kind(docs, kind):
-    return [doc for doc in docs if doc["kind"] == kind]
+def statuses(pod):
+    """Of each of its containers, the sidecars' among them."""
+    return [*pod["status"].get("initContainerStatuses", []), *pod["status"].get("containerStatuses", [])]
 
 
 def state_of(pod):
-    status = pod["status"]
-    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    return ", ".join([status.get("phase", ""), *(f"{one['name']} {one['ready']} {json.dumps(one['state'])}" for one in containers)])
+    containers = (f"{one['name']} {one['ready']} {json.dumps(one['state'])}" for one in statuses(pod))
+    return ", ".join([pod["status"].get("phase", ""), *containers])
 
 
 class World:
@@ -143,8 +143,7 @@ class World:
 
     def apply(self):
         docs = self.docs()
-        for kind in ("Namespace",):
-            self.api.apply(yaml.safe_dump_all(of_kind(docs, kind)))
+        self.api.apply(yaml.safe_dump_all(doc for doc in docs if doc["kind"] == "Namespace"))
         self.account()
         self.api.apply(yaml.safe_dump_all(docs))
         self.cluster.name(self.namespace)
@@ -182,7 +181,6 @@ class World:
                 return key
             code, said = self.api.exec(self.namespace, name, "signoff", "signoff", "status", "-o", "json")
             self.said = said if code else ""
-            self.said = said if code else ""
             return key if code == 0 and '"serving"' in said else None
 
         return eventually(f"{name} serves, and its agent knows", question, within=within, every=0.5)
@@ -190,21 +188,8 @@ class World:
     def has_agent(self):
         return self.broken != "alone"
 
-    def check(self, name="scheduler-0"):
-        """`signoff check` finds nothing."""
-
-        def question():
-            code, said = self.api.exec(self.namespace, name, "signoff", "signoff", "check")
-            if code != 0:
-                raise Failed(f"signoff check in {name} ended with {code}: {said[-1500:]}")
-            require("0 failed" in said, said)
-            return True
-
-        eventually(f"signoff check finds nothing in {name}", question, within=60, every=1)
-
     def identifier(self, container, name="scheduler-0"):
-        status = self.pod(name)["status"]
-        for one in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        for one in statuses(self.pod(name)):
             if one["name"] == container:
                 return one.get("containerID", "").rpartition("/")[2]
         raise Failed(f"{name} has no container {container}")
@@ -233,8 +218,7 @@ class World:
         return time.monotonic()
 
     def restarts(self, container, name="scheduler-0"):
-        status = self.pod(name)["status"]
-        for one in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        for one in statuses(self.pod(name)):
             if one["name"] == container:
                 return one["restartCount"], one.get("lastState", {}).get("terminated", {}).get("reason")
         return 0, None

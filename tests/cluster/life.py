@@ -12,7 +12,7 @@ import time
 
 from dragonfly import World
 from render import require
-from up import eventually
+from wait import eventually
 
 # A sign-off is a matter of milliseconds; this leaves room for a busy machine.
 SOON = 6
@@ -53,23 +53,8 @@ def deleted(world):
     is_signed_off(world, key, world.delete())
 
 
-@life("drain")
-def drained(world):
-    """The row is inactive while the scheduler still serves, and for as long as the hook lingers."""
-    key = world.serving()
-    world.lose_ends(2)
-    (pid, *_) = world.processes(world.identifier("scheduler"))
-    since = world.delete()
-    at = world.table.wait(key, "inactive", since, SOON)
-    ended = eventually("the scheduler ends", lambda: not os.path.exists(f"/proc/{pid}") and time.monotonic(), within=60)
-    require(ended - at > 5, f"the scheduler ended {ended - at:.1f} s after its row was inactive: its hook waited for nothing")
-    world.serving(other_than=key)
-    require(world.table.state(key) == "inactive", world.table.told(since))
-    require(not world.events("FailedPreStopHook"), world.events("FailedPreStopHook"))
-
-
-@life("drain-http")
-def drained_over_http(world):
+def drain(world):
+    """The key, when the pod was deleted, and how long its scheduler still served after its row was inactive."""
     key = world.serving()
     world.lose_ends(2)
     (pid, *_) = world.processes(world.identifier("scheduler"))
@@ -78,6 +63,22 @@ def drained_over_http(world):
     ended = eventually("the scheduler ends", lambda: not os.path.exists(f"/proc/{pid}") and time.monotonic(), within=60)
     require(ended > at, f"the scheduler ended {at - ended:.1f} s before its row was inactive")
     require(not world.events("FailedPreStopHook"), world.events("FailedPreStopHook"))
+    return key, since, ended - at
+
+
+@life("drain")
+def drained(world):
+    """The row is inactive while the scheduler still serves, and for as long as the hook lingers."""
+    key, since, lingered = drain(world)
+    require(lingered > 5, f"the scheduler ended {lingered:.1f} s after its row was inactive: its hook waited for nothing")
+    world.serving(other_than=key)
+    require(world.table.state(key) == "inactive", world.table.told(since))
+    require(not world.events("FailedPreStopHook"), world.events("FailedPreStopHook"))
+
+
+@life("drain-http")
+def drained_over_http(world):
+    drain(world)
 
 
 @life()

@@ -11,32 +11,17 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "k8s"))
 
 from container import LIBC, PDEATHSIG, mount  # noqa: E402
-from render import Failed, require, run  # noqa: E402
+from render import Failed, run  # noqa: E402
+from wait import eventually  # noqa: E402
 
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 DNS = "10.0.0.1"
 # How long the whole of it may take to be up.
 BOUND = 180
-
-
-def eventually(what, question, within=BOUND, every=0.1):
-    """What the question answers, once that is true; a refusal is no answer yet."""
-    until = time.monotonic() + within
-    while True:
-        refused = ""
-        try:
-            answer = question()
-        except (Failed, OSError) as failed:
-            answer, refused = None, f": {failed}"
-        if answer:
-            return answer
-        require(time.monotonic() < until, f"not within {within} s: {what}{refused}")
-        time.sleep(every)
 
 
 class Keeper:
@@ -114,7 +99,7 @@ class Node:
         (self.dir / "kubelet.yaml").write_text(json.dumps(self.kubelet_yaml()))
         (self.dir / "resolv.conf").write_text(f"nameserver {DNS}\n")
         self.start("containerd", "containerd", "--config", str(self.dir / "containerd.toml"))
-        eventually("containerd answers", lambda: self.ctr("version"))
+        eventually("containerd answers", lambda: self.ctr("version"), BOUND)
         for image in self.cluster.images:
             self.ctr("images", "import", str(image))
         self.start_kubelet()
@@ -301,7 +286,7 @@ class Cluster:
             "--allow-privileged=true", "--profiling=false", "--kubelet-preferred-address-types=InternalIP", "--enable-priority-and-fairness=false",
         )  # fmt: skip
         self.api = Api(self.kubeconfig)
-        eventually("the API server is ready", lambda: self.api.text("/readyz") == "ok")
+        eventually("the API server is ready", lambda: self.api.text("/readyz") == "ok", BOUND)
         self.start(
             "controller-manager", self.program, "controller-manager", f"--kubeconfig={self.kubeconfig}", "--leader-elect=false",
             f"--service-account-private-key-file={key}", "--use-service-account-credentials=false", "--profiling=false",
@@ -340,10 +325,6 @@ class Cluster:
         node.link()
         node.up()
         return node
-
-    def restart_kubelet(self):
-        self.nodes[0].kill("kubelet")
-        self.nodes[0].start_kubelet()
 
 
 def ignore_hangups():

@@ -19,6 +19,7 @@ import tempfile
 import time
 
 import inject
+import wait
 import yaml
 from container import enter_a_world
 from install import VARIANTS, edited
@@ -44,18 +45,7 @@ BOUND = 60
 
 
 def eventually(what, question):
-    """What the question answers once that is true; a refusal is no answer yet."""
-    until = time.monotonic() + BOUND
-    while True:
-        refused = ""
-        try:
-            answer = question()
-        except Failed as failed:
-            answer, refused = None, f": {failed}"
-        if answer:
-            return answer
-        require(time.monotonic() < until, f"not within {BOUND} s: {what}{refused}")
-        time.sleep(0.1)
+    return wait.eventually(what, question, BOUND)
 
 
 class Cluster:
