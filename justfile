@@ -35,7 +35,7 @@ image:
 systemd:
     tests/systemd/run
 
-# compose/, on podman (needs root, podman, podman-compose or docker-compose, and what `just image` built).
+# compose/, on podman (needs what .ci/run installs, and what `just image` built).
 compose:
     tests/compose/run
 
@@ -86,10 +86,6 @@ soak length="fast":
 # What it costs, into docs/benchmarks.md; or those of these names (needs what .ci/run installs, and a quiet machine).
 bench *names:
     tests/bench/run --write {{ names }}
-
-# What an agent touches of its program, anew, into image/hot.ld (needs valgrind and what image/build needs).
-order:
-    image/order
 
 # The main job on an embedded mock manager, live.
 demo *args:
