@@ -107,16 +107,40 @@ def the_script_fails_loudly_where_it_finds_no_scheduler(tree):
         require(done.returncode == 69 and "neither kubectl nor kustomize" in done.stderr, f"without both: {done}")
 
 
-def the_script_warns_of_the_examples_image_and_of_a_grace_the_pod_has_not(tree):
+def the_script_warns_of_the_examples_image_and_of_another_grace_than_the_pods(tree):
     if not tool("helm"):
         skip("helm is missing")
     seconds = "scheduler.terminationGracePeriodSeconds"
-    for given, warned in ((None, False), ("60", False), ("30", False), ("10", True)):
+    for given, warned in ((None, None), ("60", "uses 30 s of the 60 s"), ("30", None), ("10", "counts on 30 s of the 10 s")):
         text = helm_template("df", *(("--set", f"{seconds}={given}") if given else ()))
         done = post_render(tree, text)
         require(done.returncode == 0, f"{given}: {done.stderr}")
-        require(("SIGNOFF_GRACE counts on" in done.stderr) == warned, f"{given}: {done.stderr!r}")
+        words = [line for line in done.stderr.splitlines() if "SIGNOFF_GRACE" in line]
+        require(len(words) == (warned is not None) and (warned or "") in "".join(words), f"{given}: {done.stderr!r}")
         require("still the example's" in done.stderr, f"{given}: nothing of the image: {done.stderr!r}")
+
+
+def the_script_warns_of_a_host_network_that_the_agent_is_not_told_of(tree):
+    if not tool("helm"):
+        skip("helm is missing")
+    host = helm_template("df", "--set", "scheduler.hostNetwork=true")
+    # Another pod of the chart's: only the scheduler's counts.
+    other = helm_template("df").replace("    spec:\n      initContainers:\n", "    spec:\n      hostNetwork: true\n      initContainers:\n")
+    with tempfile.TemporaryDirectory() as dir:
+        told = pathlib.Path(dir) / "told"
+        shutil.copytree(tree.k8s, told)
+        kustomization = told / "helm/signoff/kustomization.yaml"
+        kustomization.write_text(kustomization.read_text().replace("components:\n", "components:\n  - ../../components/host-ip\n"))
+        require(kustomization.read_text() != (tree.k8s / "helm/signoff/kustomization.yaml").read_text(), "no components there")
+        for what, given, arguments, warned in (
+            ("the scheduler's", host, [], True),
+            ("another's", other, [], False),
+            ("the agent is told", host, [str(told / "helm/signoff")], False),
+        ):
+            require("hostNetwork: true" in given, f"{what}: the chart writes its pods otherwise")
+            done = post_render(tree, given, *arguments)
+            require(done.returncode == 0, f"{what}: {done.stderr}")
+            require(("add components/host-ip" in done.stderr) == warned, f"{what}: {done.stderr!r}")
 
 
 def the_script_says_where_the_scheduler_has_no_manager(tree):
@@ -231,7 +255,9 @@ def the_scripts_pass_shellcheck(tree):
 PROMISES = [
     the_script_patches_the_scheduler_whatever_the_release,
     the_script_fails_loudly_where_it_finds_no_scheduler,
-    the_script_warns_of_the_examples_image_and_of_a_grace_the_pod_has_not,
+    the_script_warns_of_the_examples_image_and_of_another_grace_than_the_pods,
+    the_script_warns_of_a_host_network_that_the_agent_is_not_told_of,
+    the_script_says_where_the_scheduler_has_no_manager,
     helm_3_takes_the_script,
     helm_4_takes_the_plugin,
     flux_is_given_the_component_s_patch,
