@@ -1,7 +1,7 @@
 //! What a Dragonfly manager and a scheduler really do, one test a fact.
 //!
 //! Facts that a client alone can provoke are tested against any manager: `SIGNOFF_TEST_MANAGER=host:port` (gRPC) and
-//! `SIGNOFF_TEST_MANAGER_REST=http://host:port` (with SIGNOFF_TEST_MANAGER_USER and _PASSWORD), else against the mock. The
+//! `SIGNOFF_TEST_MANAGER_REST=http://host:port` (with SIGNOFF_TEST_MANAGER_USER, _PASSWORD and _RELEASE), else against the mock. The
 //! others need a hand inside; they run against the mock alone, and say so where a manager was named.
 //!
 //! Facts without a test, since no API shows them: times without a zone in the database, the columns and answers of v2.2.0,

@@ -18,7 +18,7 @@ fn changed(world: &World) -> TableRow {
     let mut row = table.find(&world.key).unwrap().unwrap();
     table.delete(row.id, By::Hand).unwrap();
     (row.idc, row.location) = ("idc-7".to_owned(), "here|there".to_owned());
-    row.features = vec!["schedule".to_owned(), "preheat".to_owned()];
+    row.features = vec!["schedule".to_owned()];
     table.put([row.clone()]).unwrap();
     row
 }

@@ -38,6 +38,20 @@ impl Target {
         Self { grpc, rest, mock: None }
     }
 
+    /// Whether its rows have keep-alive times, and its lists know the cluster: from v2.3.1 on, and in the mock. A real manager's release
+    /// is named by `SIGNOFF_TEST_MANAGER_RELEASE`, such as v2.2.0; what an older one shows is tested in `releases`.
+    pub(crate) fn has_times(&self) -> bool {
+        let release = named("SIGNOFF_TEST_MANAGER_RELEASE").filter(|_| self.mock.is_none());
+        let old = release.is_some_and(|release| {
+            let release = release.trim_start_matches('v');
+            ["2.1.", "2.2.", "2.3.0"].iter().any(|old| release.starts_with(old))
+        });
+        if old {
+            eprintln!("not of this release: keep-alive times, and lists by cluster");
+        }
+        !old
+    }
+
     async fn mock() -> Self {
         let mock = mock(Config::default()).await;
         Self { grpc: mock.grpc_addr(), rest: format!("http://{}", mock.rest_addr()), mock: Some(mock) }

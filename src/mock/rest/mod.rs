@@ -262,13 +262,14 @@ async fn clusters(Shared(node): Shared<Arc<Node>>) -> Result<AxumResponse, Refus
 }
 
 async fn list(Shared(node): Shared<Arc<Node>>, RawQuery(text): RawQuery) -> Result<AxumResponse, Refusal> {
-    let query = Query::parse(text.as_deref().unwrap_or("")).map_err(Refusal::Wrong)?;
+    let asked = text.as_deref().unwrap_or("");
+    let query = Query::parse(asked).map_err(Refusal::Wrong)?;
     let page = node.query(query.statement(), |rows| query.page(rows, node.database.collation()))?;
     let total =
         node.count(query.count_statement(), |rows| query.matching(rows, node.database.collation()).count())?;
     let shown = Shown::by(&node);
     let rows: Vec<_> = page.iter().map(|row| RestRow::new(row, shown)).collect();
-    Ok(([(header::LINK, query.link(total))], axum::Json(rows)).into_response())
+    Ok(([(header::LINK, query.link(asked, total))], axum::Json(rows)).into_response())
 }
 
 fn id(text: &str) -> Result<u64, Refusal> {

@@ -53,6 +53,18 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// As Go's `url.QueryEscape` does.
+fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b' ' => "+".to_owned(),
+            b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
 /// The names of a query and their values.
 pub(super) fn pairs(text: &str) -> Vec<(String, String)> {
     let pairs = text.split('&').filter(|pair| !pair.is_empty());
@@ -135,14 +147,23 @@ impl Query {
         self.matching(rows, collation).skip(skip).take(per_page).cloned().collect()
     }
 
-    /// The `Link` header.
-    pub(super) fn link(&self, total: usize) -> String {
+    /// The `Link` header: the request's own query, `asked`, with each page in it, sorted by name as Go's `url.Values` writes it.
+    pub(super) fn link(&self, asked: &str, total: usize) -> String {
         let last = (total as u64).div_ceil(self.per_page);
         let prev = self.page.saturating_sub(1).max(1);
         let next = if self.page == last { self.page } else { self.page + 1 };
+        let mut others = pairs(asked);
+        others.retain(|(name, _)| name != "page" && name != "per_page");
         [(prev, "prev"), (next, "next"), (1, "first"), (last, "last")]
             .map(|(page, rel)| {
-                format!("</api/v1/schedulers?page={page}&per_page={}>;rel={rel}", self.per_page)
+                let mut all = others.clone();
+                all.push(("page".to_owned(), page.to_string()));
+                all.push(("per_page".to_owned(), self.per_page.to_string()));
+                // Stable: values of one name stay in their order.
+                all.sort_by(|one, other| one.0.cmp(&other.0));
+                let query: Vec<_> =
+                    all.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+                format!("</api/v1/schedulers?{}>;rel={rel}", query.join("&"))
             })
             .join(",")
     }

@@ -26,6 +26,7 @@ mod row;
 mod tests;
 
 pub(crate) use accounts::{Account, Rule};
+use row::default_features;
 pub use row::{By, Change, Patch, Registration, Selector, TableRow};
 
 /// Milliseconds since the Unix epoch. Moved by tokio's clock, so that a test with paused time moves it too.
@@ -210,8 +211,7 @@ impl Database {
     /// the same key with another port is [`TableError::Duplicate`].
     pub fn register(&self, asked: Registration) -> Result<TableRow, TableError> {
         let now = self.now();
-        let features =
-            if asked.features.is_empty() { vec!["schedule".to_owned()] } else { asked.features.clone() };
+        let features = if asked.features.is_empty() { default_features() } else { asked.features.clone() };
         self.access(|content, history| {
             let same = Selector {
                 hostname: asked.hostname.clone(),

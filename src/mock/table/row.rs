@@ -31,12 +31,17 @@ pub struct TableRow {
     pub port: i32,
     /// Active or inactive; inactive at creation.
     pub state: State,
-    /// What the scheduler offers; `schedule` by default.
+    /// What the scheduler offers; `schedule` and `preheat` by default.
     pub features: Vec<String>,
     /// When it registered, or sent a KeepAlive message that was not its stream's first.
     pub last_keep_alive_at: Millis,
     /// Its cluster.
     pub scheduler_cluster_id: u64,
+}
+
+/// What a row has whose scheduler named no features (seen on v2.2.0 and v2.5.1).
+pub(super) fn default_features() -> Vec<String> {
+    ["schedule", "preheat"].map(str::to_owned).into()
 }
 
 impl TableRow {
@@ -54,7 +59,7 @@ impl TableRow {
             ip: ip.to_owned(),
             port: 8002,
             state,
-            features: vec!["schedule".to_owned()],
+            features: default_features(),
             last_keep_alive_at: at,
             scheduler_cluster_id: cluster_id,
         }
