@@ -15,7 +15,7 @@ def arguments():
     parser.add_argument("--kubernetes", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--images", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--inside", type=pathlib.Path, help=argparse.SUPPRESS)
-    parser.add_argument("--break", dest="broken", choices=["alone", "twin", "stubborn"], help="what is broken on purpose")
+    parser.add_argument("--break", dest="broken", choices=["alone", "twin", "stubborn", "strict"], help="what is broken on purpose")
     parser.add_argument("words", nargs="*", help="only scenarios with one of these words in their name")
     return parser.parse_args()
 

@@ -5,13 +5,14 @@ import time
 import traceback
 
 import life
+import settings
 from render import Failed
 
 TOGETHER = 5
 
 
 def wanted(words):
-    every = life.SCENARIOS
+    every = settings.SCENARIOS + life.SCENARIOS
     return [each for each in every if not words or any(word in each[0] for word in words)]
 
 
